@@ -1,0 +1,100 @@
+"""Fixed-point formats and THE rounding rule.
+
+Integers are carried in float64 arrays, of NumPy or of torch, on CPU or GPU: all that the accelerator computes fits
+48 bits, float64 is exact up to 53, and its matrix products are the fastest exact ones that both libraries have.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from array_api_compat import array_namespace
+
+Array = Any
+"""A float64 array of NumPy or torch that holds integers."""
+
+ACTIVATION_BITS = 16
+MAX_FRAC_BITS = 14
+"""Activations keep at least one integer bit beside the sign: a format with 15 fraction bits cannot hold 1.0."""
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """A signed fixed-point format: the real value of an integer q is `q * 2**-frac_bits`."""
+
+    frac_bits: int
+    width: int = ACTIVATION_BITS
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.width <= 48:
+            raise ValueError(f"width={self.width} must lie in 2..48")
+
+    @property
+    def min_int(self) -> int:
+        return -(1 << (self.width - 1))
+
+    @property
+    def max_int(self) -> int:
+        return (1 << (self.width - 1)) - 1
+
+    @property
+    def lsb(self) -> float:
+        return 2.0**-self.frac_bits
+
+    @classmethod
+    def fitting(
+        cls, largest: float, width: int = ACTIVATION_BITS, headroom: float = 1.0, max_frac_bits: int = MAX_FRAC_BITS
+    ) -> FixedPoint:
+        """The finest format in which `largest * headroom` does not saturate.
+
+        largest        largest magnitude seen, in real units
+        headroom       factor >= 1 kept free above it
+        max_frac_bits  upper bound, so that an all-zero tensor gets a format too
+        """
+        limit = abs(largest) * headroom
+        if limit == 0 or not math.isfinite(limit):
+            return cls(max_frac_bits, width)
+        largest_int = (1 << (width - 1)) - 1
+        frac_bits = math.floor(math.log2((largest_int + 0.5) / limit))
+        return cls(min(frac_bits, max_frac_bits), width)
+
+    def quantize(self, real: Array) -> Array:
+        """Integers nearest to `real`, ties to even, saturated."""
+        return saturate(array_namespace(real).round(real * 2.0**self.frac_bits), self.width)
+
+
+def saturate(x: Array, width: int = ACTIVATION_BITS) -> Array:
+    """Clamp integers to the range of a signed `width`-bit number."""
+    return array_namespace(x).clip(x, -(2.0 ** (width - 1)), 2.0 ** (width - 1) - 1)
+
+
+def requantize(acc: Array, shift: int | Array, width: int = ACTIVATION_BITS) -> Array:
+    """Drop `shift` bits, rounding half to even, then saturate to `width` bits.
+
+    acc    [..., n] integers, |acc| < 2**52
+    shift  one for all or any shape that broadcasts, an integer in -16..47; negative shifts append zeros
+    """
+    return saturate(array_namespace(acc).round(acc * power_of_two(-shift)), width)
+
+
+def power_of_two(exponent: int | Array) -> Any:
+    """`2.0**exponent`, exactly, for a number or an array of integers."""
+    if isinstance(exponent, int):
+        return 2.0**exponent
+    xp = array_namespace(exponent)  # assembled from its bits: a library's pow() may be an ulp off
+    return ((xp.astype(exponent, xp.int64) + 1023) << 52).view(xp.float64)
+
+
+def floor_shift(x: Array, shift: int | Array) -> Array:
+    """Drop `shift` bits, rounding towards minus infinity, as `>>` does."""
+    return array_namespace(x).floor(x * power_of_two(-shift))
+
+
+def floor_log2(x: Array) -> Array:
+    """Index of the leading one of positive integers below 2**53."""
+    xp = array_namespace(x)
+    estimate = xp.floor(xp.log2(x))
+    estimate = xp.where(power_of_two(estimate) > x, estimate - 1, estimate)
+    return xp.where(power_of_two(estimate + 1) <= x, estimate + 1, estimate)
