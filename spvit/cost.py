@@ -1,0 +1,199 @@
+"""Multiply-accumulates (MACs, the papers' "FLOPs") and parameters of a model, part by part.
+
+Enters: a model, its pruning, and how many patches live after each selector: as the configured fractions say, or
+as an image really had it. Leaves: `Macs`, `Parameters`. As the papers do, only products of matrices count (linear
+layers, attention's two products, the selectors' MLPs); normalisation, softmax and packaging do not.
+
+    python -m spvit.cost deit_s [--keep 0.629,0.396,0.249]
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from spvit.config import ModelConfig, PruningConfig, resolve_model
+from spvit.errors import ConfigError, exit_on_user_error
+
+
+@dataclass(frozen=True)
+class Macs:
+    """MACs of one image, summed over the blocks. Floats, as token counts may be means over images."""
+
+    patch_embed: float
+    qkv: float
+    scores: float  # Q·Kᵀ
+    context: float  # attention · V
+    proj: float
+    fc1: float
+    fc2: float
+    selector: float
+    head: float
+
+    @property
+    def total(self) -> float:
+        return sum(float(part) for part in asdict(self).values())
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Learnt numbers, biases included. The selectors' thresholds are calibrated, not learnt, and not counted."""
+
+    patch_embed: int
+    tokens: int  # class and distillation token, positions
+    norms: int
+    qkv: int
+    proj: int
+    fc1: int
+    fc2: int
+    selector: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        return sum(int(part) for part in asdict(self).values())
+
+
+def kept_patches(model: ModelConfig, pruning: PruningConfig) -> tuple[int, ...]:
+    """Patches alive after each selector when the configured fractions are met to the nearest patch."""
+    if pruning.num_selectors and not pruning.keep:
+        raise ConfigError(
+            f"{model.name}: keep is not set, so the cost is unknown; "
+            f"give {pruning.num_selectors} fractions, as [pruning] keep or as KEEP="
+        )
+    return tuple(round(fraction * model.num_patches) for fraction in pruning.keep)
+
+
+def tokens_per_stage(
+    model: ModelConfig, pruning: PruningConfig, kept: Sequence[float] | None = None
+) -> tuple[float, ...]:
+    """Tokens that the blocks process, before the first selector and after each: prefix, patches and packages.
+
+    kept  patches alive after each selector; None: as configured
+    """
+    kept = kept_patches(model, pruning) if kept is None else kept
+    if len(kept) != pruning.num_selectors:
+        raise ConfigError(
+            f"{model.name}: {len(kept)} token counts for {pruning.num_selectors} selectors; give one each"
+        )
+    tokens, packages, alive = [float(model.num_tokens)], 0, float(model.num_patches)
+    for patches in kept:
+        if patches < alive:  # something was dropped, so there is something to package
+            packages = {"append": packages + 1, "add": 1, "none": 0}[pruning.package]
+        alive = patches
+        tokens.append(model.num_prefix_tokens + patches + packages)
+    return tuple(tokens)
+
+
+def count_macs(model: ModelConfig, pruning: PruningConfig, kept: Sequence[float] | None = None) -> Macs:
+    """MACs of one image.
+
+    kept  patches alive after each selector, of one image or as means; None: as configured
+    """
+    kept = kept_patches(model, pruning) if kept is None else kept
+    stages = tokens_per_stage(model, pruning, kept)
+    block_tokens = [
+        stages[sum(location <= block for location in pruning.locations)] for block in range(model.depth)
+    ]
+    candidates = [model.num_patches, *kept][: pruning.num_selectors]  # what each selector scores
+    rows = sum(block_tokens)
+    pairs = sum(tokens**2 for tokens in block_tokens)
+    width, hidden = model.embed_dim, model.hidden_dim
+    return Macs(
+        patch_embed=model.num_patches * model.in_chans * model.patch_size**2 * width,
+        qkv=rows * 3 * width * width,
+        scores=pairs * width,
+        context=pairs * width,
+        proj=rows * width * width,
+        fc1=rows * width * hidden,
+        fc2=rows * hidden * width,
+        selector=sum(candidates) * selector_macs_per_token(model, pruning),
+        head=model.num_prefix_tokens * width * model.num_classes,
+    )
+
+
+def selector_macs_per_token(model: ModelConfig, pruning: PruningConfig) -> int:
+    """MACs that one selector spends on one candidate: every head's scorer and the head branch."""
+    heads, dim = model.num_heads, model.head_dim
+    scorer = sum(inputs * outputs for inputs, outputs in scorer_layers(dim, pruning.features))
+    return heads * scorer + 2 * heads * head_branch_width(heads)
+
+
+def count_parameters(model: ModelConfig, pruning: PruningConfig) -> Parameters:
+    """Learnt parameters of the backbone and its selectors."""
+    width, hidden, depth = model.embed_dim, model.hidden_dim, model.depth
+    return Parameters(
+        patch_embed=model.in_chans * model.patch_size**2 * width + width,
+        tokens=(model.num_prefix_tokens + model.num_tokens) * width,
+        norms=(2 * depth + 1) * 2 * width,
+        qkv=depth * (width * 3 * width + 3 * width),
+        proj=depth * (width * width + width),
+        fc1=depth * (width * hidden + hidden),
+        fc2=depth * (hidden * width + width),
+        selector=pruning.num_selectors * selector_parameters(model, pruning),
+        head=model.num_prefix_tokens * (width * model.num_classes + model.num_classes),
+    )
+
+
+def selector_parameters(model: ModelConfig, pruning: PruningConfig) -> int:
+    """Learnt parameters of one selector."""
+    heads, dim = model.num_heads, model.head_dim
+    scorer = 2 * dim + sum(
+        inputs * outputs + outputs for inputs, outputs in scorer_layers(dim, pruning.features)
+    )
+    branch = head_branch_width(heads)
+    return (
+        (1 if pruning.share_heads else heads) * scorer + (heads * branch + branch) + (branch * heads + heads)
+    )
+
+
+def scorer_layers(dim: int, features: str) -> tuple[tuple[int, int], ...]:
+    """(inputs, outputs) of a scorer's linear layers embed, fc1, fc2, fc3, for a head of `dim` channels (Eq. 1-3)."""
+    embed = dim if features == "split" else dim // 2
+    return (dim, embed), (dim, dim // 2), (dim // 2, dim // 4), (dim // 4, 2)
+
+
+def head_branch_width(heads: int) -> int:
+    """Hidden units of the head branch (Eq. 5): half the heads, at least one."""
+    return max(heads // 2, 1)
+
+
+def table(model: ModelConfig, pruning: PruningConfig) -> str:
+    """The cost, for people."""
+    macs, parameters = count_macs(model, pruning), count_parameters(model, pruning)
+    unpruned = count_macs(model, pruning.without())
+    stages = " -> ".join(f"{tokens:.0f}" for tokens in tokens_per_stage(model, pruning))
+    where = f" before blocks {', '.join(map(str, pruning.locations))}" if pruning.locations else ", unpruned"
+    lines = [
+        f"{model.name}: {stages} tokens{where}",
+        "",
+        f"{'part':<12}{'MACs':>16}{'share':>9}{'parameters':>14}",
+    ]
+    by_part, learnt = asdict(macs), asdict(parameters)
+    for part in (*by_part, "tokens", "norms"):
+        spent = f"{by_part[part]:>16,.0f}{by_part[part] / macs.total:>9.1%}" if part in by_part else " " * 25
+        lines.append(f"{part:<12}{spent}{f'{learnt[part]:,}' if part in learnt else '':>14}".rstrip())
+    lines += [
+        f"{'total':<12}{macs.total:>16,.0f}{1:>9.1%}{parameters.total:>14,}",
+        "",
+        f"{macs.total / 1e9:.3f} GMACs, {macs.total / unpruned.total - 1:+.1%} against {unpruned.total / 1e9:.3f} unpruned",
+        f"{parameters.total / 1e6:.3f} M parameters",
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m spvit.cost", description="MACs and parameters of a model."
+    )
+    parser.add_argument("model", help="a name of the registry, or the path of a .toml")
+    parser.add_argument(
+        "--keep",
+        help='"none", or kept fractions of the original patches: 0.629,0.396,0.249',
+    )
+    options = parser.parse_args(arguments)
+    spec = resolve_model(options.model, options.keep)
+    print(table(spec.model, spec.pruning))
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
