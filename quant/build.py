@@ -1,0 +1,72 @@
+"""What a build is: the arguments that every step of the flow takes, and the folder that they name. No torch here.
+
+Enters: `--model NAME|TOML --target T [--ckpt F] [--calib FOLDER] [--keep none|a,b,c] [--seed N] [--out DIR]`.
+Leaves: `build/<model>-<target>`, with what was changed appended, so that variants do not overwrite each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from spvit.config import ModelSpec, resolve_model
+
+ROOT = Path("build")
+NETWORK_FOLDER = "network"  # within the build folder: the quantized network, the float model, the report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that quantization, generation and C-simulation share."""
+    parser.add_argument(
+        "--model", required=True, metavar="NAME|TOML", help="a registry name, or the path of a .toml with [model]"
+    )
+    parser.add_argument("--target", default="zcu102", metavar="T", help="the board (default: %(default)s)")
+    parser.add_argument("--ckpt", type=Path, metavar="FILE", help="trained weights, .pth or .safetensors")
+    parser.add_argument(
+        "--calib", metavar="FOLDER", help="calibration images: a folder, an image, or digits:train (default: bundled)"
+    )
+    parser.add_argument(
+        "--keep",
+        metavar="F,F,F",
+        help="kept fraction of the patches after each selector, or none for an unpruned model",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the weights, where none are given (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="build folder (default: build/<model>-<target>...)")
+
+
+def model_spec(args: argparse.Namespace) -> ModelSpec:
+    """The model that the arguments ask for. Raises ConfigError."""
+    return resolve_model(args.model, args.keep)
+
+
+def build_folder(args: argparse.Namespace, root: Path = ROOT) -> Path:
+    """The folder that holds everything made from these arguments. Raises ConfigError when they name no model.
+
+    `build/deit_s-zcu102`, `build/deit_s-zcu102-keep-none`, `build/deit_s-zcu102-ckpt-best-calib-photos`
+    """
+    if args.out is not None:
+        return Path(args.out)
+    own, asked = resolve_model(args.model), model_spec(args)
+    parts = [own.model.name, Path(args.target).stem]
+    if asked.pruning != own.pruning:
+        keep = [f"{fraction:g}" for fraction in asked.pruning.keep] or ["none"]
+        parts += ["keep", *keep]
+    if args.ckpt is not None:
+        parts += ["ckpt", Path(args.ckpt).stem]
+    if args.calib is not None:
+        parts += ["calib", Path(args.calib).stem]
+    if args.seed:
+        parts += ["seed", str(args.seed)]
+    return root / "-".join(_shell_friendly(part) for part in parts)
+
+
+def network_folder(args: argparse.Namespace) -> Path:
+    """Where the quantized network lies: `load_network(network_folder(args))`."""
+    return build_folder(args) / NETWORK_FOLDER
+
+
+def _shell_friendly(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._]+", "_", text)
