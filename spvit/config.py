@@ -46,7 +46,15 @@ class ModelConfig:
             raise ConfigError(
                 f"name={self.name!r} names folders: start with a letter or digit and use letters, digits, _, - and ."
             )
-        for key in ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "num_classes"):
+        for key in (
+            "img_size",
+            "patch_size",
+            "in_chans",
+            "embed_dim",
+            "depth",
+            "num_heads",
+            "num_classes",
+        ):
             _require_count(key, getattr(self, key))
         if not isinstance(self.distilled, bool):
             raise ConfigError(f"distilled={self.distilled!r} must be true or false")
@@ -117,13 +125,9 @@ class PruningConfig:
         9,
     )  # a selector sits before each of these blocks, 0-based; () = unpruned
     keep: tuple[float, ...] = ()  # kept fraction of the original patches after each selector; () = no target
-    package: str = (
-        "append"  # the less informative tokens: a package token each time | one in all (add) | none
-    )
+    package: str = "append"  # the less informative tokens: a package token each time | one in all (add) | none
     share_heads: bool = True  # one scorer for all heads, or one per head
-    features: str = (
-        "split"  # local and global features from halves of one Linear(d, d) | from a single Linear(d, d/2)
-    )
+    features: str = "split"  # local and global features from halves of one Linear(d, d) | from a single Linear(d, d/2)
 
     def __post_init__(self) -> None:
         if not isinstance(self.locations, tuple):
@@ -160,7 +164,7 @@ class PruningConfig:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What MODEL= resolves to. The [engine] wishes are checked by the hardware flow; only their names are known here."""
+    """What MODEL= resolves to. Of [engine], only the names are checked here; its values are the hardware flow's."""
 
     model: ModelConfig
     pruning: PruningConfig
@@ -250,18 +254,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _spec_from_tables(tables: Mapping[str, Any], source: str, default_name: str) -> ModelSpec:
     for section, values in tables.items():
         if section not in ("model", "pruning", "engine"):
-            raise ConfigError(
-                f"{source}: there is no [{section}]; the tables are [model], [pruning] and [engine]"
-            )
+            raise ConfigError(f"{source}: there is no [{section}]; the tables are [model], [pruning] and [engine]")
         if not isinstance(values, Mapping):
             raise ConfigError(f"{source}: {section}={values!r} must be a table, [{section}]")
     if "model" not in tables:
         raise ConfigError(
             f"{source}: there is no [model] table; it holds img_size, embed_dim, depth and the other sizes"
         )
-    model = _dataclass_from_table(
-        ModelConfig, {"name": default_name, **tables["model"]}, f"{source}: [model]"
-    )
+    model = _dataclass_from_table(ModelConfig, {"name": default_name, **tables["model"]}, f"{source}: [model]")
     pruning_table = tables.get("pruning", {"locations": []})  # no [pruning] table: an unpruned transformer
     pruning = _dataclass_from_table(PruningConfig, pruning_table, f"{source}: [pruning]")
     try:
@@ -277,9 +277,7 @@ def _dataclass_from_table(cls: type[_Config], table: Mapping[str, Any], where: s
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
             raise ConfigError(f"{where} has no {key}; {hint}it knows {', '.join(known)}")
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
-    }
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     try:
         return cls(**values)
     except ConfigError as error:

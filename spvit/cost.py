@@ -91,9 +91,7 @@ def count_macs(model: ModelConfig, pruning: PruningConfig, kept: Sequence[float]
     """
     kept = kept_patches(model, pruning) if kept is None else kept
     stages = tokens_per_stage(model, pruning, kept)
-    block_tokens = [
-        stages[sum(location <= block for location in pruning.locations)] for block in range(model.depth)
-    ]
+    block_tokens = [stages[sum(location <= block for location in pruning.locations)] for block in range(model.depth)]
     candidates = [model.num_patches, *kept][: pruning.num_selectors]  # what each selector scores
     rows = sum(block_tokens)
     pairs = sum(tokens**2 for tokens in block_tokens)
@@ -137,13 +135,9 @@ def count_parameters(model: ModelConfig, pruning: PruningConfig) -> Parameters:
 def selector_parameters(model: ModelConfig, pruning: PruningConfig) -> int:
     """Learnt parameters of one selector."""
     heads, dim = model.num_heads, model.head_dim
-    scorer = 2 * dim + sum(
-        inputs * outputs + outputs for inputs, outputs in scorer_layers(dim, pruning.features)
-    )
+    scorer = 2 * dim + sum(inputs * outputs + outputs for inputs, outputs in scorer_layers(dim, pruning.features))
     branch = head_branch_width(heads)
-    return (
-        (1 if pruning.share_heads else heads) * scorer + (heads * branch + branch) + (branch * heads + heads)
-    )
+    return (1 if pruning.share_heads else heads) * scorer + (heads * branch + branch) + (branch * heads + heads)
 
 
 def scorer_layers(dim: int, features: str) -> tuple[tuple[int, int], ...]:
@@ -160,7 +154,7 @@ def head_branch_width(heads: int) -> int:
 def table(model: ModelConfig, pruning: PruningConfig) -> str:
     """The cost, for people."""
     macs, parameters = count_macs(model, pruning), count_parameters(model, pruning)
-    unpruned = count_macs(model, pruning.without())
+    unpruned = count_macs(model, pruning.without()).total
     stages = " -> ".join(f"{tokens:.0f}" for tokens in tokens_per_stage(model, pruning))
     where = f" before blocks {', '.join(map(str, pruning.locations))}" if pruning.locations else ", unpruned"
     lines = [
@@ -175,16 +169,14 @@ def table(model: ModelConfig, pruning: PruningConfig) -> str:
     lines += [
         f"{'total':<12}{macs.total:>16,.0f}{1:>9.1%}{parameters.total:>14,}",
         "",
-        f"{macs.total / 1e9:.3f} GMACs, {macs.total / unpruned.total - 1:+.1%} against {unpruned.total / 1e9:.3f} unpruned",
+        f"{macs.total / 1e9:.3f} GMACs, {macs.total / unpruned - 1:+.1%} against {unpruned / 1e9:.3f} unpruned",
         f"{parameters.total / 1e6:.3f} M parameters",
     ]
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m spvit.cost", description="MACs and parameters of a model."
-    )
+    parser = argparse.ArgumentParser(prog="python -m spvit.cost", description="MACs and parameters of a model.")
     parser.add_argument("model", help="a name of the registry, or the path of a .toml")
     parser.add_argument(
         "--keep",

@@ -1,0 +1,105 @@
+"""The token selector: which patches are informative enough to live on (paper, section 4.2; Eq. 1 to 7).
+
+Enters: the residual stream's patches (B, N, C) and which of them are candidates (B, N). Leaves: for each token the
+heads' weighted votes Σ tᵢaᵢ and the votes' weight Σ aᵢ, whose ratio is the keep probability of Eq. 6.
+Shapes: B images, N patches, C channels, H heads of d = C / H channels.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from spvit.config import ModelConfig, PruningConfig
+from spvit.cost import head_branch_width, scorer_layers
+
+
+def masked_mean(x: Tensor, candidates: Tensor) -> Tensor:
+    """Mean over the candidates alone; zero without any (Eq. 2).
+
+    x (B, H, N, d), candidates (B, N) of 0 and 1 -> (B, H, 1, d)
+    """
+    counted = candidates[:, None, :, None]
+    return (x * counted).sum(dim=2, keepdim=True) / counted.sum(dim=2, keepdim=True).clamp(min=1)
+
+
+def keep_probability(votes: Tensor, weight: Tensor) -> Tensor:
+    """Eq. 6, keep channel: Σ tᵢaᵢ / Σ aᵢ."""
+    return votes / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+
+
+def keep_decision(votes: Tensor, weight: Tensor, threshold: Tensor) -> Tensor:
+    """1 where the keep probability reaches the threshold, compared as hardware does, without dividing.
+
+    A token to which no head gives any weight is kept.
+    """
+    return (votes >= threshold * weight).to(votes.dtype)
+
+
+def gumbel_decision(probability: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """A draw of Eq. 7 at temperature 1: exactly 0 or 1 forwards, the soft sample's gradient backwards."""
+    tiny = torch.finfo(probability.dtype).tiny
+    scores = torch.stack([probability, 1 - probability], dim=-1).clamp(min=tiny).log()
+    noise = torch.empty_like(scores).exponential_(generator=generator).clamp(min=tiny).log()
+    soft = (scores - noise).softmax(dim=-1)[..., 0]
+    return (soft >= 0.5).to(soft.dtype) + (soft - soft.detach())
+
+
+class Scorer(nn.Module):
+    """One head's vote on each token, from its own and the candidates' mean features (Eq. 1 to 3)."""
+
+    def __init__(self, dim: int, features: str) -> None:
+        super().__init__()
+        embed, fc1, fc2, fc3 = scorer_layers(dim, features)
+        self.split = features == "split"
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+        self.embed = nn.Linear(*embed)
+        self.fc1 = nn.Linear(*fc1)
+        self.fc2 = nn.Linear(*fc2)
+        self.fc3 = nn.Linear(*fc3)  # channel 0 is keep
+
+    def forward(self, x: Tensor, candidates: Tensor) -> Tensor:
+        """(B, H, N, d), (B, N) -> t (B, H, N) in 0..1, the keep channel of Eq. 3's softmax."""
+        features = gelu(self.embed(self.norm(x)))  # (B, H, N, d) split, (B, H, N, d/2) single
+        local, pooled = features.chunk(2, dim=-1) if self.split else (features, features)
+        whole = masked_mean(pooled, candidates).expand_as(local)
+        both = torch.cat([local, whole], dim=-1)  # (B, H, N, d)
+        keep, drop = self.fc3(gelu(self.fc2(gelu(self.fc1(both))))).unbind(dim=-1)
+        return torch.sigmoid(keep - drop)
+
+
+class HeadBranch(nn.Module):
+    """What each head's vote weighs, from the mean of its channels (Eq. 4 and 5)."""
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(num_heads, head_branch_width(num_heads))
+        self.fc2 = nn.Linear(head_branch_width(num_heads), num_heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, H, d) -> a (B, N, H) in 0..1."""
+        return torch.sigmoid(self.fc2(gelu(self.fc1(x.mean(dim=-1)))))
+
+
+class TokenSelector(nn.Module):
+    def __init__(self, config: ModelConfig, pruning: PruningConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        num_scorers = 1 if pruning.share_heads else config.num_heads
+        self.scorers = nn.ModuleList(Scorer(config.head_dim, pruning.features) for _ in range(num_scorers))
+        self.head_branch = HeadBranch(config.num_heads)
+
+    def forward(self, x: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ tᵢaᵢ and Σ aᵢ over the heads, both (B, N), meaningful where a patch is a candidate.
+
+        x           (B, N, C) the patches of the residual stream, without prefix and packages
+        candidates  (B, N) of 0 and 1: the patches still alive
+        """
+        heads = x.unflatten(-1, (self.num_heads, -1))  # (B, N, H, d)
+        slices = heads.transpose(1, 2)  # (B, H, N, d)
+        if len(self.scorers) == 1:
+            t = self.scorers[0](slices, candidates)  # (B, H, N)
+        else:
+            each = zip(self.scorers, slices.split(1, dim=1), strict=True)
+            t = torch.cat([scorer(head, candidates) for scorer, head in each], dim=1)
+        a = self.head_branch(heads)  # (B, N, H)
+        return (t.transpose(1, 2) * a).sum(dim=-1), a.sum(dim=-1)
