@@ -53,21 +53,7 @@ def load_images(source: str | Path | None, preprocessing: Preprocessing) -> Imag
         return _sample_photographs(preprocessing)
     if isinstance(source, str) and source.startswith("digits:"):
         return _digits(source, preprocessing)
-    path = Path(source)
-    try:
-        files = [path]
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if _is_image(file, path))
-        missing = not path.exists()
-    except OSError as error:
-        raise ImageError(f"{source}: {error.strerror}; give a folder of images, or an image") from None
-    if missing:
-        raise ImageError(
-            f"{source}: no such file or folder; give a folder of images, an image, digits:test or digits:train"
-        )
-    if not files:
-        raise ImageError(f"{source}: no images in this folder; give one with {', '.join(SUFFIXES)} files")
-    folder = path if path.is_dir() else path.parent
+    folder, files = _files(Path(source))
     names = tuple(file.relative_to(folder).as_posix() for file in files)
     return ImageSet(names, _stack((_read(file, preprocessing) for file in files), len(files)), None)
 
@@ -121,9 +107,26 @@ def _require_sklearn(wanted: str) -> None:
         )
 
 
+def _files(path: Path) -> tuple[Path, list[Path]]:
+    """The images below `path`, or `path` itself, and the folder that their names are relative to."""
+    try:
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if _is_image(file, path))
+            if not files:
+                raise ImageError(f"{path}: no images in this folder; give one with {', '.join(SUFFIXES)} files")
+            return path, files
+        if path.is_file():
+            return path.parent, [path]
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror}; give a folder of images, or an image") from None
+    raise ImageError(
+        f"{path}: no such file or folder; give a folder of images, an image, digits:test or digits:train"
+    )
+
+
 def _is_image(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+    return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()
 
 
 def _read(path: Path, preprocessing: Preprocessing) -> Pixels:

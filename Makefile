@@ -1,0 +1,96 @@
+# The face of the project, for people and CI; `make help` lists what it does.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PY := $(BIN)/python
+ENVIRONMENT := .venv/.installed
+
+quoted = '$(subst ','\'',$(1))'
+option = $(if $(strip $(2)),--$(1) $(call quoted,$(2)))
+FLOW = $(call option,model,$(MODEL)) $(call option,target,$(TARGET)) \
+       $(call option,ckpt,$(CKPT)) $(call option,calib,$(CALIB)) $(call option,keep,$(KEEP))
+
+NEEDS_MODEL := $(firstword $(filter hls csim,$(MAKECMDGOALS)))
+MISSING := $(strip $(foreach name,TARGET MODEL,$(if $(strip $($(name))),,$(name)=)))
+ifneq ($(NEEDS_MODEL),)
+ifneq ($(MISSING),)
+$(error make $(NEEDS_MODEL) needs $(subst = ,= and ,$(MISSING)), for example: make $(NEEDS_MODEL) TARGET=zcu102 MODEL=deit_s)
+endif
+endif
+
+##@ From a checkpoint to the accelerator
+
+.PHONY: hls
+hls: $(ENVIRONMENT) ## quantize the model and generate its Vitis HLS project in build/<model>-<target>/
+	@$(PY) -m quant.quantize $(FLOW)
+	@$(PY) -m hw.generate $(FLOW)
+
+.PHONY: csim
+csim: $(ENVIRONMENT) ## compile and run that C++, and compare each tap with the golden: csim.json
+	@$(PY) -m sim.csim $(FLOW) $(call option,images,$(IMAGES)) $(call option,top,$(TOP))
+
+##@ Working on the project
+
+.PHONY: test
+test: $(ENVIRONMENT) ## the tests, without the slow ones
+	@$(PY) -m pytest -n logical --maxprocesses 8 --dist loadfile
+
+.PHONY: test-slow
+test-slow: $(ENVIRONMENT) ## all tests that need neither Vitis nor a board, with more examples for each property
+	@$(PY) -m pytest -n logical --maxprocesses 8 --dist loadfile -m "not vitis and not board" --hypothesis-profile slow
+
+.PHONY: check
+check: $(ENVIRONMENT) ## formatters, linters and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(find_cpp) -exec $(BIN)/clang-format --dry-run -Werror {} +
+
+.PHONY: format
+format: $(ENVIRONMENT) ## format everything, and mend what the linters can mend
+	@$(BIN)/ruff check --fix --exit-zero .
+	@$(BIN)/ruff format .
+	@$(find_cpp) -exec $(BIN)/clang-format -i {} +
+
+.PHONY: bench
+bench: $(ENVIRONMENT) ## the benchmarks: bench.json
+	@$(PY) -m sim.bench
+
+.PHONY: clean
+clean: ## remove build/ and the tools' caches, but not the environment
+	@rm -rf build bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	      /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@printf '\nVariables\n'
+	@printf '  %-8s %s\n' \
+	    TARGET= 'the board: zcu102' \
+	    MODEL= 'a name of the registry (deit_t, deit_s, ...) or the path of a .toml' \
+	    CKPT= 'weights, .safetensors or .pth; without it, seeded random ones' \
+	    CALIB= 'images to calibrate with: a folder, or digits:train' \
+	    KEEP= 'none, or kept fractions of the patches, one per selector: 0.629,0.396,0.249' \
+	    IMAGES= 'images for csim: a folder, an image, or digits:test' \
+	    TOP= 'one unit alone for csim: msa_block, mlp_block, ...' \
+	    PYTHON= 'the Python 3.11 that makes the environment'
+
+find_cpp = find hls_templates sim tests \( -name '*.hpp' -o -name '*.h' -o -name '*.cpp' \)
+
+# The environment. `.installing` stays behind if the installation is killed half-way: then it starts afresh.
+$(ENVIRONMENT): requirements.txt
+	@[[ -n "$(PYTHON)" ]] && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	    echo "error: Python 3.11 is needed and $(or $(PYTHON),no python3) is not it; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "Installing $$(grep -c == requirements.txt) Python packages into .venv (once; a few minutes, about 2 GB)"
+	@[[ ! -e .venv/.installing ]] && $(PY) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
+	@touch .venv/.installing
+	@$(PY) -m pip install --disable-pip-version-check --requirement requirements.txt | \
+	    awk '/^Collecting/ { printf "  %d %s\n", ++n, $$2 } /^Installing/ { print "  unpacking them" } { fflush() }' || \
+	    { rm .venv/.installing; echo "error: the packages of requirements.txt were not installed; pip says why above" >&2; exit 2; }
+	@mv .venv/.installing $@

@@ -1,0 +1,18 @@
+"""Settings that all tests share; what a run is made of stands in pyproject.toml."""
+
+import os
+
+from hypothesis import settings
+
+# Workers side by side share the cores: each computes, and compiles, with its part of them. Set before anything imports
+# numpy or torch, and inherited by the commands that tests start.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+THREADS = max(1, (os.cpu_count() or 1) // WORKERS)
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, str(THREADS))
+
+# No deadlines: the machine may be busy. In CI the same examples every time.
+DERANDOMIZE = bool(os.environ.get("CI"))
+settings.register_profile("default", deadline=None, derandomize=DERANDOMIZE, print_blob=True)
+settings.register_profile("slow", settings.get_profile("default"), max_examples=1000)
+settings.load_profile("default")
