@@ -35,7 +35,21 @@ def initialise(net: "SPViT", seed: int) -> None:
     for block in net.blocks:  # as in trained ViTs, a few channels of the residual stream carry far more than others
         for writer in (block.attn.proj, block.mlp.fc2):
             writer.weight.mul_(torch.exp(0.5 * torch.randn(writer.out_features, 1, generator=random)))
-    with ExitStack() as hooks:  # each selector is set right before its first use, on what its predecessors left over
+    _set_selectors(net, random)
+
+
+@torch.no_grad()
+def initialise_selectors(net: "SPViT", seed: int) -> None:
+    """As `initialise`, for the selectors alone, on the backbone that is there."""
+    random = torch.Generator().manual_seed(seed)
+    for name, parameter in net.selectors.named_parameters():
+        parameter.copy_(_draw(name, parameter.shape, random))
+    _set_selectors(net, random)
+
+
+def _set_selectors(net: "SPViT", random: torch.Generator) -> None:
+    """Set each selector right before its first use, on what its predecessors leave over of made-up images."""
+    with ExitStack() as hooks:
         alive_before = 1.0
         for stage, selector in enumerate(net.selectors):
             keep = net.pruning.keep[stage] if net.pruning.keep else DEFAULT_STAGE_KEEP ** (stage + 1)

@@ -85,7 +85,7 @@ class SPViT(VisionTransformer):
                 )
                 x = torch.cat([prefix, patches, packages], dim=1)
                 tokens = num_prefix + patches_alive.detach().sum(dim=1) + packages_alive.sum(dim=1)
-                records.append(SelectorRecord(patches_alive, probability * candidates, tokens.round().long()))
+                records.append(SelectorRecord(patches_alive, probability * candidates, tokens.long()))
             alive = torch.cat([prefix_alive, patches_alive, packages_alive], dim=1) if records else None
             x = block(x, alive)
         features = self.norm(x)
