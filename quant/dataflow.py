@@ -74,7 +74,8 @@ def run_image(model: ModelConfig, pruning: PruningConfig, a: Arithmetic, pixels:
     """Logits [classes] of one image, uint8 [S, S, chans]."""
     prefix = model.num_prefix_tokens
     position = a.roundings["patch_embed"](a.position) if a.roundings else a.position
-    branch = a.linear("patch_embed.proj", cut_patches(pixels, model.patch_size).to(position.dtype))
+    patches = a.round("pixels", cut_patches(pixels, model.patch_size).to(position.dtype))
+    branch = a.linear("patch_embed.proj", patches)
     x = a.round("patch_embed", torch.cat([position[:prefix], branch + position[prefix:]]))  # (n, C)
     num_patches = model.num_patches  # of the original ones, alive
     for block in range(model.depth):
