@@ -87,10 +87,10 @@ find_cpp = find hls_templates sim tests \( -name '*.hpp' -o -name '*.h' -o -name
 $(ENVIRONMENT): requirements.txt
 	@[[ -n "$(PYTHON)" ]] && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
 	    echo "error: Python 3.11 is needed and $(or $(PYTHON),no python3) is not it; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@echo "Installing $$(grep -c == requirements.txt) Python packages into .venv (once; a few minutes, about 2 GB)"
+	@echo "Installing $$(grep -c == requirements.txt) Python packages into .venv: once, and for a few minutes"
 	@[[ ! -e .venv/.installing ]] && $(PY) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
 	@touch .venv/.installing
 	@$(PY) -m pip install --disable-pip-version-check --requirement requirements.txt | \
-	    awk '/^Collecting/ { printf "  %d %s\n", ++n, $$2 } /^Installing/ { print "  unpacking them" } { fflush() }' || \
+	    awk '/^(Collecting|Processing)/ { sub(".*/", "", $$2); print "  " $$2 } /^Installing/ { print "  unpacking" } { fflush() }' || \
 	    { rm .venv/.installing; echo "error: the packages of requirements.txt were not installed; pip says why above" >&2; exit 2; }
 	@mv .venv/.installing $@

@@ -119,9 +119,7 @@ def _files(path: Path) -> tuple[Path, list[Path]]:
             return path.parent, [path]
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}; give a folder of images, or an image") from None
-    raise ImageError(
-        f"{path}: no such file or folder; give a folder of images, an image, digits:test or digits:train"
-    )
+    raise ImageError(f"{path}: no such file or folder; give a folder of images, an image, digits:test or digits:train")
 
 
 def _is_image(path: Path, folder: Path) -> bool:
@@ -139,7 +137,7 @@ def _read(path: Path, preprocessing: Preprocessing) -> Pixels:
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not an image; replace it or leave it out") from None
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever a broken file leads them into
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{path}: cannot be decoded ({reason}); replace it or leave it out") from None
 
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from spvit.errors import ConfigError, ImageError
 
 Pixels = NDArray[np.uint8]
+EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 MAX_RESIZED_PIXELS = 2**26  # 200 MB as RGB; a photograph resized to 256 has some 90 thousand
 
 
@@ -93,12 +94,11 @@ def _in_channels(image: Image.Image, in_chans: int) -> Image.Image:
         raise ImageError(f"the model takes {in_chans} channels; images are read with 1 (grey) or 3 (RGB)")
     if image.mode == "I" or image.mode.startswith("I;16"):  # a 16-bit PNG is one or the other, by Pillow's version
         image = _from_16_bit(np.array(image, np.int64))
-    elif "transparency" in image.info:  # a palette's transparent entries only survive RGBA, without a warning
+    elif image.mode not in EIGHT_BIT_MODES:  # Pillow would clip floating-point numbers without a word
+        raise ImageError(f"its pixels are of Pillow's mode {image.mode}; convert it to RGB or grey with 8 or 16 bits")
+    elif "transparency" in image.info:  # a palette with transparent entries; straight to RGB, Pillow warns
         image = image.convert("RGBA")
-    try:
-        return image.convert("L" if in_chans == 1 else "RGB")
-    except ValueError:
-        raise ImageError(f"its mode is {image.mode}, which has no RGB form here; convert it to RGB first") from None
+    return image.convert("L" if in_chans == 1 else "RGB")
 
 
 def _from_16_bit(values: NDArray[np.int64]) -> Image.Image:
