@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from host.preprocess import Preprocessing
 from spvit.config import ModelConfig
@@ -65,11 +66,23 @@ def test_follows_torchvisions_rule(width, height, img_size, crop, seed):
     ours = square(img_size, crop=crop).to_uint8(Image.fromarray(pixels))
     assert ours.shape == (img_size, img_size, 3)
     assert ours.dtype == np.uint8
-    errors = [
-        np.abs(ours - torchvision_rule(pixels, int(img_size / crop), img_size, rows_first)).max()
-        for rows_first in (True, False)  # Pillow starts with whichever is cheaper
-    ]
-    assert min(errors) <= 1  # Pillow's weights have 22 bits
+    # Pillow's weights have 22 bits: a tie may fall differently in the first pass, and grow in the second
+    assert error(ours, pixels, img_size, crop).max() <= 2
+
+
+def error(ours, pixels, img_size, crop):
+    """Distance from the rule, per pixel; Pillow starts with whichever axis is cheaper."""
+    references = (torchvision_rule(pixels, int(img_size / crop), img_size, rows_first) for rows_first in (True, False))
+    return min((np.abs(ours - reference) for reference in references), key=np.sum)
+
+
+@pytest.mark.parametrize("crop", [0.875, 0.9])
+def test_follows_torchvisions_rule_on_a_photograph(crop):
+    photograph = load_sample_image("china.jpg")
+    assert photograph.shape == (427, 640, 3)
+    errors = error(square(224, crop=crop).to_uint8(Image.fromarray(photograph)), photograph, 224, crop)
+    assert errors.max() <= 1
+    assert errors.mean() < 1e-3
 
 
 @pytest.mark.parametrize(

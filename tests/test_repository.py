@@ -1,0 +1,58 @@
+"""What is committed: sources alone, nothing of one machine, and an environment that is pinned whole."""
+
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# Absolute paths of one person's or one machine's folders; PYNQ's own /home/xilinx is a fact about the board.
+MACHINE_PATH = re.compile(rb"(?<![\w.~-])/(work|root|home/(?!xilinx\b)\w+|Users/\w+)/")
+LARGEST_BYTES = 5_000_000
+
+
+def git_ls_files(*options):
+    output = subprocess.run(["git", "ls-files", "-z", *options], cwd=ROOT, capture_output=True, check=True).stdout
+    return [ROOT / name.decode() for name in output.split(b"\0") if name]
+
+
+def pins(path):
+    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def test_nothing_that_is_built_is_committed():
+    assert git_ls_files("--cached", "--ignored", "--exclude-standard") == []
+
+
+def test_no_committed_file_is_huge():
+    sizes = {path: path.stat().st_size for path in git_ls_files() if path.exists()}
+    assert len(sizes) > 10
+    assert {path: size for path, size in sizes.items() if size > LARGEST_BYTES} == {}
+
+
+def test_no_committed_file_names_a_machines_paths():
+    found = {
+        f"{path.relative_to(ROOT)}: {match.group().decode()}"
+        for path in git_ls_files()
+        if path.is_file()
+        for match in MACHINE_PATH.finditer(path.read_bytes())
+    }
+    assert found == set()
+
+
+def test_the_pattern_for_machine_paths():
+    for folder in ("work", "root", "home/me", "Users/me"):
+        for text in (f'"/{folder}/x"', f"--ckpt=/{folder}/x", f"(/{folder}/x)"):
+            assert MACHINE_PATH.search(text.encode()), text
+    for text in ("/home/xilinx/jupyter_notebooks", "net/work/x", "../work/x", "/tmp/x", "https://a.b/home/"):
+        assert not MACHINE_PATH.search(text.encode()), text
+
+
+def test_every_requirement_is_pinned_and_the_environment_has_it():
+    pinned = pins(ROOT / "requirements.txt")
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pinned)
+    assert set(pins(ROOT / "requirements.in")) <= set(pinned)
+    for line in pinned:
+        name, wanted = line.split("==")
+        assert version(name).split("+")[0] == wanted, name
