@@ -1,8 +1,8 @@
 """Untrained weights that behave like trained ones: a residual stream that grows, with some strong channels, logits
 that differ between classes, and selectors that really part the tokens.
 
-Enters: an SPViT and a seed. Its parameters are overwritten in place. Used by tests, dry runs and cost estimates;
-training starts from the weights that the modules choose themselves.
+Enters: an SPViT and a seed. Its parameters are overwritten in place. For tests and dry runs, and where small models
+start their training (timm's small weights leave attention over single pixels on a plateau for long).
 """
 
 from contextlib import ExitStack

@@ -29,6 +29,15 @@ class SelectorRecord:
     probability: Tensor  # (B, N) keep probability of Eq. 6; 0 where the patch was no candidate
     num_tokens: Tensor  # (B) int64: tokens that go on to the next block, prefix and packages included
 
+    @staticmethod
+    def concatenate(records: Sequence["SelectorRecord"]) -> "SelectorRecord":
+        """One selector's records of several batches as one of them all."""
+        return SelectorRecord(
+            torch.cat([record.keep for record in records]),
+            torch.cat([record.probability for record in records]),
+            torch.cat([record.num_tokens for record in records]),
+        )
+
 
 @dataclass(frozen=True)
 class Output:
@@ -145,14 +154,7 @@ class SPViT(VisionTransformer):
 def _stack(outputs: Sequence[Output]) -> Output:
     """One output per image to one of the batch."""
     stages = zip(*(output.records for output in outputs), strict=True)
-    records = tuple(
-        SelectorRecord(
-            torch.cat([record.keep for record in stage]),
-            torch.cat([record.probability for record in stage]),
-            torch.cat([record.num_tokens for record in stage]),
-        )
-        for stage in stages
-    )
+    records = tuple(SelectorRecord.concatenate(stage) for stage in stages)
     logits = torch.cat([output.logits for output in outputs])
     return Output(logits, torch.cat([output.patch_features for output in outputs]), records)
 

@@ -7,17 +7,19 @@ there (inference) and on slots that always exist and may be dead (training); liv
 import torch
 from torch import Tensor
 
+NEGLIGIBLE = 2.0**-60  # weights with a smaller sum say nothing about their tokens, and their gradients overflow
+
 
 def package_token(tokens: Tensor, probability: Tensor, dropped: Tensor) -> Tensor:
     """Eq. 8: the mean of the dropped tokens, weighted by their keep probabilities.
 
     tokens       (..., n, C)
-    probability  (..., n) of Eq. 6; where those of all dropped tokens underflow to zero, each weighs the same
+    probability  (..., n) of Eq. 6; where those of the dropped tokens sum up to less than NEGLIGIBLE, each weighs the same
     dropped      (..., n) of 0 and 1
     Returns (..., C); zero if nothing was dropped.
     """
     weights = probability * dropped
-    weights = torch.where(weights.sum(dim=-1, keepdim=True) > 0, weights, dropped)
+    weights = torch.where(weights.sum(dim=-1, keepdim=True) >= NEGLIGIBLE, weights, dropped)
     total = weights.sum(dim=-1, keepdim=True)
     share = weights / torch.where(total > 0, total, 1)
     return (share.unsqueeze(-1) * tokens).sum(dim=-2)

@@ -1,0 +1,77 @@
+"""Thresholds that meet a cost: how probable a token must be to be kept, so that as many stay as was asked for.
+
+Enters: a trained SPViT and images. Leaves: its thresholds, set; and what the images then keep.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spvit.checkpoints import MIN_THRESHOLD
+from spvit.cost import count_macs
+from spvit.errors import ConfigError
+from spvit.pruned_vit import SelectorRecord, SPViT
+
+BATCH = 64
+
+
+@torch.no_grad()
+def calibrate_thresholds(net: SPViT, images: Tensor, target_keep: Sequence[float]) -> Tensor:
+    """Set `net.thresholds` so that, over the images, the mean kept fractions are the wanted ones.
+
+    images       (B, in_chans, S, S), normalised
+    target_keep  cumulative fractions of the original patches, one per selector
+    Returns the patches that each image keeps, (B, selectors). Raises ConfigError for a threshold below 2**-16,
+    which fixed point could not tell from zero; the thresholds are then as they were.
+    """
+    if len(target_keep) != net.pruning.num_selectors:
+        raise ConfigError(
+            f"keep={list(target_keep)} must have one fraction per selector, locations={list(net.pruning.locations)}"
+        )
+    before = net.thresholds.clone()
+    for stage, fraction in enumerate(target_keep):
+        # later selectors don't matter yet; earlier ones are set, and leave the candidates for this one
+        records = _records(net, images, stage)
+        candidates = records[stage - 1].keep.bool() if stage else torch.ones_like(records[0].keep, dtype=torch.bool)
+        scores = records[stage].probability[candidates].double()
+        threshold = threshold_for(scores, round(fraction * net.config.num_patches * len(images)))
+        if threshold < MIN_THRESHOLD:
+            net.thresholds.copy_(before)
+            raise ConfigError(
+                f"keep={fraction}: to keep so many, selector {stage} needs the threshold {threshold:.2g}, below 2**-16; "
+                f"ask for at most {scores.ge(MIN_THRESHOLD).sum() / candidates.numel():.3f}"
+            )
+        net.thresholds[stage] = threshold
+    return kept_patches(net, images)
+
+
+def threshold_for(scores: Tensor, count: int) -> float:
+    """A threshold that `count` of the scores (n) reach, half way to the next; fewer scores are all kept."""
+    ordered = [1.0, *scores.sort(descending=True).values.tolist(), 0.0]
+    reached = min(count, len(scores))
+    lowest_kept, highest_dropped = ordered[reached], ordered[reached + 1]
+    return max((lowest_kept + highest_dropped) / 2, min(lowest_kept, MIN_THRESHOLD))
+
+
+@torch.no_grad()
+def kept_patches(net: SPViT, images: Tensor) -> Tensor:
+    """Patches that live after each selector at inference, (B, selectors) int64."""
+    records = _records(net, images, net.pruning.num_selectors - 1)
+    counts = [record.keep.sum(dim=1).long() for record in records]
+    return torch.stack(counts, dim=1) if counts else torch.zeros(len(images), 0, dtype=torch.long)
+
+
+def mean_macs(net: SPViT, kept: Tensor) -> float:
+    """Mean cost of images that keep so many patches (B, selectors)."""
+    costs = [count_macs(net.config, net.pruning, counts).total for counts in kept.tolist()]
+    return sum(costs) / len(costs)
+
+
+def _records(net: SPViT, images: Tensor, last: int) -> list[SelectorRecord]:
+    """The records of the selectors up to `last`, over all the images, as inference makes them."""
+    was_training = net.training
+    net.eval()
+    batches = [net.forward_masked(batch).records for batch in images.split(BATCH)]
+    net.train(was_training)
+    return [SelectorRecord.concatenate(stage) for stage in zip(*batches, strict=True)][: last + 1]

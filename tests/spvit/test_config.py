@@ -1,0 +1,224 @@
+"""Configurations: what they derive, and what they refuse with which sentence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spvit.config import ModelConfig, ModelSpec, PruningConfig, registry, resolve_model
+from spvit.errors import ConfigError
+
+
+def test_sizes_that_deit_s_derives():
+    model = ModelConfig("deit_s")
+    assert (model.head_dim, model.hidden_dim, model.grid_size) == (64, 1536, 14)
+    assert (model.num_patches, model.num_prefix_tokens, model.num_tokens) == (196, 1, 197)
+    assert ModelConfig("deit_s_distilled", distilled=True).num_tokens == 198
+
+
+def test_mean_and_std_follow_the_channels():
+    assert ModelConfig("rgb").mean == (0.485, 0.456, 0.406)
+    assert ModelConfig("rgb").std == (0.229, 0.224, 0.225)
+    assert ModelConfig("grey", in_chans=1).mean == ModelConfig("grey", in_chans=1).std == (0.5,)
+    assert ModelConfig("own", in_chans=2, mean=(0, 1), std=(1, 2)).mean == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"num_heads": 5}, "num_heads=5 must divide embed_dim=384; try 3, 4, 6"),
+        ({"patch_size": 15}, "patch_size=15 must divide img_size=224; try 8, 14, 16"),
+        ({"depth": 0}, "depth=0 must be a whole number of at least 1"),
+        ({"img_size": 224.0}, "img_size=224.0 must be a whole number of at least 1"),
+        ({"num_classes": True}, "num_classes=True must be a whole number of at least 1"),
+        ({"embed_dim": "384"}, "embed_dim='384' must be a whole number of at least 1"),
+        ({"mlp_ratio": 2.001}, "mlp_ratio=2.001 gives 768.384 hidden units at embed_dim=384; choose a ratio that "),
+        ({"mlp_ratio": float("nan")}, "mlp_ratio=nan must be a number above 0"),
+        ({"layer_norm_eps": 0}, "layer_norm_eps=0 must be a number above 0 and at most 1"),
+        ({"crop": 1.1}, "crop=1.1 must be a number above 0 and at most 1"),
+        ({"distilled": 1}, "distilled=1 must be true or false"),
+        ({"mean": (0.5,)}, "mean=(0.5,) must have one number per channel, in_chans=3"),
+        ({"std": (0.5, 0.5, 0)}, "std=0.0 must be a number above 0"),
+        ({"mean": (0.5, "a", 0)}, "mean='a' must be a number"),
+        (
+            {"name": "../up"},
+            "name='../up' names folders: start with a letter or digit and use letters, digits, _, - and .",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be(fields, sentence):
+    with pytest.raises(ConfigError) as refused:
+        ModelConfig(**{"name": "own", **fields})
+    assert str(refused.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"locations": (3, 3)}, "locations=[3, 3] must increase from one selector to the next"),
+        ({"locations": (6, 3)}, "locations=[6, 3] must increase from one selector to the next"),
+        ({"locations": (-1,)}, "locations=-1 must be a whole number of at least 0"),
+        ({"locations": 3}, "locations=3 must be a list of block numbers"),
+        ({"keep": (0.5, 0.4)}, "keep=[0.5, 0.4] must have one fraction per selector, locations=[3, 6, 9]"),
+        (
+            {"keep": (0.5, 0.6, 0.4)},
+            "keep=[0.5, 0.6, 0.4] counts what is left of the original patches, so it must not increase",
+        ),
+        ({"keep": (1, 0.5, 0)}, "keep=0 must be a number above 0 and at most 1"),
+        ({"keep": 0.5}, "keep=0.5 must be a list of fractions"),
+        ({"package": "drop"}, "package='drop' must be one of append, add, none"),
+        ({"features": "both"}, "features='both' must be one of split, single"),
+        ({"share_heads": "no"}, "share_heads='no' must be true or false"),
+    ],
+)
+def test_pruning_that_cannot_be(fields, sentence):
+    with pytest.raises(ConfigError) as refused:
+        PruningConfig(**fields)
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("model", "pruning", "engine", "sentence"),
+    [
+        ({"depth": 9}, {}, {}, "locations=[3, 6, 9]: there is no block 9; depth=9 numbers them 0 to 8"),
+        (
+            {"embed_dim": 36},
+            {},
+            {},
+            "num_heads=6 gives heads of 6 channels at embed_dim=36; "
+            "a selector halves a head twice, so choose heads with a multiple of 4",
+        ),
+        ({}, {}, {"tiles": 4}, "[engine] has no tiles; it knows tile_in, tile_out, inner_product"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other(model, pruning, engine, sentence):
+    with pytest.raises(ConfigError) as refused:
+        ModelSpec(ModelConfig("own", **model), PruningConfig(**pruning), engine)
+    assert str(refused.value) == sentence
+
+
+def test_heads_that_no_selector_could_halve_are_fine_without_selectors():
+    assert ModelSpec(ModelConfig("own", embed_dim=36), PruningConfig().without()).pruning.num_selectors == 0
+
+
+def test_every_name_of_the_registry_resolves():
+    for name in registry():
+        spec = resolve_model(name)
+        assert spec.model.name == name
+        assert len(spec.pruning.keep) == spec.pruning.num_selectors >= 3
+
+
+def test_the_registry_has_the_papers_models():
+    assert resolve_model("deit_t").model == ModelConfig("deit_t", embed_dim=192, num_heads=3)
+    assert resolve_model("deit_s").model == ModelConfig("deit_s")
+    assert resolve_model("deit_b").model == ModelConfig("deit_b", embed_dim=768, num_heads=12)
+    assert resolve_model("deit_s").pruning == PruningConfig((3, 6, 9), (0.629, 0.396, 0.249))
+    for width in (160, 256, 288, 320):
+        assert resolve_model(f"deit_{width}").model.embed_dim == width
+    for size in "tsb":
+        distilled, plain = resolve_model(f"deit_{size}_distilled"), resolve_model(f"deit_{size}")
+        assert distilled.model.distilled and not plain.model.distilled
+        assert distilled.pruning == plain.pruning
+
+
+def test_keep_overrides():
+    assert resolve_model("deit_s", "none").pruning == PruningConfig().without()
+    assert resolve_model("deit_s", " 0.9, 0.8,0.7").pruning.keep == (0.9, 0.8, 0.7)
+    assert resolve_model("deit_s", None) == resolve_model("deit_s")
+
+
+def test_a_users_own_transformer(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(
+        """
+        [model]
+        img_size = 32
+        patch_size = 8
+        embed_dim = 64
+        depth = 3
+        num_heads = 4
+        mlp_ratio = 2
+        num_classes = 10
+        mean = [0.5, 0.5, 0.5]
+        [pruning]
+        locations = [1]
+        keep = [0.5]
+        package = "add"
+        [engine]
+        tile_in = 16
+        inner_product = "direct"
+        """
+    )
+    spec = resolve_model(str(path))
+    assert spec.model == ModelConfig(
+        "small", 32, 8, 3, 64, 3, num_heads=4, mlp_ratio=2.0, num_classes=10, mean=(0.5, 0.5, 0.5)
+    )
+    assert spec.pruning == PruningConfig((1,), (0.5,), "add")
+    assert spec.engine == {"tile_in": 16, "inner_product": "direct"}
+
+
+def test_a_file_without_pruning_is_unpruned(tmp_path):
+    path = tmp_path / "plain.toml"
+    path.write_text("[model]\nname = 'vit'\ndepth = 2\n")
+    spec = resolve_model(str(path))
+    assert spec.pruning == PruningConfig().without()
+    assert spec.model.name == "vit"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "[model]\nembed_dims = 64\n",
+            "own.toml: [model] has no embed_dims; did you mean embed_dim? it knows name, img_size, ",
+        ),
+        ("[model]\n[pruning]\nratio = 1\n", "own.toml: [pruning] has no ratio; it knows locations, keep, package, "),
+        ("[model]\nnum_heads = 7\n", "own.toml: [model] num_heads=7 must divide embed_dim=384; try 4, 6, 8"),
+        (
+            "[model]\n[pruning]\nlocations = [12]\n",
+            "own.toml: locations=[12]: there is no block 12; depth=12 numbers them ",
+        ),
+        ("[model]\n[engine]\ntile = 1\n", "own.toml: [engine] has no tile; it knows tile_in, tile_out, inner_product"),
+        ("[modle]\n", "own.toml: there is no [modle]; the tables are [model], [pruning] and [engine]"),
+        ("model = 3\n", "own.toml: model=3 must be a table, [model]"),
+        ("", "own.toml: there is no [model] table; it holds img_size, embed_dim, depth and the other sizes"),
+        ("[model\n", "own.toml: not valid TOML: "),
+        (b"\xff\xfe", "own.toml: cannot be read as text ("),
+    ],
+)
+def test_a_file_that_cannot_be(tmp_path, monkeypatch, text, sentence):
+    monkeypatch.chdir(tmp_path)
+    Path("own.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError) as refused:
+        resolve_model("own.toml")
+    assert str(refused.value).startswith(sentence)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "sentence"),
+    [
+        ("deit_x", None, "MODEL=deit_x is neither the path of a .toml file nor one of deit_t, deit_s, deit_b, "),
+        ("gone.toml", None, "gone.toml: there is no such file; MODEL= takes its path or one of the registry's names"),
+        ("deit_s", "half", 'KEEP=half must be "none" or fractions with commas between, as 0.629,0.396,0.249'),
+        ("deit_s", "", 'KEEP= must be "none" or fractions with commas between, as 0.629,0.396,0.249'),
+        ("deit_s", "0.5", "KEEP=0.5: keep=[0.5] must have one fraction per selector, locations=[3, 6, 9]"),
+        ("deit_s", "0.5,nan,0.1", "KEEP=0.5,nan,0.1: keep=nan must be a number above 0 and at most 1"),
+    ],
+)
+def test_a_request_that_cannot_be(tmp_path, monkeypatch, name, keep, sentence):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        resolve_model(name, keep)
+    assert str(refused.value).startswith(sentence)
+
+
+def test_an_unknown_name_is_told_its_neighbours():
+    with pytest.raises(ConfigError, match="; did you mean deit_s_distilled or "):
+        resolve_model("deit_s_distiled")
+
+
+def test_no_torch_is_needed():
+    program = "import sys, spvit.config, spvit.errors, spvit.cost; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,0 +1,173 @@
+"""Costs against the published figures, and against PyTorch's own parameters and counted products."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spvit.config import ModelConfig, PruningConfig, resolve_model
+from spvit.cost import (
+    count_macs,
+    count_parameters,
+    main,
+    selector_macs_per_token,
+    selector_parameters,
+    tokens_per_stage,
+)
+from spvit.errors import ConfigError
+from spvit.pruned_vit import SPViT, seeded
+
+
+@pytest.mark.parametrize(("name", "millions"), [("deit_t", 5_717_416), ("deit_s", 22_050_664), ("deit_b", 86_567_656)])
+def test_parameters_of_the_plain_backbones(name, millions):
+    spec = resolve_model(name, "none")
+    assert count_parameters(spec.model, spec.pruning).total == millions
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "gmacs"),
+    [
+        ("deit_t", "none", "1.254"),
+        ("deit_s", "none", "4.599"),
+        ("deit_t", None, "0.90"),  # Table 14, as the rows below
+        ("deit_t", "0.850,0.722,0.613", "1.00"),
+        ("deit_s", None, "2.64"),
+        ("deit_s", "0.880,0.774,0.681", "3.86"),
+        ("deit_256", None, "1.29"),
+        ("deit_320", None, "2.00"),
+        ("deit_160", "none", "0.90"),
+        ("deit_320", "none", "3.25"),
+    ],
+)
+def test_published_costs(name, keep, gmacs):
+    spec = resolve_model(name, keep)
+    digits = len(gmacs.split(".")[1])
+    assert f"{count_macs(spec.model, spec.pruning).total / 1e9:.{digits}f}" == gmacs
+
+
+@pytest.mark.parametrize(
+    ("heads", "share", "features", "parameters"),
+    [
+        (6, True, "split", 6_975),
+        (3, True, "split", 6_940),
+        (8, True, "split", 7_006),
+        (6, False, "single", 29_145),
+    ],
+)
+def test_parameters_of_a_selector_with_heads_of_64(heads, share, features, parameters):
+    model = ModelConfig("wide", embed_dim=64 * heads, num_heads=heads)
+    pruning = PruningConfig(share_heads=share, features=features)
+    assert selector_parameters(model, pruning) == parameters
+
+
+def test_parameters_of_a_scorer_alone():
+    model = ModelConfig("deit_s")
+    head_branch = (6 * 3 + 3) + (3 * 6 + 6)
+    assert selector_parameters(model, PruningConfig()) - head_branch == 6_930
+
+
+def test_parameters_of_the_pruned_deit_s():
+    spec = resolve_model("deit_s")
+    per_head = replace(spec.pruning, share_heads=False, features="single")
+    assert f"{count_parameters(spec.model, spec.pruning).total / 1e6:.2f}" == "22.07"
+    assert f"{count_parameters(spec.model, per_head).total / 1e6:.3f}" == "22.138"  # Table 6
+
+
+def test_tokens_of_deit_s():
+    spec = resolve_model("deit_s")
+    assert tokens_per_stage(spec.model, spec.pruning) == (197, 1 + 123 + 1, 1 + 78 + 2, 1 + 49 + 3)
+
+
+@pytest.mark.parametrize(
+    ("package", "kept", "stages"),
+    [
+        ("append", [16, 9, 9], (18, 18, 12, 12)),  # a selector that drops nothing leaves no package
+        ("append", [9, 4, 0], (18, 12, 8, 5)),
+        ("add", [9, 4, 0], (18, 12, 7, 3)),
+        ("none", [9, 4, 0], (18, 11, 6, 2)),
+    ],
+)
+def test_tokens_of_an_image_as_it_was(package, kept, stages):
+    model = replace(resolve_model("micro").model, distilled=True)
+    assert tokens_per_stage(model, PruningConfig((1, 2, 3), package=package), kept) == stages
+
+
+def test_without_fractions_there_is_no_cost_to_tell():
+    with pytest.raises(ConfigError) as refused:
+        count_macs(ModelConfig("own"), PruningConfig())
+    assert str(refused.value) == (
+        "own: keep is not set, so the cost is unknown; give 3 fractions, as [pruning] keep or as KEEP="
+    )
+
+
+def test_a_count_for_each_selector():
+    with pytest.raises(ConfigError, match=r"^own: 2 token counts for 3 selectors; give one each$"):
+        tokens_per_stage(ModelConfig("own"), PruningConfig(), [3, 2])
+
+
+@given(
+    heads=st.integers(1, 5),
+    quarter=st.integers(1, 3),
+    depth=st.integers(1, 3),
+    distilled=st.booleans(),
+    share_heads=st.booleans(),
+    features=st.sampled_from(["split", "single"]),
+    mlp_ratio=st.sampled_from([0.5, 1.0, 4.0]),
+)
+def test_parameters_are_those_that_torch_has(heads, quarter, depth, distilled, share_heads, features, mlp_ratio):
+    model = ModelConfig(
+        "drawn", 8, 4, 2, heads * quarter * 4, depth, heads, mlp_ratio, num_classes=3, distilled=distilled
+    )
+    pruning = PruningConfig(tuple(range(depth)), share_heads=share_heads, features=features)
+    net, counted = SPViT(model, pruning), count_parameters(model, pruning)
+    assert counted.total == sum(parameter.numel() for parameter in net.parameters())
+    assert counted.selector == sum(parameter.numel() for parameter in net.selectors.parameters())
+
+
+@pytest.mark.parametrize("share_heads", [True, False])
+@pytest.mark.parametrize("features", ["split", "single"])
+@pytest.mark.parametrize("distilled", [True, False])
+def test_macs_are_those_that_torch_multiplies(share_heads, features, distilled):
+    """A gathered image's products, as PyTorch's counter sees them (two operations each)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    spec = resolve_model("micro")
+    model = replace(spec.model, distilled=distilled)
+    pruning = replace(spec.pruning, share_heads=share_heads, features=features)
+    net = seeded(model, pruning)
+    image = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        output = net.forward_gathered(image)
+    kept = [int(record.keep.sum()) for record in output.records]
+    assert 16 > kept[0] > kept[-1] > 0  # else this would test little
+    assert count_macs(model, pruning, kept).total * 2 == counter.get_total_flops()
+    assert selector_macs_per_token(model, pruning) > 0
+
+
+def test_the_table_for_people(capsys):
+    main(["deit_t"])
+    assert capsys.readouterr().out == TABLE
+
+
+TABLE = """\
+deit_t: 197 -> 155 -> 123 -> 98 tokens before blocks 3, 6, 9
+
+part                    MACs    share    parameters
+patch_embed       28,901,376     3.2%       147,648
+qkv              190,107,648    21.1%     1,334,016
+scores            50,438,592     5.6%
+context           50,438,592     5.6%
+proj              63,369,216     7.0%       444,672
+fc1              253,476,864    28.2%     1,778,688
+fc2              253,476,864    28.2%     1,771,776
+selector           9,412,830     1.0%        20,820
+head                 192,000     0.0%       193,000
+tokens                                       38,016
+norms                                         9,600
+total            899,813,982   100.0%     5,738,236
+
+0.900 GMACs, -28.2% against 1.254 unpruned
+5.738 M parameters
+"""
