@@ -1,0 +1,169 @@
+// The non-linear functions: tables with linear interpolation in integers, step by step as in quant/functions.py.
+#ifndef SPVIT_FUNCTIONS_HPP
+#define SPVIT_FUNCTIONS_HPP
+
+#include "fixed_point.hpp"
+#include "tables.hpp"
+
+namespace spvit {
+
+/// 2^-t in Q0.15 (32767 stands for one), rounded half to even.
+///   t   row maximum minus score, >= 0, `frac_bits` <= kExpMaxFracBits fraction bits
+inline Int<16> exp2_negative(Int<17> t, int frac_bits) {
+#pragma HLS INLINE
+    constexpr int kRemainderBits = kExpMaxFracBits - kExpSegmentBits;
+    const Int<28> aligned = shift_left<28>(t, kExpMaxFracBits - frac_bits);
+    const int whole = to_int(Int<18>(aligned >> kExpMaxFracBits));
+    const int fraction = to_int(aligned) & ((1 << kExpMaxFracBits) - 1);
+    const int segment = fraction >> kRemainderBits;
+    const int remainder = fraction & ((1 << kRemainderBits) - 1);
+    const Int<25> value = shift_left<25>(kExpBase[segment], kRemainderBits) + kExpSlope[segment] * remainder;
+    const int drop = kRemainderBits + kExpGuardBits + whole;
+    return drop > 25 ? Int<16>(0) : requantize<16>(Int<26>(value), drop);
+}
+
+/// One segment of h(|x|) = max(x, 0) - GELU(x), chosen by x: h = base * 2^kGeluRemainderBits + slope * remainder.
+struct GeluSegment {
+    Int<20> base;
+    Int<18> slope;
+    Int<10> remainder;
+};
+
+constexpr int kGeluRemainderBits = kGeluMaxFracBits - kGeluSegmentBits;
+constexpr int kGeluFracBits = kGeluTableFracBits + kGeluRemainderBits;
+
+inline GeluSegment gelu_segment(Int<16> x, int frac_bits) {
+#pragma HLS INLINE
+    const Int<17> magnitude = x < 0 ? Int<17>(-Int<17>(x)) : Int<17>(x);
+    const Int<31> aligned = shift_left<31>(magnitude, kGeluMaxFracBits - frac_bits);
+    GeluSegment s;
+    if (aligned < (kGeluLimit << kGeluMaxFracBits)) {
+        const int position = to_int(aligned);
+        s.base = kGeluBase[position >> kGeluRemainderBits];
+        s.slope = kGeluSlope[position >> kGeluRemainderBits];
+        s.remainder = position & ((1 << kGeluRemainderBits) - 1);
+    } else {
+        s.base = 0;
+        s.slope = 0;
+        s.remainder = 0;
+    }
+    return s;
+}
+
+/// GELU(x) with kGeluFracBits fraction bits, unrounded. `product` is slope * remainder.
+inline Int<46> gelu_value(Int<16> x, int frac_bits, const GeluSegment& s, Int<45> product) {
+#pragma HLS INLINE
+    const Int<46> positive = x > 0 ? shift_left<46>(x, kGeluFracBits - frac_bits) : Int<46>(0);
+    return positive - shift_left<46>(s.base, kGeluRemainderBits) - product;
+}
+
+/// 1 / x, or 1 / sqrt(x), as a 17-bit mantissa and the exponent of x.
+struct Reciprocal {
+    Int<18> mantissa;
+    int exponent;
+};
+
+/// Index of the leading one of x > 0.
+template <class T>
+inline int floor_log2(const T& x) {
+#pragma HLS INLINE
+#if defined(__SYNTHESIS__) || defined(SPVIT_EXACT_WIDTHS)
+    return T::width - 1 - x.countLeadingZeros();
+#else
+    return 63 - __builtin_clzll(static_cast<unsigned long long>(x));
+#endif
+}
+
+/// x / 2^shift rounded down, for shifts of either sign.
+template <int Bits, class T>
+inline Int<Bits> normalise(const T& x, int shift) {
+#pragma HLS INLINE
+    return shift >= 0 ? Int<Bits>(x >> shift) : shift_left<Bits>(x, -shift);
+}
+
+/// To 17 bits, half up, at most 2^17 - 1.
+inline Int<18> round_reciprocal(Int<48> value, int drop) {
+#pragma HLS INLINE
+    const Int<48> rounded = (value + shift_left<48>(1, drop - 1)) >> drop;
+    const int largest = (1 << kReciprocalBits) - 1;
+    return rounded > largest ? Int<18>(largest) : Int<18>(rounded);
+}
+
+/// 1/s = mantissa * 2^-(kReciprocalBits + exponent), for 0 < s < 2^40.
+inline Reciprocal reciprocal(Int<41> s) {
+#pragma HLS INLINE
+    constexpr int kRemainderBits = kMantissaBits - kReciprocalSegmentBits;
+    Reciprocal r;
+    r.exponent = floor_log2(s);
+    const int fraction = to_int(normalise<26>(s, r.exponent - kMantissaBits)) & ((1 << kMantissaBits) - 1);
+    const int segment = fraction >> kRemainderBits;
+    const int remainder = fraction & ((1 << kRemainderBits) - 1);
+    const Int<48> value =
+        shift_left<48>(kReciprocalBase[segment], kRemainderBits) + Int<48>(kReciprocalSlope[segment]) * remainder;
+    r.mantissa = round_reciprocal(value, kRemainderBits + kReciprocalGuardBits);
+    return r;
+}
+
+/// 1/sqrt(v) = mantissa * 2^-(kReciprocalBits + exponent), for 0 < v < 2^54.
+inline Reciprocal reciprocal_sqrt(Int<55> v) {
+#pragma HLS INLINE
+    constexpr int kLowBits = kMantissaBits - 2;  // v = m * 4^exponent, m in [1, 4) with kLowBits fraction bits
+    constexpr int kRemainderBits = kLowBits + 1 - kRsqrtSegmentBits;
+    Reciprocal r;
+    r.exponent = floor_log2(v) >> 1;
+    const int mantissa = to_int(normalise<26>(v, 2 * r.exponent - kLowBits));
+    const bool upper = mantissa >= (2 << kLowBits);
+    const int position = upper ? mantissa : 2 * (mantissa - (1 << kLowBits));
+    const int segment = position >> kRemainderBits;
+    const int remainder = position & ((1 << kRemainderBits) - 1);
+    const Int<48> value =
+        shift_left<48>(kRsqrtBase[segment], kRemainderBits) + Int<48>(kRsqrtSlope[segment]) * remainder;
+    r.mantissa = round_reciprocal(value, kRemainderBits + kReciprocalGuardBits);
+    return r;
+}
+
+/// How many bits of a dividend lie below the 27 that the divider's multiplier takes.
+template <int RatioBits>
+inline int dividend_cut(const Reciprocal& divisor) {
+#pragma HLS INLINE
+    return divisor.exponent + RatioBits + 2 - kDividendBits;
+}
+
+/// Fraction bits that cut dividend * mantissa has beyond the quotient's.
+template <int RatioBits>
+constexpr int divide_frac_bits() {
+    return kReciprocalBits + kDividendBits - 2 - RatioBits;
+}
+
+/// dividend / divisor, rounded once; |dividend| <= divisor * 2^RatioBits.
+template <int RatioBits, int Bits>
+inline Int<Bits> divide(Int<48> dividend, const Reciprocal& divisor) {
+#pragma HLS INLINE
+    const int cut = dividend_cut<RatioBits>(divisor);
+    const Int<kDividendBits> top = cut >= 0
+                                       ? requantize<kDividendBits>(dividend, cut)
+                                       : saturate<kDividendBits>(shift_left<48>(dividend, -cut));
+    return requantize<Bits>(Int<45>(Int<45>(top) * divisor.mantissa), divide_frac_bits<RatioBits>());
+}
+
+/// sigmoid(x) with kProbabilityBits fraction bits; `frac_bits` <= kSigmoidMaxFracBits.
+inline Int<24> sigmoid(Int<16> x, int frac_bits) {
+#pragma HLS INLINE
+    constexpr int kRemainderBits = kSigmoidMaxFracBits - kSigmoidSegmentBits;
+    const Int<17> magnitude = x < 0 ? Int<17>(-Int<17>(x)) : Int<17>(x);
+    const Int<31> aligned = shift_left<31>(magnitude, kSigmoidMaxFracBits - frac_bits);
+    Int<24> tail = 0;
+    if (aligned < (kSigmoidLimit << kSigmoidMaxFracBits)) {
+        const int position = to_int(aligned);
+        const int segment = position >> kRemainderBits;
+        const int remainder = position & ((1 << kRemainderBits) - 1);
+        const Int<32> value =
+            shift_left<32>(kSigmoidBase[segment], kRemainderBits) + kSigmoidSlope[segment] * remainder;
+        tail = Int<24>((value + (1 << (kRemainderBits - 1))) >> kRemainderBits);
+    }
+    return x >= 0 ? Int<24>((1 << kProbabilityBits) - tail) : tail;
+}
+
+}  // namespace spvit
+
+#endif  // SPVIT_FUNCTIONS_HPP

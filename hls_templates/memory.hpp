@@ -1,0 +1,156 @@
+// On-chip memories. Every array has one read and one write site in the engine's loop.
+#ifndef SPVIT_MEMORY_HPP
+#define SPVIT_MEMORY_HPP
+
+#include "types.hpp"
+
+namespace spvit {
+
+constexpr int kBanks = 4;  // WORK: Q/context, K, scores and a spare; side by side they hold the hidden layer
+
+constexpr int kKeyBank = 1;
+
+/// Rows in the image: prefix, patches, packages. Changes when tokens are packaged.
+struct Tokens {
+    int num_tokens;
+    int num_packages;
+};
+
+/// Sum and sum of squares, for LayerNorm.
+struct Statistics {
+    Int<27> sum;
+    Int<42> squares;
+};
+
+template <class A>
+struct Memory {
+    /// The unit of access: memories are words of kWord lanes, made of groups.
+    using Group = Vec<Int<16>, A::kGroup>;
+    static constexpr int kEmbedGroups = A::kEmbedLanes / A::kGroup;
+    static constexpr int kBankGroups = A::kBankLanes / A::kGroup;
+    static constexpr int kKeyBlocks = ceil_div(A::kRows, A::kWord);
+
+    Group x[A::kRows * kEmbedGroups];             // residual stream
+    Group work[kBanks][A::kRows * kBankGroups];   // everything else that lives within a block
+    Int<16> v[A::kWord][kKeyBlocks * A::kEmbedLanes];  // values, skewed: (dim, key) in bank (dim + key) mod kWord
+
+    Statistics row_statistics[A::kRows];
+    Statistics head_statistics[A::kRows * A::kHeads];
+    Int<16> score_max[A::kRows];
+    Int<27> exp_sum[A::kRows];
+
+    Int<27> feature_sum[A::kHeadLanes];
+    Int<16> pooled[A::kHeadLanes];
+    Int<2> keep[A::kRows];
+    Int<24> probability[A::kRows];
+};
+
+/// `N` lanes from `first_lane` on of a row that is `Groups` groups wide.
+template <class A, int N, int Groups>
+inline Vec<Int<16>, N> read_lanes(const typename Memory<A>::Group* array, int row, int first_lane) {
+#pragma HLS INLINE
+    Vec<Int<16>, N> lanes;
+    const int first = row * Groups + first_lane / A::kGroup;
+READ_GROUPS:
+    for (int g = 0; g < N / A::kGroup; ++g) {
+#pragma HLS UNROLL
+        for (int i = 0; i < A::kGroup; ++i) {
+#pragma HLS UNROLL
+            lanes[g * A::kGroup + i] = array[first + g][i];
+        }
+    }
+    return lanes;
+}
+
+template <class A, int N, int Groups>
+inline void write_lanes(typename Memory<A>::Group* array, int row, int first_lane, const Vec<Int<16>, N>& lanes) {
+#pragma HLS INLINE
+    const int first = row * Groups + first_lane / A::kGroup;
+WRITE_GROUPS:
+    for (int g = 0; g < N / A::kGroup; ++g) {
+#pragma HLS UNROLL
+        for (int i = 0; i < A::kGroup; ++i) {
+#pragma HLS UNROLL
+            array[first + g][i] = lanes[g * A::kGroup + i];
+        }
+    }
+}
+
+/// A lane of WORK: in which bank, and where there.
+struct BankLane {
+    int bank;
+    int lane;
+};
+
+template <class A>
+inline BankLane locate(int lane) {
+#pragma HLS INLINE
+    BankLane found = {0, lane};
+FIND_BANK:
+    for (int bank = 1; bank < kBanks; ++bank) {
+#pragma HLS UNROLL
+        if (lane >= bank * A::kBankLanes) found = {bank, lane - bank * A::kBankLanes};
+    }
+    return found;
+}
+
+/// lanes[(i + amount) mod N] at place i, for N a power of two: one row of multiplexers per bit of `amount`.
+template <int N>
+inline Vec<Int<16>, N> rotate(Vec<Int<16>, N> lanes, int amount) {
+#pragma HLS INLINE
+ROTATE_BY_BITS:
+    for (int step = 1; step < N; step *= 2) {
+#pragma HLS UNROLL
+        Vec<Int<16>, N> turned;
+        for (int i = 0; i < N; ++i) {
+#pragma HLS UNROLL
+            turned[i] = (amount & step) != 0 ? lanes[(i + step) % N] : lanes[i];
+        }
+        lanes = turned;
+    }
+    return lanes;
+}
+
+/// One dimension of the values over `kTileIn` keys, a column of V: one access per bank.
+template <class A>
+inline Vec<Int<16>, A::kTileIn> read_value_column(const Memory<A>& memory, int dim, int first_key) {
+#pragma HLS INLINE
+    const int address = first_key / A::kWord * A::kEmbedLanes + dim;
+    Vec<Int<16>, A::kWord> banks;
+READ_VALUE_BANKS:
+    for (int bank = 0; bank < A::kWord; ++bank) {
+#pragma HLS UNROLL
+        banks[bank] = memory.v[bank][address];
+    }
+    banks = rotate(banks, (dim + first_key) % A::kWord);
+    Vec<Int<16>, A::kTileIn> column;
+    for (int i = 0; i < A::kTileIn; ++i) {
+#pragma HLS UNROLL
+        column[i] = banks[i];
+    }
+    return column;
+}
+
+/// `kTileOut` dimensions of one token's value: one access per bank.
+template <class A>
+inline void write_value(Memory<A>& memory, int key, int first_dim, const Vec<Int<16>, A::kTileOut>& value) {
+#pragma HLS INLINE
+    const int address = key / A::kWord * A::kEmbedLanes + first_dim;
+    const int skew = (first_dim + key) % A::kWord;
+    Vec<Int<16>, A::kWord> banks;
+    for (int i = 0; i < A::kWord; ++i) {
+#pragma HLS UNROLL
+        banks[i] = i < A::kTileOut ? value[i % A::kTileOut] : Int<16>(0);
+    }
+    banks = rotate(banks, (A::kWord - skew) % A::kWord);
+WRITE_VALUE_BANKS:
+    for (int bank = 0; bank < A::kWord; ++bank) {
+#pragma HLS UNROLL
+        const int dim = (bank + A::kWord - skew) % A::kWord;
+        if (dim < A::kTileOut) memory.v[bank][address + dim] = banks[bank];
+    }
+}
+
+}  // namespace spvit
+
+#endif  // SPVIT_MEMORY_HPP

@@ -1,0 +1,66 @@
+// What happens to a token on its way into the array.
+//   enters  kTileIn lanes as they lie in memory, the row's statistics
+//   leaves  kTileIn signed 16-bit factors
+#ifndef SPVIT_PROLOGUE_HPP
+#define SPVIT_PROLOGUE_HPP
+
+#include "functions.hpp"
+#include "memory.hpp"
+#include "step.hpp"
+
+namespace spvit {
+
+/// (x - mean) / std. Lanes that pad the row get garbage, which meets zero weights.
+///   Channels  of the row or head
+template <class A>
+inline Vec<Int<16>, A::kTileIn> layer_norm(const Vec<Int<16>, A::kTileIn>& x, const Statistics& statistics,
+                                           bool per_head, const Step& step) {
+#pragma HLS INLINE
+    const Int<55> total = statistics.sum;
+    const Int<55> weighted_squares = per_head ? Int<55>(Int<55>(statistics.squares) * A::kHeadDim)
+                                              : Int<55>(Int<55>(statistics.squares) * A::kEmbedDim);
+    const Int<55> variance = weighted_squares - Int<55>(total * total) + Int<55>(step.epsilon);
+    const Reciprocal rstd = reciprocal_sqrt(variance > 0 ? variance : Int<55>(1));
+    const int shift = step.norm_shift + rstd.exponent;
+    Vec<Int<16>, A::kTileIn> z;
+NORM_LANES:
+    for (int i = 0; i < A::kTileIn; ++i) {
+#pragma HLS UNROLL
+        const Int<28> scaled = per_head ? Int<28>(Int<28>(x[i]) * A::kHeadDim) : Int<28>(Int<28>(x[i]) * A::kEmbedDim);
+        const Int<28> centred = scaled - statistics.sum;
+        z[i] = requantize<16>(Int<47>(Int<47>(centred) * rstd.mantissa), shift);
+    }
+    return z;
+}
+
+/// 2^(score - row maximum); keys that are no tokens give zero, after the table, which would map them to something else.
+template <class A>
+inline Vec<Int<16>, A::kTileIn> softmax_numerator(const Vec<Int<16>, A::kTileIn>& scores, Int<16> row_max, int first_key,
+                                                  int num_tokens, int frac_bits) {
+#pragma HLS INLINE
+    Vec<Int<16>, A::kTileIn> p;
+EXP_LANES:
+    for (int i = 0; i < A::kTileIn; ++i) {
+#pragma HLS UNROLL
+        p[i] = first_key + i < num_tokens ? exp2_negative(Int<17>(row_max) - scores[i], frac_bits) : Int<16>(0);
+    }
+    return p;
+}
+
+/// The token's own features, then the features pooled over all candidates.
+template <class A>
+inline Vec<Int<16>, A::kTileIn> concat_pooled(const Vec<Int<16>, A::kTileIn>& features, const Memory<A>& memory,
+                                              int first_lane, int split) {
+#pragma HLS INLINE
+    Vec<Int<16>, A::kTileIn> joined;
+CONCAT_LANES:
+    for (int i = 0; i < A::kTileIn; ++i) {
+#pragma HLS UNROLL
+        joined[i] = first_lane + i >= split ? memory.pooled[first_lane + i] : features[i];
+    }
+    return joined;
+}
+
+}  // namespace spvit
+
+#endif  // SPVIT_PROLOGUE_HPP

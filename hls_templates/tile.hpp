@@ -1,0 +1,138 @@
+// A tile of weights in registers, and the filling of the next one behind it.
+//   enters  the weight FIFO, or K and V from on-chip memory: always a column or a part of one, never a row
+//   leaves  the active tile, each column's bias and shift
+#ifndef SPVIT_TILE_HPP
+#define SPVIT_TILE_HPP
+
+#include "inner_product.hpp"
+#include "memory.hpp"
+#include "step.hpp"
+#include "weight_stream.hpp"
+
+namespace spvit {
+
+constexpr int kParamLanes = 4;  // a column's 48-bit bias and its shift, as int16
+
+/// The registers. `shadow` is filled while `active` computes; they change places at the tile's border.
+template <class A>
+struct Tile {
+    Vec<Int<16>, A::kTileIn> active[A::kTileOut];
+    Vec<Int<16>, A::kTileIn> shadow[A::kTileOut];
+    Int<48> bias[A::kTileOut];         // streamed: bias with the weights' term; K, V: the weights' term so far
+    Int<48> shadow_bias[A::kTileOut];
+    Int<6> shift[A::kTileOut];
+    Int<6> shadow_shift[A::kTileOut];
+};
+
+/// Which tile is being filled, and how far.
+template <class A>
+struct Fill {
+    static constexpr int kParamWords = ceil_div(A::kTileOut * kParamLanes, A::kFillLanes);
+    static constexpr int kWordsPerColumn = A::kTileIn / A::kFillLanes;
+
+    Weights weights;
+    int first_lane;  // K, V: of the head
+    int in_tile;
+    int out_tile;
+    int num_tokens;
+    int index;  // accesses done
+    int total;  // accesses in all
+
+    bool done() const { return index == total; }
+    bool reads_keys() const { return !done() && weights == Weights::K; }
+    bool has_params() const { return in_tile == 0; }
+};
+
+template <class A>
+inline Fill<A> begin_fill(const Step& step, int out_tile, int in_tile, const Tokens& tokens) {
+#pragma HLS INLINE
+    Fill<A> fill;
+    fill.weights = step.weights;
+    fill.first_lane = step.weights_lane;
+    fill.in_tile = in_tile;
+    fill.out_tile = out_tile;
+    fill.num_tokens = tokens.num_tokens;
+    fill.index = 0;
+    fill.total = step.op != Op::ENGINE              ? 0
+                 : step.weights != Weights::STREAM ? A::kTileOut
+                                                    : A::kTileOut * Fill<A>::kWordsPerColumn +
+                                                          (in_tile == 0 ? Fill<A>::kParamWords : 0);
+    return fill;
+}
+
+/// 48 bits from three lanes.
+inline Int<48> unpack_bias(Int<16> low, Int<16> middle, Int<16> high) {
+#pragma HLS INLINE
+    const Int<18> low_bits = Int<18>(low) & 0xffff;
+    const Int<18> middle_bits = Int<18>(middle) & 0xffff;
+    return shift_left<48>(high, 32) + shift_left<48>(middle_bits, 16) + low_bits;
+}
+
+template <class A>
+inline void fill_from_stream(Fill<A>& fill, Tile<A>& tile, WeightFifo<A>& fifo) {
+#pragma HLS INLINE
+    FillWord<A> word;
+    trace::expect_data(fifo);
+    if (!fifo.read_nb(word)) return;  // never waits: a stalled read would stop the whole array
+    const int params = fill.has_params() ? Fill<A>::kParamWords : 0;
+    if (fill.index < params) {
+    PARAM_COLUMNS:
+        for (int i = 0; i < A::kFillLanes / kParamLanes; ++i) {
+#pragma HLS UNROLL
+            const int column = fill.index * (A::kFillLanes / kParamLanes) + i;
+            if (column < A::kTileOut) {
+                tile.shadow_bias[column] =
+                    unpack_bias(word[kParamLanes * i], word[kParamLanes * i + 1], word[kParamLanes * i + 2]);
+                tile.shadow_shift[column] = word[kParamLanes * i + 3];
+            }
+        }
+    } else {
+        const int column = (fill.index - params) / Fill<A>::kWordsPerColumn;
+        const int part = (fill.index - params) % Fill<A>::kWordsPerColumn;
+    FILL_LANES:
+        for (int i = 0; i < A::kTileIn; ++i) {
+#pragma HLS UNROLL
+            if (i / A::kFillLanes == part) tile.shadow[column][i] = word[i % A::kFillLanes];
+        }
+    }
+    ++fill.index;
+}
+
+/// One column from on-chip memory. `key` is the word of K that the loop read for it.
+template <class A>
+inline void fill_from_memory(Fill<A>& fill, Tile<A>& tile, const Memory<A>& memory, const Vec<Int<16>, A::kTileIn>& key) {
+#pragma HLS INLINE
+    const int column = fill.index;
+    const int key_row = fill.out_tile * A::kTileOut + column;
+    Vec<Int<16>, A::kTileIn> lanes =
+        fill.weights == Weights::K
+            ? key
+            : read_value_column<A>(memory, fill.first_lane + key_row, fill.in_tile * A::kTileIn);
+    if (fill.weights == Weights::K && key_row >= fill.num_tokens) {
+        for (int i = 0; i < A::kTileIn; ++i) {
+#pragma HLS UNROLL
+            lanes[i] = 0;
+        }
+    }
+    tile.shadow[column] = lanes;
+    tile.shadow_bias[column] = -InnerProduct<A::kFast>::term(lanes);
+    ++fill.index;
+}
+
+/// The tile's border: what was filled becomes active.
+template <class A>
+inline void swap_tiles(Tile<A>& tile, bool first_of_column) {
+#pragma HLS INLINE
+SWAP_COLUMNS:
+    for (int column = 0; column < A::kTileOut; ++column) {
+#pragma HLS UNROLL
+        tile.active[column] = tile.shadow[column];
+        tile.bias[column] = (first_of_column ? Int<48>(0) : tile.bias[column]) + tile.shadow_bias[column];
+        tile.shadow_bias[column] = 0;
+        if (first_of_column) tile.shift[column] = tile.shadow_shift[column];
+    }
+}
+
+}  // namespace spvit
+
+#endif  // SPVIT_TILE_HPP

@@ -1,0 +1,70 @@
+// The token selector's own units beside its passes on the engine: pooling, and the decision of Eq. 6.
+#ifndef SPVIT_TOKEN_SELECTOR_HPP
+#define SPVIT_TOKEN_SELECTOR_HPP
+
+#include "engine.hpp"
+
+namespace spvit {
+
+/// The candidates' mean of each feature; zeros when there is no candidate.
+///   feature_sum  [kHeadLanes]  gathered by the pass before
+template <class A>
+void pool_features(int index, const Tokens& tokens, Memory<A>& memory) {
+#pragma HLS INLINE off
+    const int count = row_range<A>(Rows::CANDIDATES, tokens).count;
+    const Reciprocal divisor = reciprocal(Int<41>(count > 0 ? count : 1));
+POOL_FEATURES:
+    for (int lane = 0; lane < A::kHeadLanes; ++lane) {
+#pragma HLS PIPELINE II = 1
+        const Int<16> mean =
+            count > 0 ? divide<15, 16>(Int<48>(memory.feature_sum[lane]), divisor) : Int<16>(0);
+        memory.pooled[lane] = mean;
+        trace::record(index, 0, lane, Vec<Int<16>, 1>{{mean}});
+    }
+}
+
+/// Keeps a token iff sum(score * head weight) >= threshold * sum(head weight); its probability (Eq. 6) is its weight in
+/// the package.
+///   scores   WORK at step.source_lane, one word per head, lane 0: int16, keep logit minus drop logit
+///   branch   WORK at step.weights_lane, one lane per head: int16, before the sigmoid
+///   keep, probability  [num_tokens]
+template <class A>
+void decide(const Step& step, int index, const Tokens& tokens, Memory<A>& memory) {
+#pragma HLS INLINE off
+    constexpr int kHeadWeightShift = kProbabilityBits - kHeadWeightBits;
+    const RowRange rows = row_range<A>(Rows::CANDIDATES, tokens);
+    const BankLane scores = locate<A>(step.source_lane);
+    const BankLane branch = locate<A>(step.weights_lane);
+    Int<48> weighted = 0;
+    Int<24> weights = 0;
+    int row = rows.first;
+    int head = 0;
+DECIDE:
+    while (row < rows.first + rows.count) {
+#pragma HLS PIPELINE II = 1
+        const int score_lane = scores.lane + head * A::kWord;
+        const int branch_lane = branch.lane + head;
+        const Int<16> z =
+            memory.work[scores.bank][row * Memory<A>::kBankGroups + score_lane / A::kGroup][score_lane % A::kGroup];
+        const Int<16> y =
+            memory.work[branch.bank][row * Memory<A>::kBankGroups + branch_lane / A::kGroup][branch_lane % A::kGroup];
+        const Int<24> score = sigmoid(z, step.frac_bits);
+        const Int<16> weight = requantize<16>(sigmoid(y, step.aux_frac_bits), kHeadWeightShift);
+        weighted = (head == 0 ? Int<48>(0) : weighted) + Int<40>(score) * weight;
+        weights = (head == 0 ? Int<24>(0) : weights) + weight;
+        if (++head == A::kHeads) {
+            const bool keep = weighted >= Int<48>(Int<48>(weights) * step.threshold);
+            const Reciprocal divisor = reciprocal(Int<41>(weights > 0 ? weights : Int<24>(1)));
+            const Int<24> probability = divide<kProbabilityBits, kProbabilityBits + 2>(weighted, divisor);
+            memory.keep[row] = keep ? 1 : 0;
+            memory.probability[row] = probability > 0 ? probability : Int<24>(1);
+            trace::record(index, row, 0, Vec<Int<24>, 2>{{Int<24>(keep ? 1 : 0), memory.probability[row]}});
+            head = 0;
+            ++row;
+        }
+    }
+}
+
+}  // namespace spvit
+
+#endif  // SPVIT_TOKEN_SELECTOR_HPP

@@ -1,0 +1,78 @@
+// Integers and vectors. One source, two builds:
+//   exact   (synthesis, and C-simulation with -DSPVIT_EXACT_WIDTHS)  Int<W> is ap_int<W>: a width that is too small shows
+//   native  (fast C-simulation)                                      Int<W> is the machine integer that holds W bits
+// Nothing else in the kernels knows which one it is compiled in.
+#ifndef SPVIT_TYPES_HPP
+#define SPVIT_TYPES_HPP
+
+#include <cstdint>
+
+#include "ap_int.h"
+#include "hls_stream.h"
+
+namespace spvit {
+
+#if defined(__SYNTHESIS__) || defined(SPVIT_EXACT_WIDTHS)
+
+template <int W>
+using Int = ap_int<W>;
+
+/// x * 2^n in W bits.
+template <int W, class T>
+inline Int<W> shift_left(const T& x, int n) {
+    return Int<W>(x) << n;
+}
+
+inline int to_int(const ap_int_base<16, true>& x) { return x.to_int(); }
+template <int W>
+inline int to_int(const ap_int<W>& x) {
+    return x.to_int();
+}
+
+#else
+
+template <int Bytes>
+struct NativeInt;
+template <>
+struct NativeInt<2> {
+    using type = std::int16_t;
+};
+template <>
+struct NativeInt<4> {
+    using type = std::int32_t;
+};
+template <>
+struct NativeInt<8> {
+    using type = std::int64_t;
+};
+
+template <int W>
+using Int = typename NativeInt<(W <= 16) ? 2 : (W <= 32) ? 4 : 8>::type;
+
+/// x * 2^n in W bits; through unsigned, since C++14 does not define it for negative numbers.
+template <int W, class T>
+inline Int<W> shift_left(const T& x, int n) {
+    return static_cast<Int<W>>(static_cast<std::uint64_t>(static_cast<std::int64_t>(x)) << n);
+}
+
+template <class T>
+inline int to_int(const T& x) {
+    return static_cast<int>(x);
+}
+
+#endif
+
+/// N lanes side by side: one word of a wide memory, one bus of a datapath.
+template <class T, int N>
+struct Vec {
+    T lane[N];
+    T& operator[](int i) { return lane[i]; }
+    const T& operator[](int i) const { return lane[i]; }
+};
+
+constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+constexpr int round_up(int a, int b) { return ceil_div(a, b) * b; }
+
+}  // namespace spvit
+
+#endif  // SPVIT_TYPES_HPP

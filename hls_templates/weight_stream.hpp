@@ -1,0 +1,96 @@
+// From DDR to the engine: one reader per AXI port, joined into one FIFO of wide words, far ahead of their use.
+// The order of the words is the order of use (hw/weights.py); each port carries its own stripe of every word.
+#ifndef SPVIT_WEIGHT_STREAM_HPP
+#define SPVIT_WEIGHT_STREAM_HPP
+
+#include "trace.hpp"
+#include "types.hpp"
+
+namespace spvit {
+
+constexpr int kPortLanes = 8;  // a 128-bit AXI port
+
+#if defined(__SYNTHESIS__) || defined(SPVIT_EXACT_WIDTHS)
+
+/// Packed by hand to the port's full width: automatic widening is off in the Vivado flow and fails on structs.
+template <int Lanes, int Bits>
+using PortWord = ap_uint<Lanes * Bits>;
+
+template <int Lanes, int Bits>
+inline Vec<Int<16>, Lanes> unpack(const ap_uint<Lanes * Bits>& word) {
+#pragma HLS INLINE
+    Vec<Int<16>, Lanes> lanes;
+    for (int i = 0; i < Lanes; ++i) {
+#pragma HLS UNROLL
+        const ap_uint<Bits> bits = word.range(Bits * i + Bits - 1, Bits * i);
+        lanes[i] = Bits == 16 ? Int<16>(ap_int<16>(bits)) : Int<16>(bits);
+    }
+    return lanes;
+}
+
+#else
+
+template <int Bits>
+struct PortLane;
+template <>
+struct PortLane<8> {
+    using type = std::uint8_t;
+};
+template <>
+struct PortLane<16> {
+    using type = std::int16_t;
+};
+
+template <int Lanes, int Bits>
+using PortWord = Vec<typename PortLane<Bits>::type, Lanes>;
+
+template <int Lanes, int Bits>
+inline Vec<Int<16>, Lanes> unpack(const PortWord<Lanes, Bits>& word) {
+    Vec<Int<16>, Lanes> lanes;
+    for (int i = 0; i < Lanes; ++i) lanes[i] = word[i];
+    return lanes;
+}
+
+#endif
+
+using WeightPortWord = PortWord<kPortLanes, 16>;
+using PortStream = hls::stream<WeightPortWord>;
+
+template <class A>
+using FillWord = Vec<Int<16>, A::kFillLanes>;
+
+template <class A>
+using WeightFifo = hls::stream<FillWord<A>>;
+
+/// One port's stripe, in bursts.
+inline void read_port(const WeightPortWord* port, PortStream& stripe, int num_words) {
+READ_PORT:
+    for (int i = 0; i < num_words; ++i) {
+#pragma HLS PIPELINE II = 1
+        stripe.write(port[i]);
+    }
+}
+
+/// Stripes side by side.
+template <class A>
+inline void join_ports(PortStream (&stripes)[A::kWeightPorts], WeightFifo<A>& fifo, int num_words) {
+JOIN_PORTS:
+    for (int i = 0; i < num_words; ++i) {
+#pragma HLS PIPELINE II = 1
+        FillWord<A> word;
+        for (int port = 0; port < A::kWeightPorts; ++port) {
+#pragma HLS UNROLL
+            trace::expect_data(stripes[port]);
+            const Vec<Int<16>, kPortLanes> lanes = unpack<kPortLanes, 16>(stripes[port].read());
+            for (int lane = 0; lane < kPortLanes; ++lane) {
+#pragma HLS UNROLL
+                word[port * kPortLanes + lane] = lanes[lane];
+            }
+        }
+        fifo.write(word);
+    }
+}
+
+}  // namespace spvit
+
+#endif  // SPVIT_WEIGHT_STREAM_HPP

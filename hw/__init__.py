@@ -1,0 +1,8 @@
+"""The accelerator as data.
+
+Enters: a `QuantizedNetwork`, a `Target`, an `Architecture`. Leaves: a `Program`, the packed weights, and the rendered
+Vitis HLS project under `build/<model>-<target>/`.
+
+    target ─┐
+    architecture ─► layout ─► program ─► weights ─► render ─► generate (the command)
+"""

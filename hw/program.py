@@ -1,0 +1,429 @@
+"""The program: the ordered list of steps that the golden, the renderer and the cycle model all walk.
+
+Steps are logical here (features, formats, names of layers); `layout` says where their operands lie on chip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from quant.functions import layer_norm_epsilon
+from quant.network import SELECTOR_LAYER_NORM_EPS, QuantizedNetwork
+
+
+class Op(Enum):
+    ENGINE = "engine"  # a pass of the matrix engine
+    POOL = "pool"  # mean over the candidates of the features that the last pass left
+    DECIDE = "decide"  # the selector's keep decisions
+    PACKAGE = "package"  # kept rows to the front, the others into a package token
+
+
+class Buffer(Enum):
+    X = "x"  # the residual stream
+    PATCHES = "patches"
+    Q = "q"
+    K = "k"
+    V = "v"
+    SCORES = "scores"
+    CONTEXT = "context"  # takes Q's place, head by head
+    HIDDEN = "hidden"
+    FEATURES = "features"  # of the token selector, one head at a time, as are FC1 and FC2
+    FC1 = "fc1"
+    FC2 = "fc2"
+    TOKEN_SCORES = "token_scores"
+    BRANCH_HIDDEN = "branch_hidden"
+    BRANCH = "branch"
+    LOGITS = "logits"
+
+
+class Prologue(Enum):
+    NONE = "none"
+    LAYER_NORM = "layer_norm"
+    HEAD_LAYER_NORM = "head_layer_norm"
+    SOFTMAX = "softmax"
+    CONCAT = "concat"
+
+
+class Weights(Enum):
+    STREAM = "stream"
+    K = "k"
+    V = "v"
+
+
+class Rows(Enum):
+    ALL = "all"
+    PATCHES = "patches"
+    CANDIDATES = "candidates"
+    FIRST = "first"
+
+
+class Epilogue(Enum):
+    STORE = "store"
+    RESIDUAL = "residual"
+    GELU = "gelu"
+    SCORES = "scores"
+    CONTEXT = "context"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step. Formats are fraction bits of the named tensor.
+
+    unit             the kernel it belongs to: patch_embed, msa_block, mlp_block, token_selector, token_packager, head
+    index            which one of these (block or selector)
+    linear           layer whose weights are streamed
+    head             attention head, where the step works on one
+    in_features      per row of the source; None: the tokens
+    out_features     None: the tokens
+    source_bits      of the source as it lies in memory
+    input_bits       of what enters the array (after the prologue)
+    weight_bits      of K or V; the streamed layers carry theirs per channel
+    output_bits      of what leaves
+    gelu_bits        before GELU
+    residual_bits    of the row of X that is added
+    branch_bits      DECIDE: of the head branch
+    epsilon          LayerNorm's, as an integer beside C sum x^2 - (sum x)^2
+    norm_features    channels of the LayerNorm
+    threshold        DECIDE: 22 fraction bits
+    """
+
+    name: str
+    unit: str
+    index: int
+    op: Op = Op.ENGINE
+    rows: Rows = Rows.ALL
+    source: Buffer = Buffer.X
+    prologue: Prologue = Prologue.NONE
+    weights: Weights = Weights.STREAM
+    linear: str = ""
+    head: int | None = None
+    in_features: int | None = None
+    out_features: int | None = None
+    epilogue: Epilogue = Epilogue.STORE
+    dest: Buffer = Buffer.X
+    pool: bool = False
+    source_bits: int = 0
+    input_bits: int = 0
+    weight_bits: int = 0
+    output_bits: int = 0
+    gelu_bits: int = 0
+    residual_bits: int = 0
+    branch_bits: int = 0
+    epsilon: int = 0
+    norm_features: int = 0
+    threshold: int = 0
+
+
+@dataclass(frozen=True)
+class Program:
+    steps: tuple[Step, ...]
+
+    def unit(self, unit: str, index: int = 0) -> range:
+        """Positions of one kernel's steps, for its own top."""
+        found = [i for i, step in enumerate(self.steps) if step.unit == unit and step.index == index]
+        return range(found[0], found[-1] + 1) if found else range(0)
+
+    def units(self) -> Iterator[tuple[str, int, range]]:
+        """Kernels in order: name, which one, positions of its steps."""
+        start = 0
+        for i, step in enumerate(self.steps):
+            following = self.steps[i + 1] if i + 1 < len(self.steps) else None
+            if following is None or (following.unit, following.index) != (step.unit, step.index):
+                yield step.unit, step.index, range(start, i + 1)
+                start = i + 1
+
+
+def build_program(network: QuantizedNetwork) -> Program:
+    """Lower a quantized network to steps."""
+    model, pruning, bits = network.model, network.pruning, network.frac_bits
+    steps = [_patch_embed(network)]
+    residual_bits = bits["patch_embed"]
+    for block in range(model.depth):
+        if block in pruning.locations:
+            selector = pruning.locations.index(block)
+            steps += _token_selector(network, selector, residual_bits)
+            steps.append(
+                Step(
+                    f"selectors.{selector}.package",
+                    "token_packager",
+                    selector,
+                    op=Op.PACKAGE,
+                    source_bits=residual_bits,
+                    output_bits=residual_bits,
+                )
+            )
+        steps += _msa_block(network, block, residual_bits)
+        residual_bits = bits[f"blocks.{block}.attn.proj"]
+        steps += _mlp_block(network, block, residual_bits)
+        residual_bits = bits[f"blocks.{block}.mlp.fc2"]
+    steps.append(_head(network, residual_bits))
+    return Program(tuple(steps))
+
+
+def _patch_embed(network: QuantizedNetwork) -> Step:
+    model, bits = network.model, network.frac_bits
+    return Step(
+        "patch_embed",
+        "patch_embed",
+        0,
+        rows=Rows.PATCHES,
+        source=Buffer.PATCHES,
+        linear="patch_embed.proj",
+        in_features=model.patch_size**2 * model.in_chans,
+        out_features=model.embed_dim,
+        epilogue=Epilogue.RESIDUAL,
+        dest=Buffer.X,
+        source_bits=bits["pixels"],
+        input_bits=bits["pixels"],
+        output_bits=bits["patch_embed"],
+        residual_bits=bits["patch_embed"],
+    )
+
+
+def _msa_block(network: QuantizedNetwork, block: int, residual_bits: int) -> Iterator[Step]:
+    """K, V, Q: in this order, so that the first head's keys are complete when their tile is filled behind Q."""
+    model, bits = network.model, network.frac_bits
+    dim, d = model.embed_dim, model.head_dim
+    attn = f"blocks.{block}.attn"
+    norm = f"blocks.{block}.norm1"
+    for name, dest in (("k", Buffer.K), ("v", Buffer.V), ("q", Buffer.Q)):
+        yield Step(
+            f"{attn}.{name}",
+            "msa_block",
+            block,
+            source=Buffer.X,
+            prologue=Prologue.LAYER_NORM,
+            linear=f"{attn}.{name}",
+            in_features=dim,
+            out_features=dim,
+            dest=dest,
+            source_bits=residual_bits,
+            input_bits=bits[norm],
+            output_bits=bits[f"{attn}.{name}"],
+            epsilon=layer_norm_epsilon(model.layer_norm_eps, dim, residual_bits),
+            norm_features=dim,
+        )
+    for head in range(model.num_heads):
+        yield Step(
+            f"{attn}.scores.{head}",
+            "msa_block",
+            block,
+            source=Buffer.Q,
+            weights=Weights.K,
+            head=head,
+            in_features=d,
+            epilogue=Epilogue.SCORES,
+            dest=Buffer.SCORES,
+            source_bits=bits[f"{attn}.q"],
+            input_bits=bits[f"{attn}.q"],
+            weight_bits=bits[f"{attn}.k"],
+            output_bits=bits[f"{attn}.scores"],
+        )
+        yield Step(
+            f"{attn}.context.{head}",
+            "msa_block",
+            block,
+            source=Buffer.SCORES,
+            prologue=Prologue.SOFTMAX,
+            weights=Weights.V,
+            head=head,
+            out_features=d,
+            epilogue=Epilogue.CONTEXT,
+            dest=Buffer.CONTEXT,
+            source_bits=bits[f"{attn}.scores"],
+            weight_bits=bits[f"{attn}.v"],
+            output_bits=bits[f"{attn}.context"],
+        )
+    yield Step(
+        f"{attn}.proj",
+        "msa_block",
+        block,
+        source=Buffer.CONTEXT,
+        linear=f"{attn}.proj",
+        in_features=dim,
+        out_features=dim,
+        epilogue=Epilogue.RESIDUAL,
+        dest=Buffer.X,
+        source_bits=bits[f"{attn}.context"],
+        input_bits=bits[f"{attn}.context"],
+        output_bits=bits[f"{attn}.proj"],
+        residual_bits=residual_bits,
+    )
+
+
+def _mlp_block(network: QuantizedNetwork, block: int, residual_bits: int) -> Iterator[Step]:
+    model, bits = network.model, network.frac_bits
+    mlp = f"blocks.{block}.mlp"
+    yield Step(
+        f"{mlp}.fc1",
+        "mlp_block",
+        block,
+        source=Buffer.X,
+        prologue=Prologue.LAYER_NORM,
+        linear=f"{mlp}.fc1",
+        in_features=model.embed_dim,
+        out_features=model.hidden_dim,
+        epilogue=Epilogue.GELU,
+        dest=Buffer.HIDDEN,
+        source_bits=residual_bits,
+        input_bits=bits[f"blocks.{block}.norm2"],
+        gelu_bits=bits[f"{mlp}.fc1"],
+        output_bits=bits[f"{mlp}.fc1.gelu"],
+        epsilon=layer_norm_epsilon(model.layer_norm_eps, model.embed_dim, residual_bits),
+        norm_features=model.embed_dim,
+    )
+    yield Step(
+        f"{mlp}.fc2",
+        "mlp_block",
+        block,
+        source=Buffer.HIDDEN,
+        linear=f"{mlp}.fc2",
+        in_features=model.hidden_dim,
+        out_features=model.embed_dim,
+        epilogue=Epilogue.RESIDUAL,
+        dest=Buffer.X,
+        source_bits=bits[f"{mlp}.fc1.gelu"],
+        input_bits=bits[f"{mlp}.fc1.gelu"],
+        output_bits=bits[f"{mlp}.fc2"],
+        residual_bits=residual_bits,
+    )
+
+
+def _token_selector(network: QuantizedNetwork, index: int, residual_bits: int) -> Iterator[Step]:
+    model, pruning, bits = network.model, network.pruning, network.frac_bits
+    d, heads = model.head_dim, model.num_heads
+    selector = f"selectors.{index}"
+    unit = ("token_selector", index)
+    for head in range(heads):
+        scorer = f"{selector}.scorers.{0 if pruning.share_heads else head}"
+        yield Step(
+            f"{selector}.embed.{head}",
+            *unit,
+            rows=Rows.CANDIDATES,
+            source=Buffer.X,
+            prologue=Prologue.HEAD_LAYER_NORM,
+            linear=f"{scorer}.embed",
+            head=head,
+            in_features=d,
+            out_features=d,
+            epilogue=Epilogue.GELU,
+            dest=Buffer.FEATURES,
+            pool=True,
+            source_bits=residual_bits,
+            input_bits=bits[f"{selector}.norm"],
+            gelu_bits=bits[f"{selector}.embed"],
+            output_bits=bits[f"{selector}.embed.gelu"],
+            epsilon=layer_norm_epsilon(SELECTOR_LAYER_NORM_EPS, d, residual_bits),
+            norm_features=d,
+        )
+        yield Step(f"{selector}.pool.{head}", *unit, op=Op.POOL, head=head, out_features=d)
+        yield Step(
+            f"{selector}.fc1.{head}",
+            *unit,
+            rows=Rows.CANDIDATES,
+            source=Buffer.FEATURES,
+            prologue=Prologue.CONCAT,
+            linear=f"{scorer}.fc1",
+            head=head,
+            in_features=d,
+            out_features=d // 2,
+            epilogue=Epilogue.GELU,
+            dest=Buffer.FC1,
+            source_bits=bits[f"{selector}.embed.gelu"],
+            input_bits=bits[f"{selector}.embed.gelu"],
+            gelu_bits=bits[f"{selector}.fc1"],
+            output_bits=bits[f"{selector}.fc1.gelu"],
+        )
+        yield Step(
+            f"{selector}.fc2.{head}",
+            *unit,
+            rows=Rows.CANDIDATES,
+            source=Buffer.FC1,
+            linear=f"{scorer}.fc2",
+            head=head,
+            in_features=d // 2,
+            out_features=d // 4,
+            epilogue=Epilogue.GELU,
+            dest=Buffer.FC2,
+            source_bits=bits[f"{selector}.fc1.gelu"],
+            input_bits=bits[f"{selector}.fc1.gelu"],
+            gelu_bits=bits[f"{selector}.fc2"],
+            output_bits=bits[f"{selector}.fc2.gelu"],
+        )
+        yield Step(
+            f"{selector}.fc3.{head}",
+            *unit,
+            rows=Rows.CANDIDATES,
+            source=Buffer.FC2,
+            linear=f"{scorer}.fc3",
+            head=head,
+            in_features=d // 4,
+            out_features=1,
+            dest=Buffer.TOKEN_SCORES,
+            source_bits=bits[f"{selector}.fc2.gelu"],
+            input_bits=bits[f"{selector}.fc2.gelu"],
+            output_bits=bits[f"{selector}.fc3"],
+        )
+    middle = max(heads // 2, 1)
+    branch = f"{selector}.head_branch"
+    yield Step(
+        f"{branch}.fc1",
+        *unit,
+        rows=Rows.CANDIDATES,
+        source=Buffer.X,
+        linear=f"{branch}.fc1",
+        in_features=model.embed_dim,
+        out_features=middle,
+        epilogue=Epilogue.GELU,
+        dest=Buffer.BRANCH_HIDDEN,
+        source_bits=residual_bits,
+        input_bits=residual_bits,
+        gelu_bits=bits[f"{branch}.fc1"],
+        output_bits=bits[f"{branch}.fc1.gelu"],
+    )
+    yield Step(
+        f"{branch}.fc2",
+        *unit,
+        rows=Rows.CANDIDATES,
+        source=Buffer.BRANCH_HIDDEN,
+        linear=f"{branch}.fc2",
+        in_features=middle,
+        out_features=heads,
+        dest=Buffer.BRANCH,
+        source_bits=bits[f"{branch}.fc1.gelu"],
+        input_bits=bits[f"{branch}.fc1.gelu"],
+        output_bits=bits[f"{branch}.fc2"],
+    )
+    yield Step(
+        f"{selector}.keep",
+        *unit,
+        op=Op.DECIDE,
+        rows=Rows.CANDIDATES,
+        source=Buffer.TOKEN_SCORES,
+        source_bits=bits[f"{selector}.fc3"],
+        branch_bits=bits[f"{branch}.fc2"],
+        threshold=network.thresholds[index],
+    )
+
+
+def _head(network: QuantizedNetwork, residual_bits: int) -> Step:
+    model, bits = network.model, network.frac_bits
+    return Step(
+        "head",
+        "head",
+        0,
+        rows=Rows.FIRST,
+        source=Buffer.X,
+        prologue=Prologue.LAYER_NORM,
+        linear="head",
+        in_features=model.embed_dim * model.num_prefix_tokens,
+        out_features=model.num_classes,
+        dest=Buffer.LOGITS,
+        source_bits=residual_bits,
+        input_bits=bits["norm"],
+        output_bits=bits["head"],
+        epsilon=layer_norm_epsilon(model.layer_norm_eps, model.embed_dim, residual_bits),
+        norm_features=model.embed_dim,
+    )

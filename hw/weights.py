@@ -1,0 +1,99 @@
+"""The weight stream: every word the engine takes from DDR, in order of use.
+
+    position rows | for each streamed step, for each tile of outputs: biases and shifts, then for each tile of inputs its
+    columns, one after the other
+
+A word is `fill_lanes` int16 wide; port p carries lanes 8p .. 8p+7 of every word as one contiguous stripe.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw.architecture import PARAM_LANES, PORT_LANES, Architecture
+from hw.layout import Design
+from hw.program import Epilogue, Op, Step, Weights
+from quant.network import QuantizedLinear
+from spvit.errors import NetworkError
+
+MAX_SHIFT = 31
+Words = NDArray[np.int16]
+
+
+def position_words(design: Design) -> Words:
+    """X before the first pass. [words, fill_lanes]"""
+    return row_words(design, design.network.position)
+
+
+def row_words(design: Design, x: NDArray[np.int16]) -> Words:
+    """Rows of X as they travel in the stream. [tokens, C] -> [words, fill_lanes]"""
+    layout = design.layout
+    rows = np.zeros((len(x), layout.embed_lanes), np.int16)
+    rows[:, layout.embedding()] = x
+    return rows.reshape(-1, design.architecture.fill_lanes)
+
+
+def step_words(design: Design, step: Step) -> Words:
+    """What one step takes from the stream. [words, fill_lanes]"""
+    architecture, layout = design.architecture, design.layout
+    if step.op is not Op.ENGINE or step.weights is not Weights.STREAM:
+        return np.zeros((0, architecture.fill_lanes), np.int16)
+    tile_in, tile_out = architecture.tile_in, architecture.tile_out
+    in_tiles, out_tiles = layout.in_tiles(step), layout.out_tiles(step)
+    linear = design.network.linears[step.linear]
+    rows, columns = layout.out_columns(step)[:, None], layout.in_columns(step)
+
+    weight = np.zeros((out_tiles * tile_out, in_tiles * tile_in), np.int16)
+    weight[rows, columns] = linear.weight
+    bias = np.zeros(out_tiles * tile_out, np.int64)
+    bias[rows[:, 0]] = linear.bias_at(step.input_bits)
+    shift = np.zeros(out_tiles * tile_out, np.int64)
+    shift[rows[:, 0]] = shifts(step, linear)
+
+    # [out_tiles, in_tiles, tile_out, tile_in]
+    tiles = weight.reshape(out_tiles, tile_out, in_tiles, tile_in).swapaxes(1, 2)
+    if architecture.is_fast:
+        bias -= pair_terms(tiles).sum(axis=1).reshape(-1)
+    params = _param_words(bias, shift, architecture).reshape(out_tiles, -1)
+    stream = np.concatenate([params, tiles.reshape(out_tiles, -1)], axis=1)
+    return stream.reshape(-1, architecture.fill_lanes)
+
+
+def shifts(step: Step, linear: QuantizedLinear) -> NDArray[np.int64]:
+    """How many bits the epilogue drops, per output channel. [out]"""
+    rounded_bits = step.gelu_bits if step.epilogue is Epilogue.GELU else step.output_bits
+    shift = step.input_bits + linear.weight_frac_bits.astype(np.int64) - rounded_bits
+    lowest = shift.min() + (min(0, step.output_bits - step.residual_bits) if step.epilogue is Epilogue.RESIDUAL else 0)
+    if lowest < 0 or shift.max() > MAX_SHIFT:
+        raise NetworkError(
+            f"layer {step.linear}: its formats ask for shifts of {lowest}..{shift.max()} bits, the engine has "
+            f"0..{MAX_SHIFT}; calibrate with images that are like those in use"
+        )
+    return shift
+
+
+def pair_terms(tiles: NDArray[np.int16]) -> NDArray[np.int64]:
+    """sum w[j] w[j + h] of the fast inner product, per column. [..., tile_in] -> [...]"""
+    half = tiles.shape[-1] // 2
+    wide = tiles.astype(np.int64)
+    terms: NDArray[np.int64] = (wide[..., :half] * wide[..., half:]).sum(axis=-1)
+    return terms
+
+
+def port_stripes(words: Words) -> NDArray[np.int16]:
+    """[words, fill_lanes] -> [ports, words, 8]: what lies behind each AXI port."""
+    return np.ascontiguousarray(words.reshape(len(words), -1, PORT_LANES).swapaxes(0, 1))
+
+
+def weight_stream(design: Design) -> tuple[Words, NDArray[np.int64]]:
+    """The whole stream and, for each step, at which word it begins. [words, fill_lanes], [steps + 1]"""
+    parts = [position_words(design), *(step_words(design, step) for step in design.program.steps)]
+    return np.concatenate(parts), np.cumsum([len(part) for part in parts])
+
+
+def _param_words(bias: NDArray[np.int64], shift: NDArray[np.int64], architecture: Architecture) -> NDArray[np.int16]:
+    """48-bit bias in three lanes, low first, and the shift in a fourth."""
+    lanes = np.stack([bias, bias >> 16, bias >> 32, shift], axis=-1)
+    assert lanes.shape[-1] == PARAM_LANES and np.all(np.abs(bias) < 2**47)
+    return (lanes & 0xFFFF).astype(np.uint16).view(np.int16).reshape(-1, architecture.fill_lanes)

@@ -1,0 +1,1 @@
+"""Proof: the integer golden, the C-simulation of the generated C++, and their comparison tap by tap."""

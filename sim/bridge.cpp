@@ -1,0 +1,108 @@
+// C-simulation's door to Python: plain pointers in, the generated tops behind them.
+#include <cstdio>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "top.hpp"
+
+namespace spvit {
+namespace trace {
+
+const Sink* sinks = nullptr;
+
+void fail(const char* what, int step, int row, int lane) {
+    char text[256];
+    std::snprintf(text, sizeof text, "%s (step %d, row %d, lane %d)", what, step, row, lane);
+    throw std::runtime_error(text);
+}
+
+}  // namespace trace
+}  // namespace spvit
+
+namespace {
+
+using spvit::Arch;
+using spvit::ImageWord;
+using spvit::WeightPortWord;
+
+/// Memory as the port sees it: words of `Lanes` little-endian integers.
+template <class Word, class Lane>
+std::vector<Word> port_words(const Lane* data, std::int64_t num_words, int lanes) {
+    std::vector<Word> words(static_cast<std::size_t>(num_words));
+#ifdef SPVIT_EXACT_WIDTHS
+    const int bits = static_cast<int>(8 * sizeof(Lane));
+    for (std::int64_t w = 0; w < num_words; ++w) {
+        for (int i = 0; i < lanes; ++i) {
+            words[static_cast<std::size_t>(w)].range(bits * i + bits - 1, bits * i) = data[w * lanes + i];
+        }
+    }
+#else
+    static_assert(sizeof(Word) % sizeof(Lane) == 0, "a port's word must be whole lanes");
+    std::memcpy(words.data(), data, static_cast<std::size_t>(num_words * lanes) * sizeof(Lane));
+#endif
+    return words;
+}
+
+using Stripes = std::vector<std::vector<WeightPortWord>>;
+
+Stripes read_stripes(const std::int16_t* stripes, std::int64_t num_words) {
+    Stripes ports;
+    for (int port = 0; port < Arch::kWeightPorts; ++port) {
+        ports.push_back(port_words<WeightPortWord>(stripes + port * num_words * spvit::kPortLanes, num_words,
+                                                   spvit::kPortLanes));
+    }
+    return ports;
+}
+
+/// Calls `top(weights_0, weights_1, ..., rest...)`.
+template <class Top, std::size_t... Port, class... Rest>
+void call_with_ports(Top top, const Stripes& ports, std::index_sequence<Port...>, Rest... rest) {
+    top(ports[Port].data()..., rest...);
+}
+
+template <class Run>
+int guarded(const spvit::trace::Sink* sinks, char* error, std::int32_t error_size, Run run) {
+    spvit::trace::sinks = sinks;
+    try {
+        run();
+        return 0;
+    } catch (const std::exception& failure) {
+        std::snprintf(error, static_cast<std::size_t>(error_size), "%s", failure.what());
+        return 1;
+    }
+}
+
+using Ports = std::make_index_sequence<Arch::kWeightPorts>;
+
+}  // namespace
+
+/// stripes [ports][num_words][8]; returns 0, or 1 with a sentence in `error`.
+extern "C" int spvit_run(const std::int16_t* stripes, std::int64_t num_words, const std::uint8_t* image,
+                         std::int16_t* logits, std::int32_t* stage_tokens, const spvit::trace::Sink* sinks, char* error,
+                         std::int32_t error_size) {
+    return guarded(sinks, error, error_size, [&] {
+        const Stripes ports = read_stripes(stripes, num_words);
+        constexpr int kPixels = Arch::kImgSize * Arch::kImgSize * Arch::kInChans;
+        const auto pixels = port_words<ImageWord>(image, kPixels / Arch::kImageLanes, Arch::kImageLanes);
+        call_with_ports(spvit_top, ports, Ports(), static_cast<int>(num_words), pixels.data(), logits, stage_tokens);
+    });
+}
+
+/// One kernel's own top. `unit` is its name; -1 when the design has none of that name.
+extern "C" int spvit_run_unit(const char* unit, const std::int16_t* stripes, std::int64_t num_words, std::int32_t index,
+                              std::int32_t num_tokens, std::int32_t num_packages, std::int32_t* selection,
+                              std::int32_t* tokens_out, const spvit::trace::Sink* sinks, char* error,
+                              std::int32_t error_size) {
+    for (const auto& top : spvit::kUnitTops) {
+        if (std::string(unit) != top.name) continue;
+        return guarded(sinks, error, error_size, [&] {
+            const Stripes ports = read_stripes(stripes, num_words);
+            call_with_ports(top.function, ports, Ports(), static_cast<int>(num_words), index, num_tokens, num_packages,
+                            selection, tokens_out);
+        });
+    }
+    return -1;
+}

@@ -1,0 +1,70 @@
+"""Compiles generated C++ into a shared library, once per digest of sources and flags.
+
+The C-simulation headers (ap_int.h, hls_stream.h) are Vitis's own when it is on the path, else those of the hls4ml wheel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+from spvit.errors import BuildError
+
+BRIDGE = Path(__file__).with_name("bridge.cpp")
+WARNINGS = ("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-label")
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
+
+
+def header_folder() -> Path:
+    """Where ap_int.h lies."""
+    vitis = os.environ.get("XILINX_HLS")
+    if vitis and (Path(vitis) / "include" / "ap_int.h").exists():
+        return Path(vitis) / "include"
+    spec = find_spec("hls4ml")
+    if spec is None or not spec.submodule_search_locations:
+        raise BuildError("ap_int.h not found: neither Vitis HLS (XILINX_HLS) nor the hls4ml package is installed")
+    return Path(spec.submodule_search_locations[0]) / "templates" / "vivado" / "ap_types"
+
+
+def compile_flags(exact: bool = False, sanitize: bool = False) -> list[str]:
+    """Of both compilers.
+
+    exact     ap_int of exact widths in place of native integers
+    sanitize  address and undefined-behaviour sanitizers
+    """
+    flags = ["-std=c++14", "-fPIC", "-DSPVIT_TRACE", *WARNINGS, "-isystem", str(header_folder())]
+    flags += ["-DSPVIT_EXACT_WIDTHS"] if exact else ["-march=native"]
+    return [*flags, "-O1", *SANITIZERS] if sanitize else [*flags, "-O3"]
+
+
+def build_library(source_folder: Path, exact: bool = False, compiler: str = "g++", sanitize: bool = False) -> Path:
+    """Compile `src/*.cpp` with the bridge; returns the library, from the cache when nothing changed.
+
+    Raises BuildError with the compiler's first error.
+    """
+    if shutil.which(compiler) is None:
+        raise BuildError(f"{compiler} not found: install it (Debian: apt-get install g++), or choose another compiler")
+    sources = sorted(source_folder.glob("*.cpp"))
+    flags = compile_flags(exact, sanitize)
+    digest = hashlib.sha256(" ".join([compiler, *flags]).encode() + BRIDGE.read_bytes())
+    for path in sorted([*sources, *source_folder.glob("*.hpp")]):
+        digest.update(path.name.encode() + path.read_bytes())
+    library = source_folder.parent / "csim" / f"spvit-{digest.hexdigest()[:16]}.so"
+    if library.exists():
+        return library
+    library.parent.mkdir(parents=True, exist_ok=True)
+    partial = library.with_suffix(f".{os.getpid()}.partial")
+    command = [compiler, *flags, "-shared", f"-I{source_folder}", *map(str, [*sources, BRIDGE]), "-o", str(partial)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        partial.unlink(missing_ok=True)
+        first = next((line for line in result.stderr.splitlines() if "error" in line), result.stderr.strip()[:300])
+        raise BuildError(f"{compiler} could not compile {source_folder}: {first}")
+    if result.stderr:
+        print(result.stderr)
+    os.replace(partial, library)
+    return library
