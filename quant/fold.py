@@ -106,7 +106,8 @@ def _position(net: SPViT) -> Tensor:
 
 
 def _selector(net: SPViT, index: int) -> dict[str, FoldedLinear]:
-    selector, linears = net.selectors[index], {}
+    selector = net.selectors[index]
+    linears: dict[str, FoldedLinear] = {}
     for head, scorer in enumerate(selector.scorers):
         name = f"selectors.{index}.scorers.{head}"
         embed = FoldedLinear.of(scorer.embed).after_norm(scorer.norm)

@@ -77,10 +77,10 @@ class QuantizedSPViT(nn.Module):
         self.eval()
 
     def linear(self, name: str) -> Linear:
-        return self.linears[_key(name)]  # type: ignore[return-value]
+        return self.linears[_key(name)]
 
     def activation(self, name: str) -> Activation:
-        return self.activations[_key(name)]  # type: ignore[return-value]
+        return self.activations[_key(name)]
 
     def arithmetic(self, observer: Observer | None = None) -> Arithmetic:
         """The parameters, rounded once for however many images follow, and the roundings."""

@@ -66,7 +66,7 @@ class Activation(nn.Module):
         return int(_frac_bits(self.quantizer.act_quant.scale()))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.quantizer(x)  # type: ignore[no-any-return]
+        return self.quantizer(x)
 
 
 class Linear(nn.Module):
@@ -107,6 +107,17 @@ class Linear(nn.Module):
         """int32 weight [out, in] and bias [out], as Brevitas counts them."""
         return self.layer.quant_weight().int(), self.layer.quant_bias().int()
 
+    @torch.no_grad()
+    def saturations(self) -> int:
+        """Weights and biases that int16 cuts off."""
+        cut = 0
+        for quantized, real in (
+            (self.layer.quant_weight(), self.layer.weight),
+            (self.layer.quant_bias(), self.layer.bias),
+        ):
+            cut += int(((quantized.value - real).abs() > quantized.scale / 2).sum())  # rounding stays within half
+        return cut
+
     def forward(self, x: Tensor) -> Tensor:
         """The exact accumulator with its bias."""
-        return self.layer(x)  # type: ignore[no-any-return]
+        return self.layer(x)

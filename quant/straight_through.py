@@ -24,7 +24,7 @@ def straight_through(exact: Callable[[], Tensor], real: Callable[[], Tensor]) ->
     """The value of `exact` with the gradient of `real`, which is evaluated only where a gradient is wanted."""
     with torch.no_grad():
         value = exact()
-    return _Substitute.apply(real(), value) if torch.is_grad_enabled() else value  # type: ignore[no-any-return]
+    return _Substitute.apply(real(), value) if torch.is_grad_enabled() else value
 
 
 class _Substitute(torch.autograd.Function):

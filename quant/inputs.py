@@ -1,0 +1,150 @@
+"""What a quantized network is made from: calibration images, and the digest of everything that decides the result.
+
+Enters: a `ModelSpec` and the build's arguments. Leaves: images uint8 [N, S, S, chans], and `Inputs`. No torch here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from host.images import load_images
+from host.preprocess import Preprocessing
+from quant.build import NETWORK_FOLDER, build_folder, model_spec
+from spvit.config import REGISTRY_FILE, ModelSpec, registry
+from spvit.cost import count_macs
+from spvit.errors import CheckpointError
+
+INPUTS_FILE = "inputs.json"
+ROOT = Path(__file__).parent.parent
+CALIBRATION_MACS = 1.5e11  # as many images as some ten seconds of a laptop's core pay for, within:
+MIN_IMAGES, MAX_IMAGES = 8, 256
+CROP = 0.7  # side of the extra views of a photograph, as a fraction of the whole
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that decides the quantized network.
+
+    model, pruning  configuration
+    weights         SHA-256 of the checkpoint, or the seed
+    calibration     SHA-256 of the pixels
+    code            SHA-256 of the sources that read the above
+    """
+
+    model: str
+    pruning: str
+    weights: str
+    calibration: str
+    code: str
+
+    def written_in(self, folder: Path) -> bool:
+        """Whether the network in `folder` was made from these."""
+        try:
+            return bool(json.loads((folder / INPUTS_FILE).read_text()) == asdict(self))
+        except (OSError, ValueError):
+            return False
+
+    def write(self, folder: Path) -> None:
+        (folder / INPUTS_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A quantization, decided but not begun.
+
+    folder       where the network goes
+    checkpoint   the weights; None: seeded random ones
+    pixels       calibration images
+    calibration  what they are, in words
+    """
+
+    spec: ModelSpec
+    folder: Path
+    checkpoint: Path | None
+    seed: int
+    pixels: Pixels
+    calibration: str
+
+    @property
+    def inputs(self) -> Inputs:
+        weights = f"seed {self.seed}" if self.checkpoint is None else _sha256(self.checkpoint.read_bytes())
+        return Inputs(
+            repr(self.spec.model), repr(self.spec.pruning), weights, _sha256(self.pixels.tobytes()), _code_digest()
+        )
+
+
+def plan(args: argparse.Namespace) -> Plan:
+    """Read the arguments and the calibration images. Raises ConfigError, CheckpointError or ImageError."""
+    spec = model_spec(args)
+    checkpoint = args.ckpt if args.ckpt is not None else shipped_weights(args.model)
+    if checkpoint is not None and not checkpoint.is_file():
+        raise CheckpointError(f"{checkpoint}: there is no such file; give the path of a .pth, .pt or .safetensors file")
+    pixels, calibration = calibration_images(spec, args.calib)
+    return Plan(spec, build_folder(args) / NETWORK_FOLDER, checkpoint, args.seed, pixels, calibration)
+
+
+def shipped_weights(model: str) -> Path | None:
+    """The trained weights that come with a model of the registry."""
+    path = REGISTRY_FILE.parent / "weights" / f"{model}.safetensors"
+    return path if model in registry() and path.is_file() else None
+
+
+def calibration_images(spec: ModelSpec, source: str | None) -> tuple[Pixels, str]:
+    """Images to calibrate with, uint8 [N, S, S, chans], and what they are, in words.
+
+    source  what `host.images.load_images` takes. None: scikit-learn's handwritten digits for a model of grey images,
+            else its two photographs, whole, in parts and mirrored.
+    Evenly spaced ones are taken where there are more than the model's size allows.
+    """
+    preprocessing = Preprocessing.from_model(spec.model)
+    budget = int(min(max(CALIBRATION_MACS / count_macs(spec.model, spec.pruning).total, MIN_IMAGES), MAX_IMAGES))
+    if source is None and spec.model.in_chans != 1:
+        pixels = views(load_images(None, preprocessing).pixels)[:budget]
+        return pixels, f"{len(pixels)} views of the two bundled photographs (give your own images with CALIB=)"
+    source = source or "digits:train"
+    pixels = load_images(source, preprocessing).pixels
+    chosen = np.unique(np.linspace(0, len(pixels) - 1, budget).round().astype(int))
+    return pixels[chosen], f"{len(chosen)} of {len(pixels)} images of {source}"
+
+
+def views(photographs: Pixels) -> Pixels:
+    """Each photograph whole, its middle and its corners enlarged, and all of these mirrored: [12 N, S, S, chans]."""
+    size = photographs.shape[1]
+    crop = max(round(size * CROP), 1)
+    far, middle = size - crop, (size - crop) // 2
+    corners = [(middle, middle), (0, 0), (far, far), (0, far), (far, 0)]
+    parts = [photographs]
+    for top, left in corners:
+        cut = photographs[:, top : top + crop, left : left + crop]
+        parts.append(np.stack([_enlarge(image, size) for image in cut]))
+    upright = np.concatenate(parts)
+    return np.concatenate([upright, upright[:, :, ::-1]])
+
+
+def _enlarge(image: Pixels, size: int) -> Pixels:
+    channels = [
+        np.asarray(Image.fromarray(image[..., channel]).resize((size, size), Image.Resampling.BICUBIC))
+        for channel in range(image.shape[-1])
+    ]
+    return np.stack(channels, axis=-1)
+
+
+@cache
+def _code_digest() -> str:
+    """Of the sources that turn inputs into a network."""
+    files = sorted(path for room in ("quant", "spvit") for path in (ROOT / room).glob("*.py"))
+    return _sha256(b"".join(path.name.encode() + b"\0" + path.read_bytes() for path in files))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,157 @@
+"""The command that makes a float SPViT 16-bit: `python -m quant.quantize --model deit_s --target zcu102`.
+
+Enters: the build's arguments (`quant.build`). Leaves, in `build/<model>-<target>/network/`:
+
+    network.json, network.safetensors   the quantized network (`quant.network`)
+    float.safetensors                   the float model with its calibrated thresholds
+    report.json                         how well the one follows the other (`quant.report`)
+    inputs.json                         what it was made from: equal inputs give byte-equal files
+
+The folder appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from host.preprocess import Preprocessing
+from quant.build import add_arguments
+from quant.calibrate import choose_formats, observe_ranges
+from quant.export import to_network
+from quant.fold import fold
+from quant.inputs import Plan, plan
+from quant.model import QuantizedSPViT
+from quant.network import QuantizedNetwork, load_network, save_network
+from quant.report import Report, compare
+from spvit.calibration import calibrate_thresholds
+from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
+from spvit.errors import NetworkError, exit_on_user_error
+from spvit.pruned_vit import SPViT, seeded
+
+COMPARED_IMAGES = 8
+WORST_TENSORS = 8
+
+
+def ensure_network(args: argparse.Namespace, console: Console | None = None) -> Path:
+    """The folder of the quantized network, made now unless it is there already, from the same inputs."""
+    console = console or Console()
+    todo = plan(args)
+    if todo.inputs.written_in(todo.folder) and _loads(todo.folder):
+        console.print(f"{todo.folder}: up to date", highlight=False, soft_wrap=True)
+    else:
+        quantize(todo, console)
+    return todo.folder
+
+
+def quantize(todo: Plan, console: Console) -> Report:
+    """Make the network of a plan, write it, and print how good it is."""
+    start = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(f"{time.monotonic() - start:5.1f} s  {text}", highlight=False, markup=False, soft_wrap=True)
+
+    with _one_thread():
+        net, has_thresholds = _weights(todo, say)
+        say(f"calibrating with {todo.calibration}")
+        if has_thresholds:
+            say("thresholds: the checkpoint's own")
+        elif todo.spec.pruning.keep:
+            _calibrate_thresholds(net, todo)
+            say(f"thresholds: {', '.join(f'{t:.4g}' for t in net.thresholds.tolist())}")
+        folded, pixels = fold(net), torch.from_numpy(np.ascontiguousarray(todo.pixels))
+        ranges = observe_ranges(folded, pixels)
+        quantized = QuantizedSPViT(folded, choose_formats(folded, ranges))
+        say("formats: chosen; comparing with float")
+        report = compare(quantized, folded, ranges, pixels[_spread(len(pixels), COMPARED_IMAGES)])
+        network = to_network(quantized)
+    _write(todo, net, network, report)
+    say(f"written: {todo.folder} (network {network.digest[:12]})")
+    _print_summary(report, console)
+    return report
+
+
+def _weights(todo: Plan, say: Callable[[str], None]) -> tuple[SPViT, bool]:
+    """The float model, and whether its thresholds were calibrated for the fractions that are asked for."""
+    model, pruning = todo.spec.model, todo.spec.pruning
+    if todo.checkpoint is None:
+        say(f"weights: seeded random (seed {todo.seed}), since no checkpoint was given")
+        return seeded(model, pruning, todo.seed), False
+    net, found = load_checkpoint_with_report(todo.checkpoint, model, pruning)
+    say(f"weights: {found}")
+    return net, bool(pruning.keep) and found.calibrated_keep == pruning.keep
+
+
+def _calibrate_thresholds(net: SPViT, todo: Plan) -> None:
+    images = torch.from_numpy(Preprocessing.from_model(todo.spec.model).normalise(todo.pixels)).float()
+    calibrate_thresholds(net, images, todo.spec.pruning.keep)
+
+
+def _write(todo: Plan, net: SPViT, network: QuantizedNetwork, report: Report) -> None:
+    """The whole folder at once, in place of an older one."""
+    todo.folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=todo.folder.parent, prefix=f".{todo.folder.name}-") as scratch:
+        fresh, old = Path(scratch) / "fresh", Path(scratch) / "old"
+        save_network(network, fresh)
+        save_checkpoint(fresh / "float.safetensors", net)
+        (fresh / "report.json").write_text(report.to_json())
+        todo.inputs.write(fresh)
+        if todo.folder.exists():
+            todo.folder.rename(old)
+        fresh.rename(todo.folder)
+
+
+def _print_summary(report: Report, console: Console) -> None:
+    kept = ", ".join(f"{fraction:.1%}" for fraction in report.kept) or "all: no selectors"
+    console.print(
+        f"against float, on {report.images} images: logits off by {report.logits_rms_error:.2g} rms "
+        f"(std {report.logits_std:.2g}), same best class {report.top1_agreement:.0%}; "
+        f"{report.decision_flips} of {report.decisions} decisions differ, {report.saturations} saturations; "
+        f"patches kept: {kept}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(report.table(WORST_TENSORS))
+
+
+def _loads(folder: Path) -> bool:
+    try:
+        load_network(folder)
+    except NetworkError:
+        return False
+    return True
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """Positions of at most `wanted` of `count` images, evenly spaced."""
+    return sorted({round(position) for position in np.linspace(0, count - 1, wanted)})
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums whose order does not depend on the machine's cores, so that equal inputs give equal bytes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m quant.quantize", description=(__doc__ or "").partition("\n")[0])
+    add_arguments(parser)
+    ensure_network(parser.parse_args(arguments))
+    return 0
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
