@@ -39,7 +39,7 @@ def calibrate_thresholds(net: SPViT, images: Tensor, target_keep: Sequence[float
         if threshold < MIN_THRESHOLD:
             net.thresholds.copy_(before)
             raise ConfigError(
-                f"keep={fraction}: to keep so many, selector {stage} needs the threshold {threshold:.2g}, below 2**-16; "
+                f"keep={fraction}: for so many, selector {stage} needs the threshold {threshold:.2g}, below 2**-16; "
                 f"ask for at most {scores.ge(MIN_THRESHOLD).sum() / candidates.numel():.3f}"
             )
         net.thresholds[stage] = threshold

@@ -14,7 +14,7 @@ def package_token(tokens: Tensor, probability: Tensor, dropped: Tensor) -> Tenso
     """Eq. 8: the mean of the dropped tokens, weighted by their keep probabilities.
 
     tokens       (..., n, C)
-    probability  (..., n) of Eq. 6; where those of the dropped tokens sum up to less than NEGLIGIBLE, each weighs the same
+    probability  (..., n) of Eq. 6; where those of the dropped sum up to less than NEGLIGIBLE, each weighs the same
     dropped      (..., n) of 0 and 1
     Returns (..., C); zero if nothing was dropped.
     """
