@@ -1,0 +1,12 @@
+"""These tests' tensors are tiny: a second thread costs them more in waiting than it brings."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
