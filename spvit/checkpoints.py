@@ -10,6 +10,7 @@ import json
 import pickle
 import re
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ MODEL_FIELDS = ("num_heads", "patch_size", "layer_norm_eps", "mean", "std")
 PRUNING_FIELDS = ("locations", "share_heads", "features")
 HINTS = {  # first match on the tensor's name
     r"selectors\..*embed\.": "set features and share_heads of [pruning] as the selectors were trained",
-    r"selectors\.": "set num_heads, features and share_heads as the selectors were trained",
+    r"selectors\.": "set locations, num_heads, features and share_heads as the selectors were trained",
     r"pos_embed": "choose the MODEL= with the img_size, patch_size and distilled that it was trained with",
     r"dist_token|head_dist": "choose a MODEL= that is distilled, or is not, as it was trained",
     r"head": "set num_classes as it was trained",
@@ -146,10 +147,11 @@ def _read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, str]]:
         )
     try:
         # DeiT's training script stores its command line beside the weights; a Namespace holds data only
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle's age; what cannot be read is an error below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        code = re.search(r"Unsupported (?:global|class|operand).*?([\w.]+\.\w+)", str(error))
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code:
             raise CheckpointError(
                 f"{path}: holds pickled code ({code[1]}), which is never run; "
@@ -226,7 +228,7 @@ def _check_tensors(
     for name, tensor in state.items():
         if not tensor.is_floating_point():
             raise CheckpointError(f"{path}: {name} has the type {tensor.dtype}; save the weights as floating point")
-        wrong = int((~torch.isfinite(tensor)).sum())
+        wrong = int((~torch.isfinite(tensor.to(torch.float32))).sum())
         if wrong:
             raise CheckpointError(
                 f"{path}: {name} has {wrong} of {tensor.numel()} numbers that are NaN or infinite; "
@@ -235,7 +237,7 @@ def _check_tensors(
     for value in state["thresholds"].tolist():
         if not MIN_THRESHOLD <= value <= 1:
             raise CheckpointError(
-                f"{path}: thresholds has {value}, outside 2**-16 to 1; calibrate the thresholds to a higher keep"
+                f"{path}: thresholds has {value}, outside 2**-16 to 1; calibrate the thresholds again"
             )
 
 
