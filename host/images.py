@@ -130,7 +130,6 @@ def _is_image(path: Path, folder: Path) -> bool:
 def _read(path: Path, preprocessing: Preprocessing) -> Pixels:
     try:
         with Image.open(path) as image:
-            image.load()
             return preprocessing.to_uint8(image)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
