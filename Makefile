@@ -6,8 +6,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-BIN := .venv/bin
-PY := $(BIN)/python
+PY := .venv/bin/python
 ENVIRONMENT := .venv/.installed
 
 quoted = '$(subst ','\'',$(1))'
@@ -46,16 +45,16 @@ test-slow: $(ENVIRONMENT) ## all tests that need neither Vitis nor a board, with
 
 .PHONY: check
 check: $(ENVIRONMENT) ## formatters, linters and types
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(find_cpp) -exec $(BIN)/clang-format --dry-run -Werror {} +
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(find_cpp) -exec $(PY) .venv/bin/clang-format --dry-run -Werror {} +
 
 .PHONY: format
 format: $(ENVIRONMENT) ## format everything, and mend what the linters can mend
-	@$(BIN)/ruff check --fix --exit-zero .
-	@$(BIN)/ruff format .
-	@$(find_cpp) -exec $(BIN)/clang-format -i {} +
+	@$(PY) -m ruff check --fix --exit-zero .
+	@$(PY) -m ruff format .
+	@$(find_cpp) -exec $(PY) .venv/bin/clang-format -i {} +
 
 .PHONY: bench
 bench: $(ENVIRONMENT) ## the benchmarks: bench.json
