@@ -143,8 +143,8 @@ LOGITS:
     for (int i = 0; i < A::kNumClasses; ++i) {
 #pragma HLS PIPELINE II = 1
         const BankLane place = locate<A>(first_lane + i);
-        logits[i] = static_cast<std::int16_t>(
-            to_int(memory.work[place.bank][place.lane / A::kGroup][place.lane % A::kGroup]));
+        logits[i] =
+            static_cast<std::int16_t>(to_int(memory.work[place.bank][place.lane / A::kGroup][place.lane % A::kGroup]));
     }
 }
 

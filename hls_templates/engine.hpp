@@ -231,9 +231,9 @@ ENGINE:
             swap_tiles<A>(engine.tile, in_tile == 0);
             const bool last_in = in_tile + 1 == in_tiles;
             const bool last = last_in && out_tile + 1 >= out_tiles;
-            fill = last || out_tile == out_tiles ? begin_fill<A>(next, 0, 0, tokens)
-                                                 : begin_fill<A>(step, last_in ? out_tile + 1 : out_tile,
-                                                                 last_in ? 0 : in_tile + 1, tokens);
+            fill = last || out_tile == out_tiles
+                       ? begin_fill<A>(next, 0, 0, tokens)
+                       : begin_fill<A>(step, last_in ? out_tile + 1 : out_tile, last_in ? 0 : in_tile + 1, tokens);
         }
     }
 }

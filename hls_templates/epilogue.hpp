@@ -33,19 +33,17 @@ inline EpilogueResult<A> epilogue(const Step& step, const Vec<Int<48>, A::kTileO
 EPILOGUE_LANES:
     for (int i = 0; i < A::kTileOut; ++i) {
 #pragma HLS UNROLL
-        const int shift = is_context                         ? dividend_cut<15>(exp_sum)
+        const int shift = is_context                        ? dividend_cut<15>(exp_sum)
                           : step.weights == Weights::STREAM ? to_int(tile.shift[i])
-                                                             : step.shift;
+                                                            : step.shift;
         Int<48> sum = sums[i] + tile.bias[i];
         if (is_residual) sum += shift_left<48>(residual[i], shift + step.residual_align);
-        const Int<kDividendBits> rounded = is_context ? requantize<kDividendBits>(sum, shift)
-                                                      : Int<kDividendBits>(requantize<16>(sum, shift));
+        const Int<kDividendBits> rounded =
+            is_context ? requantize<kDividendBits>(sum, shift) : Int<kDividendBits>(requantize<16>(sum, shift));
 
         const GeluSegment segment = gelu_segment(Int<16>(rounded), step.frac_bits);
         const Int<kDividendBits> left = is_gelu ? Int<kDividendBits>(segment.slope) : rounded;
-        const Int<18> right = is_gelu      ? Int<18>(segment.remainder)
-                              : is_context ? exp_sum.mantissa
-                                           : Int<18>(rounded);
+        const Int<18> right = is_gelu ? Int<18>(segment.remainder) : is_context ? exp_sum.mantissa : Int<18>(rounded);
         const Int<45> product = Int<45>(left) * right;
 
         if (is_gelu) {

@@ -65,7 +65,7 @@ struct Reciprocal {
 
 /// Index of the leading one of x > 0.
 template <class T>
-inline int floor_log2(const T& x) {
+inline int floor_log2(T x) {
 #pragma HLS INLINE
 #if defined(__SYNTHESIS__) || defined(SPVIT_EXACT_WIDTHS)
     return T::width - 1 - x.countLeadingZeros();
@@ -140,9 +140,8 @@ template <int RatioBits, int Bits>
 inline Int<Bits> divide(Int<48> dividend, const Reciprocal& divisor) {
 #pragma HLS INLINE
     const int cut = dividend_cut<RatioBits>(divisor);
-    const Int<kDividendBits> top = cut >= 0
-                                       ? requantize<kDividendBits>(dividend, cut)
-                                       : saturate<kDividendBits>(shift_left<48>(dividend, -cut));
+    const Int<kDividendBits> top =
+        cut >= 0 ? requantize<kDividendBits>(dividend, cut) : saturate<kDividendBits>(shift_left<48>(dividend, -cut));
     return requantize<Bits>(Int<45>(Int<45>(top) * divisor.mantissa), divide_frac_bits<RatioBits>());
 }
 

@@ -30,8 +30,8 @@ struct Memory {
     static constexpr int kBankGroups = A::kBankLanes / A::kGroup;
     static constexpr int kKeyBlocks = ceil_div(A::kRows, A::kWord);
 
-    Group x[A::kRows * kEmbedGroups];             // residual stream
-    Group work[kBanks][A::kRows * kBankGroups];   // everything else that lives within a block
+    Group x[A::kRows * kEmbedGroups];                  // residual stream
+    Group work[kBanks][A::kRows * kBankGroups];        // everything else that lives within a block
     Int<16> v[A::kWord][kKeyBlocks * A::kEmbedLanes];  // values, skewed: (dim, key) in bank (dim + key) mod kWord
 
     Statistics row_statistics[A::kRows];

@@ -35,8 +35,8 @@ NORM_LANES:
 
 /// 2^(score - row maximum); keys that are no tokens give zero, after the table, which would map them to something else.
 template <class A>
-inline Vec<Int<16>, A::kTileIn> softmax_numerator(const Vec<Int<16>, A::kTileIn>& scores, Int<16> row_max, int first_key,
-                                                  int num_tokens, int frac_bits) {
+inline Vec<Int<16>, A::kTileIn> softmax_numerator(const Vec<Int<16>, A::kTileIn>& scores, Int<16> row_max,
+                                                  int first_key, int num_tokens, int frac_bits) {
 #pragma HLS INLINE
     Vec<Int<16>, A::kTileIn> p;
 EXP_LANES:

@@ -61,15 +61,15 @@ struct Step {
     Epilogue epilogue;
     Buffer dest;
     std::int32_t dest_lane;
-    bool pool;  // sum what leaves, for the POOL step that follows
-    std::int32_t shift;            // SCORES: accumulator -> score; LAYER_NORM's is norm_shift
-    std::int32_t norm_shift;       // fraction bits of the normalised row below the product's
-    std::int64_t epsilon;          // beside C sum x^2 - (sum x)^2
-    std::int32_t residual_align;   // a lane's shift + this: left shift of the residual
-    std::int32_t second_shift;     // GELU, CONTEXT: after the lane's multiplier
-    std::int32_t frac_bits;        // of what the table function takes: scores, GELU input, selector scores
-    std::int32_t aux_frac_bits;    // DECIDE: the head branch's
-    std::int32_t threshold;        // DECIDE
+    bool pool;                    // sum what leaves, for the POOL step that follows
+    std::int32_t shift;           // SCORES: accumulator -> score; LAYER_NORM's is norm_shift
+    std::int32_t norm_shift;      // fraction bits of the normalised row below the product's
+    std::int64_t epsilon;         // beside C sum x^2 - (sum x)^2
+    std::int32_t residual_align;  // a lane's shift + this: left shift of the residual
+    std::int32_t second_shift;    // GELU, CONTEXT: after the lane's multiplier
+    std::int32_t frac_bits;       // of what the table function takes: scores, GELU input, selector scores
+    std::int32_t aux_frac_bits;   // DECIDE: the head branch's
+    std::int32_t threshold;       // DECIDE
 };
 
 }  // namespace spvit

@@ -18,7 +18,7 @@ template <class A>
 struct Tile {
     Vec<Int<16>, A::kTileIn> active[A::kTileOut];
     Vec<Int<16>, A::kTileIn> shadow[A::kTileOut];
-    Int<48> bias[A::kTileOut];         // streamed: bias with the weights' term; K, V: the weights' term so far
+    Int<48> bias[A::kTileOut];  // streamed: bias with the weights' term; K, V: the weights' term so far
     Int<48> shadow_bias[A::kTileOut];
     Int<6> shift[A::kTileOut];
     Int<6> shadow_shift[A::kTileOut];
@@ -53,10 +53,10 @@ inline Fill<A> begin_fill(const Step& step, int out_tile, int in_tile, const Tok
     fill.out_tile = out_tile;
     fill.num_tokens = tokens.num_tokens;
     fill.index = 0;
-    fill.total = step.op != Op::ENGINE              ? 0
-                 : step.weights != Weights::STREAM ? A::kTileOut
-                                                    : A::kTileOut * Fill<A>::kWordsPerColumn +
-                                                          (in_tile == 0 ? Fill<A>::kParamWords : 0);
+    fill.total = step.op != Op::ENGINE ? 0
+                 : step.weights != Weights::STREAM
+                     ? A::kTileOut
+                     : A::kTileOut * Fill<A>::kWordsPerColumn + (in_tile == 0 ? Fill<A>::kParamWords : 0);
     return fill;
 }
 
@@ -100,14 +100,14 @@ inline void fill_from_stream(Fill<A>& fill, Tile<A>& tile, WeightFifo<A>& fifo) 
 
 /// One column from on-chip memory. `key` is the word of K that the loop read for it.
 template <class A>
-inline void fill_from_memory(Fill<A>& fill, Tile<A>& tile, const Memory<A>& memory, const Vec<Int<16>, A::kTileIn>& key) {
+inline void fill_from_memory(Fill<A>& fill, Tile<A>& tile, const Memory<A>& memory,
+                             const Vec<Int<16>, A::kTileIn>& key) {
 #pragma HLS INLINE
     const int column = fill.index;
     const int key_row = fill.out_tile * A::kTileOut + column;
     Vec<Int<16>, A::kTileIn> lanes =
-        fill.weights == Weights::K
-            ? key
-            : read_value_column<A>(memory, fill.first_lane + key_row, fill.in_tile * A::kTileIn);
+        fill.weights == Weights::K ? key
+                                   : read_value_column<A>(memory, fill.first_lane + key_row, fill.in_tile * A::kTileIn);
     if (fill.weights == Weights::K && key_row >= fill.num_tokens) {
         for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL

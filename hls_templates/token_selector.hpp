@@ -16,8 +16,7 @@ void pool_features(int index, const Tokens& tokens, Memory<A>& memory) {
 POOL_FEATURES:
     for (int lane = 0; lane < A::kHeadLanes; ++lane) {
 #pragma HLS PIPELINE II = 1
-        const Int<16> mean =
-            count > 0 ? divide<15, 16>(Int<48>(memory.feature_sum[lane]), divisor) : Int<16>(0);
+        const Int<16> mean = count > 0 ? divide<15, 16>(Int<48>(memory.feature_sum[lane]), divisor) : Int<16>(0);
         memory.pooled[lane] = mean;
         trace::record(index, 0, lane, Vec<Int<16>, 1>{{mean}});
     }

@@ -23,7 +23,6 @@ inline Int<W> shift_left(const T& x, int n) {
     return Int<W>(x) << n;
 }
 
-inline int to_int(const ap_int_base<16, true>& x) { return x.to_int(); }
 template <int W>
 inline int to_int(const ap_int<W>& x) {
     return x.to_int();
@@ -47,7 +46,9 @@ struct NativeInt<8> {
 };
 
 template <int W>
-using Int = typename NativeInt<(W <= 16) ? 2 : (W <= 32) ? 4 : 8>::type;
+using Int = typename NativeInt<(W <= 16)   ? 2
+                               : (W <= 32) ? 4
+                                           : 8>::type;
 
 /// x * 2^n in W bits; through unsigned, since C++14 does not define it for negative numbers.
 template <int W, class T>

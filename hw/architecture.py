@@ -41,7 +41,7 @@ class Architecture:
             raise ConfigError(f"[engine] inner_product={self.inner_product!r} is unknown; choose fast or direct")
         if self.weight_ports < 1 or self.tile_in % self.fill_lanes or self.tile_out * PARAM_LANES % self.fill_lanes:
             raise ConfigError(
-                f"[engine] {self.weight_ports} weight ports bring {self.fill_lanes} weights per cycle, which must divide "
+                f"[engine] {self.weight_ports} ports bring {self.fill_lanes} weights per cycle, which must divide "
                 f"tile_in={self.tile_in} and {PARAM_LANES} * tile_out={self.tile_out}; use fewer ports"
             )
 

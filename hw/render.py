@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from hw.architecture import FIFO_WORDS, PORT_LANES
 from hw.layout import Design
 from hw.program import Buffer, Epilogue, Op, Prologue, Step, Weights
+from hw.target import Target
 from quant import functions as f
 from quant.formats import ACTIVATION_BITS
 
@@ -89,6 +90,12 @@ def render_sources(design: Design, title: str, num_words: int) -> dict[str, str]
             own = {"name": unit, "kernel": _camel(unit), "description": description}
             sources[f"{unit}.cpp"] = environment.get_template("unit.cpp.j2").render(context | own)
     return sources
+
+
+def render_scripts(design: Design, target: Target, title: str) -> dict[str, str]:
+    """Every script under `tcl/`."""
+    context = {"title": title, "target": target, "top": "spvit_top"}
+    return {"hls.tcl": _environment().get_template("hls.tcl.j2").render(context)}
 
 
 def step_fields(design: Design, step: Step) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The weight stream: every word the engine takes from DDR, in order of use.
 
-    position rows | for each streamed step, for each tile of outputs: biases and shifts, then for each tile of inputs its
-    columns, one after the other
+    position rows | for each streamed step, for each tile of outputs: biases and shifts, then for each tile of inputs
+    its columns, one after the other
 
 A word is `fill_lanes` int16 wide; port p carries lanes 8p .. 8p+7 of every word as one contiguous stripe.
 """
@@ -57,7 +57,8 @@ def step_words(design: Design, step: Step) -> Words:
         bias -= pair_terms(tiles).sum(axis=1).reshape(-1)
     params = _param_words(bias, shift, architecture).reshape(out_tiles, -1)
     stream = np.concatenate([params, tiles.reshape(out_tiles, -1)], axis=1)
-    return stream.reshape(-1, architecture.fill_lanes)
+    words: Words = stream.reshape(-1, architecture.fill_lanes)
+    return words
 
 
 def shifts(step: Step, linear: QuantizedLinear) -> NDArray[np.int64]:
@@ -96,4 +97,5 @@ def _param_words(bias: NDArray[np.int64], shift: NDArray[np.int64], architecture
     """48-bit bias in three lanes, low first, and the shift in a fourth."""
     lanes = np.stack([bias, bias >> 16, bias >> 32, shift], axis=-1)
     assert lanes.shape[-1] == PARAM_LANES and np.all(np.abs(bias) < 2**47)
-    return (lanes & 0xFFFF).astype(np.uint16).view(np.int16).reshape(-1, architecture.fill_lanes)
+    words: Words = (lanes & 0xFFFF).astype(np.uint16).view(np.int16).reshape(-1, architecture.fill_lanes)
+    return words

@@ -51,8 +51,8 @@ using Stripes = std::vector<std::vector<WeightPortWord>>;
 Stripes read_stripes(const std::int16_t* stripes, std::int64_t num_words) {
     Stripes ports;
     for (int port = 0; port < Arch::kWeightPorts; ++port) {
-        ports.push_back(port_words<WeightPortWord>(stripes + port * num_words * spvit::kPortLanes, num_words,
-                                                   spvit::kPortLanes));
+        ports.push_back(
+            port_words<WeightPortWord>(stripes + port * num_words * spvit::kPortLanes, num_words, spvit::kPortLanes));
     }
     return ports;
 }
@@ -79,7 +79,9 @@ using Ports = std::make_index_sequence<Arch::kWeightPorts>;
 
 }  // namespace
 
-/// stripes [ports][num_words][8]; returns 0, or 1 with a sentence in `error`.
+#ifndef SPVIT_UNIT_TOP
+
+/// The accelerator. stripes [ports][num_words][8]; returns 0, or 1 with a sentence in `error`.
 extern "C" int spvit_run(const std::int16_t* stripes, std::int64_t num_words, const std::uint8_t* image,
                          std::int16_t* logits, std::int32_t* stage_tokens, const spvit::trace::Sink* sinks, char* error,
                          std::int32_t error_size) {
@@ -91,18 +93,18 @@ extern "C" int spvit_run(const std::int16_t* stripes, std::int64_t num_words, co
     });
 }
 
-/// One kernel's own top. `unit` is its name; -1 when the design has none of that name.
-extern "C" int spvit_run_unit(const char* unit, const std::int16_t* stripes, std::int64_t num_words, std::int32_t index,
+#else
+
+/// One kernel's own top.
+extern "C" int spvit_run_unit(const std::int16_t* stripes, std::int64_t num_words, std::int32_t index,
                               std::int32_t num_tokens, std::int32_t num_packages, std::int32_t* selection,
                               std::int32_t* tokens_out, const spvit::trace::Sink* sinks, char* error,
                               std::int32_t error_size) {
-    for (const auto& top : spvit::kUnitTops) {
-        if (std::string(unit) != top.name) continue;
-        return guarded(sinks, error, error_size, [&] {
-            const Stripes ports = read_stripes(stripes, num_words);
-            call_with_ports(top.function, ports, Ports(), static_cast<int>(num_words), index, num_tokens, num_packages,
-                            selection, tokens_out);
-        });
-    }
-    return -1;
+    return guarded(sinks, error, error_size, [&] {
+        const Stripes ports = read_stripes(stripes, num_words);
+        call_with_ports(SPVIT_UNIT_TOP, ports, Ports(), static_cast<int>(num_words), index, num_tokens, num_packages,
+                        selection, tokens_out);
+    });
 }
+
+#endif

@@ -37,7 +37,10 @@ class CsimResult:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """selection  int32 [num_tokens, 2] keep, probability; num_tokens, num_packages: afterwards; trace: see CsimResult"""
+    """selection                 int32 [num_tokens, 2] keep, probability
+    num_tokens, num_packages  afterwards
+    trace                     see CsimResult
+    """
 
     selection: NDArray[np.int32]
     num_tokens: int
@@ -97,11 +100,11 @@ class Accelerator:
         tokens = np.zeros(2, np.int32)
         error = ctypes.create_string_buffer(ERROR_SIZE)
         status = self._library.spvit_run_unit(
-            unit.encode(), _pointer(stripes), ctypes.c_int64(stripes.shape[1]), index, len(x), num_packages,
+            _pointer(stripes), ctypes.c_int64(stripes.shape[1]), index, len(x), num_packages,
             _pointer(chosen), _pointer(tokens), self._sinks(steps), error, ERROR_SIZE,
         )  # fmt: skip
         if status != 0:
-            raise CsimError(error.value.decode() if status > 0 else f"the design has no top called {unit}")
+            raise CsimError(error.value.decode())
         return UnitResult(chosen, int(tokens[0]), int(tokens[1]), self._trace)
 
     def _sinks(self, steps: range) -> ctypes.Array[_Sink]:

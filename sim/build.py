@@ -1,6 +1,6 @@
 """Compiles generated C++ into a shared library, once per digest of sources and flags.
 
-The C-simulation headers (ap_int.h, hls_stream.h) are Vitis's own when it is on the path, else those of the hls4ml wheel.
+The C-simulation headers (ap_int.h, hls_stream.h) are Vitis's own when it is there, else those of the hls4ml wheel.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ def header_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "templates" / "vivado" / "ap_types"
 
 
+def unit_names(source_folder: Path) -> list[str]:
+    """Kernels of a rendered design that have a top of their own."""
+    return sorted(path.stem for path in source_folder.glob("*.cpp") if path.stem != "top")
+
+
 def compile_flags(exact: bool = False, sanitize: bool = False) -> list[str]:
     """Of both compilers.
 
@@ -37,28 +42,36 @@ def compile_flags(exact: bool = False, sanitize: bool = False) -> list[str]:
     sanitize  address and undefined-behaviour sanitizers
     """
     flags = ["-std=c++14", "-fPIC", "-DSPVIT_TRACE", *WARNINGS, "-isystem", str(header_folder())]
-    flags += ["-DSPVIT_EXACT_WIDTHS"] if exact else ["-march=native"]
+    # ap_private's default constructor masks bits that it never set, which GCC reports from within the system header
+    flags += ["-DSPVIT_EXACT_WIDTHS", "-Wno-uninitialized"] if exact else ["-march=native"]
     return [*flags, "-O1", *SANITIZERS] if sanitize else [*flags, "-O3"]
 
 
-def build_library(source_folder: Path, exact: bool = False, compiler: str = "g++", sanitize: bool = False) -> Path:
-    """Compile `src/*.cpp` with the bridge; returns the library, from the cache when nothing changed.
+def build_library(
+    source_folder: Path, unit: str | None = None, exact: bool = False, compiler: str = "g++", sanitize: bool = False
+) -> Path:
+    """Compile a top with the bridge; returns the library, from the cache when nothing changed.
 
+    unit  the kernel whose own top it is; None: the accelerator
     Raises BuildError with the compiler's first error.
     """
     if shutil.which(compiler) is None:
         raise BuildError(f"{compiler} not found: install it (Debian: apt-get install g++), or choose another compiler")
-    sources = sorted(source_folder.glob("*.cpp"))
-    flags = compile_flags(exact, sanitize)
+    top = source_folder / f"{unit or 'top'}.cpp"
+    if not top.exists():
+        raise BuildError(
+            f"TOP={unit} is no kernel of this design; choose one of {', '.join(unit_names(source_folder))}"
+        )
+    flags = compile_flags(exact, sanitize) + ([f"-DSPVIT_UNIT_TOP={unit}_top"] if unit else [])
     digest = hashlib.sha256(" ".join([compiler, *flags]).encode() + BRIDGE.read_bytes())
-    for path in sorted([*sources, *source_folder.glob("*.hpp")]):
+    for path in [top, *sorted(source_folder.glob("*.hpp"))]:
         digest.update(path.name.encode() + path.read_bytes())
     library = source_folder.parent / "csim" / f"spvit-{digest.hexdigest()[:16]}.so"
     if library.exists():
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
     partial = library.with_suffix(f".{os.getpid()}.partial")
-    command = [compiler, *flags, "-shared", f"-I{source_folder}", *map(str, [*sources, BRIDGE]), "-o", str(partial)]
+    command = [compiler, *flags, "-shared", f"-I{source_folder}", str(top), str(BRIDGE), "-o", str(partial)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
         partial.unlink(missing_ok=True)
@@ -66,5 +79,5 @@ def build_library(source_folder: Path, exact: bool = False, compiler: str = "g++
         raise BuildError(f"{compiler} could not compile {source_folder}: {first}")
     if result.stderr:
         print(result.stderr)
-    os.replace(partial, library)
+    partial.replace(library)
     return library

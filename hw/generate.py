@@ -1,0 +1,165 @@
+"""The command that renders the accelerator: `python -m hw.generate --model deit_s --target zcu102`.
+
+Enters: the build's arguments (`quant.build`) and the quantized network that `quant.quantize` left in the build folder.
+Leaves, beside it:
+
+    src/            the C++ of the accelerator and of each kernel's own top
+    tcl/            the Vitis HLS script
+    weights/        one file per AXI port: its stripe of the weight stream
+    manifest.json   what was made from what: configuration, digests, sizes, preprocessing
+
+Each appears whole or not at all; equal inputs give byte-equal files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw.architecture import Architecture
+from hw.layout import Design, Layout
+from hw.memory import bram36, check_fits
+from hw.program import Op, build_program
+from hw.render import design_digest, render_scripts, render_sources
+from hw.target import Target, resolve_target
+from hw.weights import port_stripes, weight_stream
+from quant.build import add_arguments, build_folder, model_spec, network_folder
+from quant.network import QuantizedNetwork, load_network
+from spvit.config import ModelSpec
+from spvit.errors import exit_on_user_error
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Project:
+    """A design for a target, as files.
+
+    files    path -> text, relative to the build folder
+    stripes  int16 [ports, words, 8]
+    """
+
+    design: Design
+    target: Target
+    files: dict[str, str]
+    stripes: NDArray[np.int16]
+
+
+def check_request(args: argparse.Namespace) -> tuple[ModelSpec, Target, Architecture]:
+    """What the arguments ask for, refused before any work when it can't be. Raises ConfigError."""
+    spec, target = model_spec(args), resolve_target(args.target)
+    architecture = Architecture.for_target(target, spec.engine)
+    check_fits(Layout(spec.model, architecture), target)
+    return spec, target, architecture
+
+
+def make_design(network: QuantizedNetwork, architecture: Architecture) -> Design:
+    """Program and layout of a network on an engine."""
+    return Design(network, architecture, build_program(network), Layout(network.model, architecture))
+
+
+def make_project(design: Design, target: Target) -> Project:
+    """Render everything; nothing is written."""
+    words, offsets = weight_stream(design)
+    stripes = port_stripes(words)
+    title = f"{design.network.model.name} on {target.name}"
+    sources = render_sources(design, title, len(words))
+    files = {f"src/{name}": text for name, text in sources.items()}
+    files |= {f"tcl/{name}": text for name, text in render_scripts(design, target, title).items()}
+    files[MANIFEST] = json.dumps(_manifest(design, target, files, stripes, offsets), indent=1) + "\n"
+    return Project(design, target, files, stripes)
+
+
+def write_project(project: Project, folder: Path) -> None:
+    """Write each folder of the project whole; manifest.json comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".generate-", dir=folder) as scratch:
+        staged = Path(scratch)
+        for path, text in project.files.items():
+            (staged / path).parent.mkdir(parents=True, exist_ok=True)
+            (staged / path).write_text(text)
+        (staged / "weights").mkdir()
+        for port, stripe in enumerate(project.stripes):
+            stripe.tofile(staged / "weights" / f"weights_{port}.bin")
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for name in ("src", "tcl", "weights"):
+            if (folder / name).exists():
+                shutil.rmtree(folder / name)
+            (staged / name).rename(folder / name)
+        (staged / MANIFEST).rename(folder / MANIFEST)
+
+
+def ensure_project(args: argparse.Namespace) -> tuple[Project, bool]:
+    """The project of the network in the build folder, written unless it is there already; whether it was written."""
+    _, target, architecture = check_request(args)
+    project = make_project(make_design(load_network(network_folder(args)), architecture), target)
+    folder = build_folder(args)
+    manifest = folder / MANIFEST
+    if manifest.exists() and manifest.read_text() == project.files[MANIFEST]:
+        return project, False
+    write_project(project, folder)
+    return project, True
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m hw.generate", description=__doc__.partition("\n")[0])
+    add_arguments(parser)
+    parser.add_argument("--check", action="store_true", help="only refuse what can't be built, before the long work")
+    args = parser.parse_args(argv)
+    check_request(args)
+    if args.check:
+        return
+    start = time.monotonic()
+    project, written = ensure_project(args)
+    design, target, folder = project.design, project.target, build_folder(args)
+    architecture = design.architecture
+    passes = sum(step.op is Op.ENGINE for step in design.program.steps)
+    print(
+        f"{folder}: {design.network.model.name} on {target.name}, {architecture.tile_in}x{architecture.tile_out} "
+        f"{architecture.inner_product} engine, {architecture.multipliers} multipliers in the array\n"
+        f"  program    {len(design.program.steps)} steps, {passes} passes of the engine\n"
+        f"  weights    {project.stripes.nbytes / 1e6:.1f} MB over {architecture.weight_ports} ports, once per image\n"
+        f"  on chip    {bram36(design.layout):g} of {target.bram36} BRAM36 (estimate), {design.layout.rows} tokens\n"
+        f"  read first {folder}/src/top.cpp, program.hpp, engine.hpp"
+    )
+    print(f"{'written' if written else 'up to date'} in {time.monotonic() - start:.1f} s")
+
+
+def _manifest(
+    design: Design, target: Target, files: dict[str, str], stripes: NDArray[np.int16], offsets: NDArray[np.int64]
+) -> dict[str, Any]:
+    network, layout = design.network, design.layout
+    digests = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in sorted(files.items())}
+    for port, stripe in enumerate(stripes):
+        digests[f"weights/weights_{port}.bin"] = hashlib.sha256(stripe.tobytes()).hexdigest()
+    return {
+        "schema": MANIFEST_VERSION,
+        "digest": design_digest(design, stripes.shape[1]),
+        "network_digest": network.digest,
+        "target": asdict(target),
+        "model": asdict(network.model),
+        "pruning": asdict(network.pruning),
+        "architecture": asdict(design.architecture),
+        "max_tokens": layout.rows,
+        "port_words": int(stripes.shape[1]),
+        "first_word_of_step": [int(offset) for offset in offsets[:-1]],
+        "logits_frac_bits": network.frac_bits["head"],
+        "bram36_estimate": bram36(layout),
+        "sha256": digests,
+    }
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,93 @@
+"""The C-simulation's trace against the golden's taps: every value of every step, padding and untouched rows too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw.layout import Design
+from hw.program import Op, Rows, Step
+from sim.bridge import UNTOUCHED
+from sim.golden import GoldenResult
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """The first value of a tap that differs, and how many do.
+
+    index  (row among the step's tokens, feature), or where the accelerator wrote and should not have
+    """
+
+    tap: str
+    index: tuple[int, int]
+    csim: int
+    golden: int
+    count: int
+
+    def __str__(self) -> str:
+        written = "nothing" if self.csim == UNTOUCHED else str(self.csim)
+        expected = "nothing" if self.golden == UNTOUCHED else str(self.golden)
+        return f"{self.tap}{list(self.index)}: C-simulation {written}, golden {expected} ({self.count} values differ)"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    taps: int
+    values: int
+    mismatches: tuple[Mismatch, ...]
+
+
+def compare_taps(
+    design: Design, trace: dict[str, NDArray[np.int32]], golden: GoldenResult, image: int = 0
+) -> Comparison:
+    """Compare every traced step with the golden's taps of one image."""
+    mismatches, values = [], 0
+    for step in design.program.steps:
+        if step.name not in trace:
+            continue
+        tap, written = golden.taps[step.name][image], trace[step.name]
+        values += tap.size
+        mismatch = compare_tap(design, step, written, tap)
+        if mismatch is not None:
+            mismatches.append(mismatch)
+    return Comparison(len(trace), values, tuple(mismatches))
+
+
+def compare_tap(design: Design, step: Step, written: NDArray[np.int32], tap: NDArray[np.int32]) -> Mismatch | None:
+    """One step. written [rows, lanes], tap [tokens, features]; None when they are equal everywhere."""
+    first = first_row(design, step)
+    columns = design.layout.out_columns(step)[: tap.shape[1]]
+    expected = np.full_like(written, UNTOUCHED)
+    expected[first : first + len(tap), : written_lanes(design, step, len(tap))] = 0  # padding lanes
+    expected[first : first + len(tap), columns] = tap
+    different = written != expected
+    count = int(np.count_nonzero(different))
+    if count == 0:
+        return None
+    row, lane = (int(i) for i in np.argwhere(different)[0])
+    feature = np.flatnonzero(columns == lane)
+    return Mismatch(
+        step.name,
+        (row - first, int(feature[0]) if len(feature) else lane),
+        int(written[row, lane]),
+        int(expected[row, lane]),
+        count,
+    )
+
+
+def first_row(design: Design, step: Step) -> int:
+    """The row of the accelerator's memories that a tap's first row stands in."""
+    prefix = design.network.model.num_prefix_tokens
+    if step.op not in (Op.ENGINE, Op.DECIDE):
+        return 0
+    return prefix if step.rows in (Rows.PATCHES, Rows.CANDIDATES) else 0
+
+
+def written_lanes(design: Design, step: Step, num_tokens: int) -> int:
+    """Lanes of a row that a step writes, padding included."""
+    if step.op is Op.ENGINE and step.out_features is None:
+        tile_out = design.architecture.tile_out
+        return -(-num_tokens // tile_out) * tile_out
+    return design.layout.trace_lanes(step)

@@ -1,0 +1,219 @@
+"""The command that proves the C++: `python -m sim.csim --model deit_s --target zcu102 [--images F] [--top msa_block]`.
+
+Enters: the build's arguments (`quant.build`), images. Quantizes and generates first where that is needed.
+Leaves: `csim.json` in the build folder. Exit status 1 when a single value of a single tap differs from the golden.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import array_api_compat.torch as arrays
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from host.images import ImageSet, load_images
+from host.preprocess import Preprocessing
+from hw.generate import check_request, ensure_project
+from hw.render import UNITS
+from quant.build import add_arguments, build_folder, network_folder
+from quant.quantize import ensure_network
+from sim.agreement import Agreement, float_reference
+from sim.bridge import Accelerator, CsimError
+from sim.build import build_library
+from sim.compare import Mismatch, compare_taps
+from sim.golden import Golden
+from sim.units import compare_unit
+from spvit.errors import exit_on_user_error
+
+SHOWN_IMAGES = 10
+SHOWN_MISMATCHES = 10
+
+
+@dataclass
+class CsimReport:
+    """What `csim.json` holds.
+
+    tokens                per image, rows after each selector
+    top1_agreement_float  share of images with the float model's best class
+    saturations           by tap: values that did not fit int16
+    """
+
+    model: str
+    target: str
+    kernel: str
+    images: int = 0
+    taps_compared: int = 0
+    values_compared: int = 0
+    mismatches: int = 0
+    tokens: list[list[int]] = field(default_factory=list)
+    top1_agreement_float: float | None = None
+    top1_disagreements: list[str] = field(default_factory=list)
+    max_abs_logit_error: float | None = None
+    rms_logit_error: float | None = None
+    keep_decisions: int = 0
+    keep_flips: int = 0
+    largest_flip_margin: float = 0.0
+    accuracy: float | None = None
+    accuracy_float: float | None = None
+    saturations: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m sim.csim", description=__doc__.partition("\n")[0])
+    add_arguments(parser)
+    parser.add_argument("--images", metavar="FOLDER", help="a folder, an image, digits:test (default: two photographs)")
+    parser.add_argument("--top", choices=sorted(UNITS), help="one kernel, as a top of its own (default: all of it)")
+    parser.add_argument(
+        "--exact", action="store_true", help="compile with exact widths (ap_int) in place of native integers"
+    )
+    parser.add_argument("--compiler", default=os.environ.get("CXX", "g++"), metavar="CXX", help="g++ or clang++")
+    args = parser.parse_args(argv)
+    console = Console()
+    spec, _, _ = check_request(args)
+    images = load_images(args.images or default_images(spec.model.in_chans), Preprocessing.from_model(spec.model))
+    ensure_network(args, console)
+    project, _ = ensure_project(args)
+    folder = build_folder(args)
+    if args.images is None and args.top is None:
+        console.print(
+            f"images: {', '.join(images.names[:4])}{' ...' if len(images) > 4 else ''} (give your own with IMAGES=)"
+        )
+
+    start = time.monotonic()
+    with console.status(f"compiling with {args.compiler}"):
+        library = build_library(folder / "src", args.top, args.exact, args.compiler)
+    console.print(f"compiled in {time.monotonic() - start:.1f} s", highlight=False)
+    accelerator = Accelerator(project.design, library)
+    report = CsimReport(spec.model.name, project.target.name, args.top or "spvit")
+    if args.top:
+        mismatches = run_unit(accelerator, args.top, images, report)
+    else:
+        mismatches = run_images(accelerator, network_folder(args), images, report, console)
+    return finish(report, mismatches, folder / report_name(args.top), console)
+
+
+def report_name(top: str | None) -> str:
+    """`csim.json`; `csim-msa_block.json` for a kernel alone."""
+    return f"csim-{top}.json" if top else "csim.json"
+
+
+def default_images(in_chans: int) -> str | None:
+    """Real images that fit: photographs for colour models, scikit-learn's digits for grey ones."""
+    return None if in_chans == 3 else "digits:test"
+
+
+def run_images(
+    accelerator: Accelerator, network: Path, images: ImageSet, report: CsimReport, console: Console
+) -> list[Mismatch]:
+    """The whole accelerator on each image, against the golden and the float model."""
+    design = accelerator.design
+    golden = Golden(design.network, design.program, arrays)
+    reference = float_reference(network, design, images)
+    agreement = Agreement(design, reference, images)
+    mismatches: list[Mismatch] = []
+    table = Table(title=f"{report.model} on {report.target}, C-simulation against the golden", title_justify="left")
+    for heading in ("image", "tokens", "taps", "mismatches", "class", "float", "logit error", "s"):
+        table.add_column(heading, justify="left" if heading in ("image", "tokens") else "right")
+    for i in track(range(len(images)), "C-simulating", console=console, transient=True, disable=len(images) < 4):
+        expected = golden.run(images.pixels[i : i + 1], taps=True)
+        start = time.monotonic()
+        try:
+            result = accelerator.run(images.pixels[i])
+        except CsimError as error:
+            raise SystemExit(_stopped(images.names[i], error)) from None
+        comparison = compare_taps(design, result.trace, expected)
+        seconds = time.monotonic() - start
+        mismatches += comparison.mismatches
+        if not np.array_equal(result.logits, expected.logits[0]):
+            mismatches.append(_vector_mismatch("logits", result.logits, expected.logits[0]))
+        golden_tokens = [stage[0] for stage in expected.tokens]
+        if result.tokens != golden_tokens:
+            mismatches.append(_vector_mismatch("tokens", np.array(result.tokens), np.array(golden_tokens)))
+        agreement.add(i, result.logits, expected)
+        report.images += 1
+        report.taps_compared += comparison.taps + 2  # logits and token counts
+        report.values_compared += comparison.values
+        report.tokens.append(result.tokens)
+        report.seconds += seconds
+        for name, count in expected.saturations.items():
+            if count:
+                report.saturations[name] = report.saturations.get(name, 0) + count
+        if i < SHOWN_IMAGES:
+            tokens = " → ".join(map(str, [design.layout.rows, *result.tokens]))
+            table.add_row(
+                images.names[i], tokens, str(comparison.taps), str(sum(m.count for m in comparison.mismatches)),
+                str(int(np.argmax(result.logits))), str(int(np.argmax(reference.logits[i]))),
+                f"{agreement.errors[-1]:.4f}", f"{seconds:.2f}",
+            )  # fmt: skip
+    console.print(table)
+    if len(images) > SHOWN_IMAGES:
+        console.print(f"and {len(images) - SHOWN_IMAGES} more images", highlight=False)
+    agreement.summarise(report)
+    for line in agreement.lines():
+        console.print(line, highlight=False)
+    total = sum(report.saturations.values())
+    console.print(
+        f"saturations: {total}"
+        + (f", most in {max(report.saturations, key=report.saturations.__getitem__)}" if total else "")
+    )
+    return mismatches
+
+
+def run_unit(accelerator: Accelerator, unit: str, images: ImageSet, report: CsimReport) -> list[Mismatch]:
+    """One kernel's own top: each of the model's, on the residual stream that the golden brings there."""
+    design = accelerator.design
+    golden = Golden(design.network, design.program, arrays)
+    mismatches: list[Mismatch] = []
+    for i in range(len(images)):
+        expected = golden.run(images.pixels[i : i + 1], taps=True)
+        start = time.monotonic()
+        comparison = compare_unit(accelerator, unit, expected)
+        report.seconds += time.monotonic() - start
+        mismatches += comparison.mismatches
+        report.images += 1
+        report.taps_compared += comparison.taps
+        report.values_compared += comparison.values
+        report.tokens.append([stage[0] for stage in expected.tokens])
+    return mismatches
+
+
+def finish(report: CsimReport, mismatches: list[Mismatch], path: Path, console: Console) -> int:
+    """Write the report, say the verdict; 0 if nothing differs, else 1."""
+    report.mismatches = sum(mismatch.count for mismatch in mismatches)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(report), indent=1) + "\n")
+    partial.replace(path)
+    for mismatch in mismatches[:SHOWN_MISMATCHES]:
+        console.print(f"[red]MISMATCH[/red] {mismatch}", highlight=False, soft_wrap=True)
+    verdict = "[green]bit-exact[/green]" if not mismatches else "[red]NOT bit-exact[/red]"
+    console.print(
+        f"{verdict}: {report.taps_compared:,} taps of {report.images} images, {report.values_compared:,} values, "
+        f"{report.mismatches:,} mismatches; {report.seconds:.1f} s of C-simulation; {path}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 1 if mismatches else 0
+
+
+def _vector_mismatch(name: str, csim: np.ndarray, golden: np.ndarray) -> Mismatch:  # type: ignore[type-arg]
+    different = np.flatnonzero(csim != golden)
+    at = int(different[0])
+    return Mismatch(name, (0, at), int(csim[at]), int(golden[at]), len(different))
+
+
+def _stopped(image: str, error: CsimError) -> str:
+    return f"C-simulation of {image} stopped: {error}"
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
