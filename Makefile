@@ -44,11 +44,14 @@ test-slow: $(ENVIRONMENT) ## all tests that need neither Vitis nor a board, with
 	@$(PY) -m pytest -n logical --maxprocesses 8 --dist loadfile -m "not vitis and not board" --hypothesis-profile slow
 
 .PHONY: check
-check: $(ENVIRONMENT) ## formatters, linters and types
+check: $(ENVIRONMENT) ## formatters, linters and types; the C++ that a small model gets, too
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(find_cpp) -exec $(PY) .venv/bin/clang-format --dry-run -Werror {} +
+	@$(MAKE) hls TARGET=zcu102 MODEL=micro >/dev/null
+	@$(PY) .venv/bin/clang-tidy --quiet build/micro-zcu102/src/*.cpp -- -std=c++14 -isystem $(ap_types) -Wno-unknown-pragmas 2>&1 \
+	    | { grep -v -e 'warnings generated' -e 'Processing file' || true; }
 
 .PHONY: format
 format: $(ENVIRONMENT) ## format everything, and mend what the linters can mend
@@ -81,6 +84,7 @@ help: ## this list
 	    PYTHON= 'the Python 3.11 that makes the environment'
 
 find_cpp = find hls_templates sim tests \( -name '*.hpp' -o -name '*.h' -o -name '*.cpp' \)
+ap_types = $(wildcard .venv/lib/python3.*/site-packages/hls4ml/templates/vivado/ap_types)
 
 # The environment. `.installing` stays behind if the installation is killed half-way: then it starts afresh.
 $(ENVIRONMENT): requirements.txt
