@@ -6,10 +6,10 @@ from hypothesis import settings
 
 # Workers side by side share the cores: each computes, and compiles, with its part of them. Set before anything imports
 # numpy or torch, and inherited by the commands that tests start.
-WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-THREADS = max(1, (os.cpu_count() or 1) // WORKERS)
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, str(THREADS))
+if "PYTEST_XDIST_WORKER" in os.environ:
+    threads = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, str(threads))
 
 # No deadlines: the machine may be busy. In CI the same examples every time.
 DERANDOMIZE = bool(os.environ.get("CI"))
