@@ -33,6 +33,7 @@ from quant.wiring import Wire, wiring
 MAX_SHIFT = 31
 MAX_CONTEXT_UP = 8
 MAX_WEIGHT_FRAC_BITS = 30
+UNSEEN_RANGE = 8.0  # of a tensor that no calibration image reached: a selector's, after one that dropped everything
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def choose_formats(folded: FoldedNetwork, ranges: dict[str, float], headroom: He
     wires = wiring(folded.model, folded.pruning)
     finest_weights = {name: _finest_weights(linear) for name, linear in folded.linears.items()}
     activations = {
-        name: FixedPoint.fitting(ranges.get(name, 0.0), headroom=headroom.of(name), max_frac_bits=_cap(name)).frac_bits
+        name: FixedPoint.fitting(
+            ranges.get(name, UNSEEN_RANGE), headroom=headroom.of(name), max_frac_bits=_cap(name)
+        ).frac_bits
         for name in activation_names(folded.model, folded.pruning)
     }
     activations["pixels"] = 0

@@ -59,7 +59,11 @@ class Formats:
 
 
 class QuantizedSPViT(nn.Module):
-    """SPViT in 16-bit fixed point. Parameters are the folded weights in float64; Brevitas rounds them on their way."""
+    """SPViT in 16-bit fixed point. Parameters are the folded weights in float64; Brevitas rounds them on their way.
+
+    Trainable, except for the formats. The patch embedding sees raw pixels, 0..255: give it a learning rate some 10^4
+    times smaller than the others', or freeze it. Decisions have no gradient; selectors learn through the packages.
+    """
 
     def __init__(self, folded: FoldedNetwork, formats: Formats) -> None:
         super().__init__()

@@ -46,8 +46,9 @@ def _freeze(quantizer: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
-def _frac_bits(scale: Tensor) -> Tensor:
-    exponent = -torch.log2(scale.detach())
+def _frac_bits(tensor_quant: nn.Module) -> Tensor:
+    """int64, from the quantizer's parameter, the logarithm of its range."""
+    exponent = ACTIVATION_BITS - 1 - tensor_quant.scaling_impl.value.detach()
     assert torch.equal(exponent, exponent.round()), "a scale is no power of two"
     return exponent.to(torch.int64)
 
@@ -63,7 +64,7 @@ class Activation(nn.Module):
 
     @property
     def frac_bits(self) -> int:
-        return int(_frac_bits(self.quantizer.act_quant.scale()))
+        return int(_frac_bits(self.quantizer.act_quant.fused_activation_quant_proxy.tensor_quant))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.quantizer(x)
@@ -93,11 +94,11 @@ class Linear(nn.Module):
     @property
     def weight_frac_bits(self) -> Tensor:
         """int64 [out]"""
-        return _frac_bits(self.layer.weight_quant.scale()).flatten()
+        return _frac_bits(self.layer.weight_quant.tensor_quant).flatten()
 
     @property
     def bias_frac_bits(self) -> int:
-        return int(_frac_bits(self.layer.bias_quant.scale()))
+        return int(_frac_bits(self.layer.bias_quant.tensor_quant))
 
     def quantized(self) -> tuple[Tensor, Tensor]:
         """Weight [out, in] and bias [out], on their grids, with straight-through gradients."""

@@ -47,7 +47,8 @@ class Report:
 
     images             compared
     logits_rms_error   over all logits
-    logits_std         of the float logits, to judge the error by
+    logits_rms_error_same_tokens  over the images on which all decisions agree; None: there is no such image
+    logits_std         of the float logits, to judge the errors by
     top1_agreement     fraction of images with the same best class
     decisions          of all selectors on all images, as far as both networks saw the same tokens
     decision_flips     of those, how many differ
@@ -58,6 +59,7 @@ class Report:
 
     images: int
     logits_rms_error: float
+    logits_rms_error_same_tokens: float | None
     logits_std: float
     top1_agreement: float
     decisions: int
@@ -99,15 +101,18 @@ def compare(net: QuantizedSPViT, folded: FoldedNetwork, ranges: Mapping[str, flo
     """
     comparison = _Comparison(folded)
     floating, quantized = float_arithmetic(folded, comparison.see_float), net.arithmetic(comparison.see_quantized)
-    expected, actual = [], []
+    expected, actual, same_tokens = [], [], []
     for image in pixels:
         comparison.begin_image()
         expected.append(run_image(folded.model, folded.pruning, floating, image))
         actual.append(run_image(folded.model, folded.pruning, quantized, image))
+        same_tokens.append(comparison.comparable)
     reference, logits = torch.stack(expected), torch.stack(actual)
+    squares = (logits - reference).square().mean(dim=1)
     return Report(
         images=len(pixels),
-        logits_rms_error=(logits - reference).square().mean().sqrt().item(),
+        logits_rms_error=squares.mean().sqrt().item(),
+        logits_rms_error_same_tokens=squares[same_tokens].mean().sqrt().item() if any(same_tokens) else None,
         logits_std=reference.std(correction=0).item(),
         top1_agreement=(logits.argmax(dim=1) == reference.argmax(dim=1)).double().mean().item(),
         decisions=comparison.decisions,
