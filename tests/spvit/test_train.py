@@ -45,17 +45,19 @@ def test_data_that_does_not_fit(data, model, sentence):
     assert str(refused.value).startswith(sentence)
 
 
-def test_jitter_moves_every_image_a_little_and_pads_with_background():
+def test_jitter_moves_two_in_three_a_little_and_pads_with_background():
     torch.manual_seed(0)
-    blank = torch.full((20, 1, 8, 8), -1.0)
+    blank = torch.full((300, 1, 8, 8), -1.0)
     dots = blank.clone()
     dots[:, :, 3:5, 3:5] = 1
     moved = jitter(dots)
     assert moved.shape == dots.shape
-    assert moved.min() == -1 and moved.max() <= 1 + 1e-6
-    assert len({image.numpy().tobytes() for image in moved}) == 20
+    assert moved.min() == -1 and moved.max() == 1
+    same = (moved == dots).all(dim=(1, 2, 3))
+    assert 75 < same.sum() < 125
+    assert len({image.numpy().tobytes() for image in moved[~same]}) == (~same).sum()
     rows = torch.arange(8.0)
-    mass = (moved + 1).sum(1)
+    mass = (moved[~same] + 1).sum(1)
     for axis in (1, 2):
         centre = (mass.sum(3 - axis) * rows).sum(1) / mass.sum((1, 2))
         assert ((centre - 3.5).abs() < 1.2).all() and centre.std() > 0.2
