@@ -33,6 +33,7 @@ from quant.wiring import Wire, wiring
 MAX_SHIFT = 31
 MAX_CONTEXT_UP = 8
 MAX_WEIGHT_FRAC_BITS = 30
+MAX_BIAS_FRAC_BITS = 44  # of a bias of zeros
 UNSEEN_RANGE = 8.0  # of a tensor that no calibration image reached: a selector's, after one that dropped everything
 
 
@@ -83,7 +84,7 @@ def choose_formats(folded: FoldedNetwork, ranges: dict[str, float], headroom: He
         for name in activation_names(folded.model, folded.pruning)
     }
     activations["pixels"] = 0
-    _coarsen_to_shifts(activations, wires, finest_weights, folded.model.depth)
+    _coarsen_to_shifts(activations, wires, folded, finest_weights)
     weights, biases = {}, {}
     for name, wire in wires.items():
         weights[name], biases[name] = _layer_formats(folded.linears[name], wire, activations, finest_weights[name])
@@ -107,17 +108,20 @@ def _finest_weights(linear: FoldedLinear) -> Tensor:
 
 
 def _coarsen_to_shifts(
-    activations: dict[str, int], wires: dict[str, Wire], finest_weights: dict[str, Tensor], depth: int
+    activations: dict[str, int], wires: dict[str, Wire], folded: FoldedNetwork, finest_weights: dict[str, Tensor]
 ) -> None:
-    """Lower activations' fraction bits until no shift is negative. Formats only get coarser, so this ends."""
+    """Lower activations' fraction bits until every rule can be met. Formats only get coarser, so this ends."""
+    products = {name: int(weights.min()) for name, weights in finest_weights.items()}
+    biases = {name: _finest_bias(linear) for name, linear in folded.linears.items()}
 
     def bounds() -> Iterator[tuple[str, int]]:
         for name, wire in wires.items():
-            product = activations[wire.source] + int(finest_weights[name].min())
-            yield wire.result, product
-            if wire.residual is not None:
-                yield wire.residual, product
-        for block in range(depth):
+            ends = [wire.result] + ([] if wire.residual is None else [wire.residual])
+            coarsest = min(biases[name], *(activations[end] for end in ends))
+            for end in ends:
+                yield end, activations[wire.source] + products[name]
+                yield end, coarsest + MAX_SHIFT
+        for block in range(folded.model.depth):
             attn = f"blocks.{block}.attn"
             yield f"{attn}.scores", activations[f"{attn}.q"] + activations[f"{attn}.k"]
             yield f"{attn}.context", activations[f"{attn}.v"] + MAX_CONTEXT_UP
@@ -136,5 +140,9 @@ def _layer_formats(linear: FoldedLinear, wire: Wire, activations: dict[str, int]
     source = activations[wire.source]
     ends = [activations[wire.result]] + ([] if wire.residual is None else [activations[wire.residual]])
     weights = finest.clamp(max=min(ends) + MAX_SHIFT - source)
-    bias = FixedPoint.fitting(linear.bias.abs().max().item(), max_frac_bits=source + int(weights.min())).frac_bits
+    bias = min(_finest_bias(linear), source + int(weights.min()))
     return weights.clamp(max=bias + MAX_SHIFT - source), bias
+
+
+def _finest_bias(linear: FoldedLinear) -> int:
+    return FixedPoint.fitting(linear.bias.abs().max().item(), max_frac_bits=MAX_BIAS_FRAC_BITS).frac_bits

@@ -61,7 +61,7 @@ def test_a_linear_layers_accumulator_is_exact():
 
 
 def test_weights_that_int16_cuts_off_are_counted():
-    layer, folded, frac_bits = linear()
+    layer, _, frac_bits = linear()
     with torch.no_grad():
         layer.layer.weight[0, :3] = 40000 * 2.0 ** -frac_bits[0].double()
         layer.layer.bias[5] = -5.0
