@@ -46,15 +46,7 @@ class ModelConfig:
             raise ConfigError(
                 f"name={self.name!r} names folders: start with a letter or digit and use letters, digits, _, - and ."
             )
-        for key in (
-            "img_size",
-            "patch_size",
-            "in_chans",
-            "embed_dim",
-            "depth",
-            "num_heads",
-            "num_classes",
-        ):
+        for key in ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "num_classes"):
             _require_count(key, getattr(self, key))
         if not isinstance(self.distilled, bool):
             raise ConfigError(f"distilled={self.distilled!r} must be true or false")
@@ -119,11 +111,7 @@ class ModelConfig:
 class PruningConfig:
     """Where tokens are selected, how many should stay, and what becomes of the others."""
 
-    locations: tuple[int, ...] = (
-        3,
-        6,
-        9,
-    )  # a selector sits before each of these blocks, 0-based; () = unpruned
+    locations: tuple[int, ...] = (3, 6, 9)  # a selector sits before each of these blocks, 0-based; () = unpruned
     keep: tuple[float, ...] = ()  # kept fraction of the original patches after each selector; () = no target
     package: str = "append"  # the less informative tokens: a package token each time | one in all (add) | none
     share_heads: bool = True  # one scorer for all heads, or one per head

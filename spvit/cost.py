@@ -157,11 +157,7 @@ def table(model: ModelConfig, pruning: PruningConfig) -> str:
     unpruned = count_macs(model, pruning.without()).total
     stages = " -> ".join(f"{tokens:.0f}" for tokens in tokens_per_stage(model, pruning))
     where = f" before blocks {', '.join(map(str, pruning.locations))}" if pruning.locations else ", unpruned"
-    lines = [
-        f"{model.name}: {stages} tokens{where}",
-        "",
-        f"{'part':<12}{'MACs':>16}{'share':>9}{'parameters':>14}",
-    ]
+    lines = [f"{model.name}: {stages} tokens{where}", "", f"{'part':<12}{'MACs':>16}{'share':>9}{'parameters':>14}"]
     by_part, learnt = asdict(macs), asdict(parameters)
     for part in (*by_part, "tokens", "norms"):
         spent = f"{by_part[part]:>16,.0f}{by_part[part] / macs.total:>9.1%}" if part in by_part else " " * 25
@@ -178,10 +174,7 @@ def table(model: ModelConfig, pruning: PruningConfig) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m spvit.cost", description="MACs and parameters of a model.")
     parser.add_argument("model", help="a name of the registry, or the path of a .toml")
-    parser.add_argument(
-        "--keep",
-        help='"none", or kept fractions of the original patches: 0.629,0.396,0.249',
-    )
+    parser.add_argument("--keep", help='"none", or kept fractions of the original patches: 0.629,0.396,0.249')
     options = parser.parse_args(arguments)
     spec = resolve_model(options.model, options.keep)
     print(table(spec.model, spec.pruning))

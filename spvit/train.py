@@ -113,10 +113,7 @@ def train_selectors(net: SPViT, teacher: SPViT, data: Split, recipe: Recipe) -> 
     """Second phase: selectors, and slowly the backbone, with drawn decisions and masks (Eq. 7 and 12)."""
     selectors = list(net.selectors.parameters())
     backbone = [parameter for name, parameter in net.named_parameters() if not name.startswith("selectors.")]
-    groups = [
-        {"params": selectors, "lr": recipe.selector_rate},
-        {"params": backbone, "lr": recipe.finetune_rate},
-    ]
+    groups = [{"params": selectors, "lr": recipe.selector_rate}, {"params": backbone, "lr": recipe.finetune_rate}]
     optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:

@@ -49,12 +49,7 @@ def test_published_costs(name, keep, gmacs):
 
 @pytest.mark.parametrize(
     ("heads", "share", "features", "parameters"),
-    [
-        (6, True, "split", 6_975),
-        (3, True, "split", 6_940),
-        (8, True, "split", 7_006),
-        (6, False, "single", 29_145),
-    ],
+    [(6, True, "split", 6_975), (3, True, "split", 6_940), (8, True, "split", 7_006), (6, False, "single", 29_145)],
 )
 def test_parameters_of_a_selector_with_heads_of_64(heads, share, features, parameters):
     model = ModelConfig("wide", embed_dim=64 * heads, num_heads=heads)
