@@ -3,6 +3,7 @@
 #define SPVIT_ACCELERATOR_HPP
 
 #include "engine.hpp"
+#include "status.hpp"
 #include "token_packager.hpp"
 #include "token_selector.hpp"
 
@@ -107,10 +108,9 @@ FIND_NEXT:
 }
 
 /// Runs steps first .. last-1. The engine runs one step behind: before the first pass it only fills that pass's tile.
-///   stage_tokens  rows after each token_packager
-template <class A, class Program, int Stages>
-void run_program(int first, int last, Tokens& tokens, WeightFifo<A>& fifo, Engine<A>& engine,
-                 std::int32_t (&stage_tokens)[Stages]) {
+///   status  what each token selector decided (status.hpp)
+template <class A, class Program>
+void run_program(int first, int last, Tokens& tokens, WeightFifo<A>& fifo, Engine<A>& engine, std::int32_t* status) {
 #pragma HLS INLINE off
     int stage = 0;
 PROGRAM:
@@ -123,10 +123,12 @@ PROGRAM:
             case Op::DECIDE:
                 decide<A>(step, index, tokens, engine.memory);
                 break;
-            case Op::PACKAGE:
+            case Op::PACKAGE: {
+                const Tokens before = tokens;
                 token_packager<A>(index, tokens, engine.memory);
-                stage_tokens[stage++] = tokens.num_tokens;
+                store_stage<A>(stage++, before, tokens, engine.memory, status);
                 break;
+            }
             default: {
                 const int next = next_engine_step<Program>(index, last);
                 engine_pass<A>(step, next < last ? Program::step(next) : Program::idle(), index, tokens, fifo, engine);

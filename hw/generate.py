@@ -31,16 +31,16 @@ from hw.architecture import Architecture
 from hw.layout import Design, Layout
 from hw.memory import bram36, check_fits
 from hw.program import Op, build_program
-from hw.render import design_digest, render_scripts, render_sources
+from hw.render import design_digest, design_interface, render_scripts, render_sources
 from hw.target import Target, resolve_target
-from hw.weights import port_stripes, weight_stream
+from hw.weights import port_stripes, stream_checksum, weight_stream
 from quant.build import add_arguments, build_folder, model_spec, network_folder
 from quant.network import QuantizedNetwork, load_network
 from spvit.config import ModelSpec
 from spvit.errors import exit_on_user_error
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def make_project(design: Design, target: Target) -> Project:
     sources = render_sources(design, title, len(words))
     files = {f"src/{name}": text for name, text in sources.items()}
     files |= {f"tcl/{name}": text for name, text in render_scripts(design, target, title).items()}
-    files[MANIFEST] = json.dumps(_manifest(design, target, files, stripes, offsets), indent=1) + "\n"
+    files[MANIFEST] = json.dumps(_manifest(design, target, files, words, offsets), indent=1) + "\n"
     return Project(design, target, files, stripes)
 
 
@@ -138,22 +138,24 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _manifest(
-    design: Design, target: Target, files: dict[str, str], stripes: NDArray[np.int16], offsets: NDArray[np.int64]
+    design: Design, target: Target, files: dict[str, str], words: NDArray[np.int16], offsets: NDArray[np.int64]
 ) -> dict[str, Any]:
     network, layout = design.network, design.layout
     digests = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in sorted(files.items())}
-    for port, stripe in enumerate(stripes):
+    for port, stripe in enumerate(port_stripes(words)):
         digests[f"weights/weights_{port}.bin"] = hashlib.sha256(stripe.tobytes()).hexdigest()
     return {
         "schema": MANIFEST_VERSION,
-        "digest": design_digest(design, stripes.shape[1]),
+        "digest": design_digest(design, len(words)),
         "network_digest": network.digest,
         "target": asdict(target),
         "model": asdict(network.model),
         "pruning": asdict(network.pruning),
         "architecture": asdict(design.architecture),
         "max_tokens": layout.rows,
-        "port_words": int(stripes.shape[1]),
+        "port_words": len(words),
+        "interface": design_interface(design, len(words)).to_manifest(),
+        "weights_checksum": stream_checksum(words),
         "first_word_of_step": [int(offset) for offset in offsets[:-1]],
         "logits_frac_bits": network.frac_bits["head"],
         "bram36_estimate": bram36(layout),

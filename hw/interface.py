@@ -3,9 +3,9 @@
 The renderer writes it into the C++ and the manifest, the block design and its .hwh are made from it, the runtime and
 the emulated device drive it. Standard library alone: the board imports this module too.
 
-Registers lie as Vitis HLS's s_axilite lays them: control at 0x00 .. 0x0c, then the arguments from 0x10 in order, 12 bytes
-for a 64-bit address and 8 for a 32-bit scalar. `top.cpp` also pins each offset in its pragma, so that a tool that would
-lay them out otherwise has no say.
+Registers lie as Vitis HLS's s_axilite lays them: control at 0x00 .. 0x0c, then the arguments from 0x10 in order, 12
+bytes for a 64-bit address and 8 for a 32-bit scalar. `top.cpp` also pins each offset in its pragma, so that a tool that
+would lay them out otherwise has no say.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STATUS_ERROR = 0  # Error, written last
 STATUS_STAGES = 1  # token selectors passed so far
 STATUS_CHECKSUM = 2  # of the weight stream, as it arrived
 STATUS_HEADER = 3  # then one record per token selector: tokens after it, keep flags of the rows before it
-KEEP_ROWS_PER_WORD = 32  # row r is bit r % 32 of word r / 32; package and prefix rows are never asked and read 1
+KEEP_ROWS_PER_WORD = 32  # row r is bit r % 32 of word r / 32; prefix and package rows are never asked: 1
 
 
 class Error(IntEnum):

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hw.architecture import FIFO_WORDS, PORT_LANES
+from hw.interface import Interface
 from hw.layout import Design
 from hw.program import Buffer, Epilogue, Op, Prologue, Step, Weights
 from hw.target import Target
@@ -50,6 +51,25 @@ def design_digest(design: Design, num_words: int) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def design_interface(design: Design, num_words: int) -> Interface:
+    """Registers and buffers of the accelerator.
+
+    num_words  of the weight stream
+    """
+    model = design.network.model
+    return Interface(
+        digest=int(design_digest(design, num_words)[:8], 16),
+        weight_ports=design.architecture.weight_ports,
+        port_words=num_words,
+        img_size=model.img_size,
+        in_chans=model.in_chans,
+        num_classes=model.num_classes,
+        num_stages=design.network.pruning.num_selectors,
+        num_prefix_tokens=model.num_prefix_tokens,
+        rows=design.layout.rows,
+    )
+
+
 def render_sources(design: Design, title: str, num_words: int) -> dict[str, str]:
     """Every C++ file under `src/`.
 
@@ -68,7 +88,7 @@ def render_sources(design: Design, title: str, num_words: int) -> dict[str, str]
         "ports": range(design.architecture.weight_ports),
         "port_words": num_words,
         "image_words": network.model.img_size**2 * network.model.in_chans // layout.image_lanes,
-        "num_stages": max(network.pruning.num_selectors, 1),
+        "interface": design_interface(design, num_words),
         "fifo_words": FIFO_WORDS,
         "logits_bits": network.frac_bits["head"],
         "logits_lane": layout.first_lane(Buffer.LOGITS),

@@ -93,6 +93,17 @@ def weight_stream(design: Design) -> tuple[Words, NDArray[np.int64]]:
     return np.concatenate(parts), np.cumsum([len(part) for part in parts])
 
 
+def stream_checksum(words: Words) -> int:
+    """What the accelerator's `checksum_words` makes of this stream: for each word rotate by one, XOR 32 bits at a time.
+
+    words  [words, fill_lanes]
+    """
+    halves = np.bitwise_xor.reduce(words.view(np.uint16).reshape(len(words), -1, 2), axis=1).astype(np.uint32)
+    folded = halves[:, 0] | (halves[:, 1] << 16)
+    turns = np.arange(len(words) - 1, -1, -1, dtype=np.uint32) % 32  # that follow each word
+    return int(np.bitwise_xor.reduce((folded << turns) | (folded >> (-turns % 32))))
+
+
 def _param_words(bias: NDArray[np.int64], shift: NDArray[np.int64], architecture: Architecture) -> NDArray[np.int16]:
     """48-bit bias in three lanes, low first, and the shift in a fourth."""
     lanes = np.stack([bias, bias >> 16, bias >> 32, shift], axis=-1)

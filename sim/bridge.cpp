@@ -48,11 +48,10 @@ std::vector<Word> port_words(const Lane* data, std::int64_t num_words, int lanes
 
 using Stripes = std::vector<std::vector<WeightPortWord>>;
 
-Stripes read_stripes(const std::int16_t* stripes, std::int64_t num_words) {
+Stripes read_stripes(const std::int16_t* const* stripes, std::int64_t num_words) {
     Stripes ports;
     for (int port = 0; port < Arch::kWeightPorts; ++port) {
-        ports.push_back(
-            port_words<WeightPortWord>(stripes + port * num_words * spvit::kPortLanes, num_words, spvit::kPortLanes));
+        ports.push_back(port_words<WeightPortWord>(stripes[port], num_words, spvit::kPortLanes));
     }
     return ports;
 }
@@ -65,7 +64,8 @@ void call_with_ports(Top top, const Stripes& ports, std::index_sequence<Port...>
 
 template <class Run>
 int guarded(const spvit::trace::Sink* sinks, char* error, std::int32_t error_size, Run run) {
-    spvit::trace::sinks = sinks;
+    static const spvit::trace::Sink kNoSinks[spvit::kNumSteps] = {};
+    spvit::trace::sinks = sinks != nullptr ? sinks : kNoSinks;
     try {
         run();
         return 0;
@@ -81,22 +81,26 @@ using Ports = std::make_index_sequence<Arch::kWeightPorts>;
 
 #ifndef SPVIT_UNIT_TOP
 
-/// The accelerator. stripes [ports][num_words][8]; returns 0, or 1 with a sentence in `error`.
-extern "C" int spvit_run(const std::int16_t* stripes, std::int64_t num_words, const std::uint8_t* image,
-                         std::int16_t* logits, std::int32_t* stage_tokens, const spvit::trace::Sink* sinks, char* error,
-                         std::int32_t error_size) {
+/// The accelerator.
+///   stripes            [ports][stripe_words][8]
+///   num_words, digest  what the host writes to these registers
+///   sinks              where each step's values go, or null
+/// Returns 0, or 1 with a sentence in `error` when the C-simulation stopped.
+extern "C" int spvit_run(const std::int16_t* const* stripes, std::int64_t stripe_words, std::int32_t num_words,
+                         std::uint32_t digest, const std::uint8_t* image, std::int16_t* logits, std::int32_t* status,
+                         const spvit::trace::Sink* sinks, char* error, std::int32_t error_size) {
     return guarded(sinks, error, error_size, [&] {
-        const Stripes ports = read_stripes(stripes, num_words);
+        const Stripes ports = read_stripes(stripes, stripe_words);
         constexpr int kPixels = Arch::kImgSize * Arch::kImgSize * Arch::kInChans;
         const auto pixels = port_words<ImageWord>(image, kPixels / Arch::kImageLanes, Arch::kImageLanes);
-        call_with_ports(spvit_top, ports, Ports(), static_cast<int>(num_words), pixels.data(), logits, stage_tokens);
+        call_with_ports(spvit_top, ports, Ports(), num_words, digest, pixels.data(), logits, status);
     });
 }
 
 #else
 
 /// One kernel's own top.
-extern "C" int spvit_run_unit(const std::int16_t* stripes, std::int64_t num_words, std::int32_t index,
+extern "C" int spvit_run_unit(const std::int16_t* const* stripes, std::int64_t num_words, std::int32_t index,
                               std::int32_t num_tokens, std::int32_t num_packages, std::int32_t* selection,
                               std::int32_t* tokens_out, const spvit::trace::Sink* sinks, char* error,
                               std::int32_t error_size) {

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hw.interface import STATUS_ERROR, STATUS_HEADER, UNWRITTEN, Error, Interface
 from hw.layout import Design
 from hw.program import Op, Step
+from hw.render import design_interface
 from hw.weights import port_stripes, row_words, step_words, weight_stream
 from spvit.errors import BuildError
 
+ERROR_SIZE = 512
 UNTOUCHED = np.iinfo(np.int32).min
 """What stands in the trace where the accelerator wrote nothing."""
-ERROR_SIZE = 512
 
 
 class _Sink(ctypes.Structure):
@@ -57,27 +59,26 @@ class Accelerator:
 
     def __init__(self, design: Design, library: Path) -> None:
         self.design = design
-        try:
-            self._library = ctypes.CDLL(str(library))
-        except OSError as error:
-            raise BuildError(f"{library}: cannot be loaded ({error}); remove it and run again") from None
+        self._library = load_library(library)
         self._stripes = port_stripes(weight_stream(design)[0])
+        self._interface = design_interface(design, self._stripes.shape[1])
         self._trace: dict[str, NDArray[np.int32]] = {}
 
     def run(self, pixels: NDArray[np.uint8]) -> CsimResult:
         """One image, uint8 [S, S, in_chans]. Raises CsimError."""
-        model, pruning = self.design.network.model, self.design.network.pruning
-        logits = np.zeros(model.num_classes, np.int16)
-        tokens = np.zeros(max(pruning.num_selectors, 1), np.int32)
+        interface = self._interface
+        logits = np.zeros(interface.num_classes, np.int16)
+        status = np.full(interface.status_words, UNWRITTEN, np.int32)
+        sinks = self._sinks(range(len(self.design.program.steps)))
         image = np.ascontiguousarray(pixels)
-        error = ctypes.create_string_buffer(ERROR_SIZE)
-        status = self._library.spvit_run(
-            _pointer(self._stripes), ctypes.c_int64(self._stripes.shape[1]), _pointer(image), _pointer(logits),
-            _pointer(tokens), self._sinks(range(len(self.design.program.steps))), error, ERROR_SIZE,
+        stripes = [stripe.ctypes.data for stripe in self._stripes]
+        run_top(
+            self._library, interface, stripes, (interface.port_words, interface.digest),
+            (image.ctypes.data, logits.ctypes.data, status.ctypes.data), sinks,
         )  # fmt: skip
-        if status != 0:
-            raise CsimError(error.value.decode())
-        return CsimResult(logits, tokens[: pruning.num_selectors].tolist(), self._trace)
+        if status[STATUS_ERROR] != Error.NONE:
+            raise CsimError(f"it refused its own design: {Error(int(status[STATUS_ERROR])).name}")
+        return CsimResult(logits, status[STATUS_HEADER :: interface.stage_words].tolist(), self._trace)
 
     def run_unit(
         self,
@@ -100,7 +101,7 @@ class Accelerator:
         tokens = np.zeros(2, np.int32)
         error = ctypes.create_string_buffer(ERROR_SIZE)
         status = self._library.spvit_run_unit(
-            _pointer(stripes), ctypes.c_int64(stripes.shape[1]), index, len(x), num_packages,
+            _pointers(stripes), ctypes.c_int64(stripes.shape[1]), index, len(x), num_packages,
             _pointer(chosen), _pointer(tokens), self._sinks(steps), error, ERROR_SIZE,
         )  # fmt: skip
         if status != 0:
@@ -122,6 +123,43 @@ class Accelerator:
 
 def _rows(design: Design, step: Step) -> int:
     return 1 if step.op is Op.POOL else design.layout.rows
+
+
+def load_library(path: Path) -> ctypes.CDLL:
+    """Raises BuildError."""
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BuildError(f"{path}: cannot be loaded ({error}); remove it and run again") from None
+
+
+def run_top(
+    library: ctypes.CDLL,
+    interface: Interface,
+    stripes: list[int],
+    registers: tuple[int, int],
+    buffers: tuple[int, int, int],
+    sinks: ctypes.Array[_Sink] | None = None,
+) -> None:
+    """The accelerator's top function on memory that the caller owns.
+
+    stripes    addresses of each port's weights, interface.port_words long
+    registers  num_words and digest, as the host gives them
+    buffers    addresses of image, logits and status
+    Raises CsimError.
+    """
+    error = ctypes.create_string_buffer(ERROR_SIZE)
+    stopped = library.spvit_run(
+        (ctypes.c_void_p * len(stripes))(*stripes), ctypes.c_int64(interface.port_words),
+        ctypes.c_int32(registers[0]), ctypes.c_uint32(registers[1]), *map(ctypes.c_void_p, buffers),
+        sinks, error, ERROR_SIZE,
+    )  # fmt: skip
+    if stopped:
+        raise CsimError(error.value.decode())
+
+
+def _pointers(stripes: NDArray[np.int16]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(stripes))(*(stripe.ctypes.data for stripe in stripes))
 
 
 def _pointer(array: NDArray[np.generic]) -> ctypes.c_void_p:
