@@ -65,8 +65,11 @@ def quantize(todo: Plan, console: Console) -> Report:
         if has_thresholds:
             say("thresholds: the checkpoint's own")
         elif todo.spec.pruning.keep:
-            _calibrate_thresholds(net, todo)
-            say(f"thresholds: {', '.join(f'{t:.4g}' for t in net.thresholds.tolist())}")
+            kept = _calibrate_thresholds(net, todo)
+            say(
+                f"thresholds: {', '.join(f'{t:.4g}' for t in net.thresholds.tolist())}, "
+                f"which keep {', '.join(f'{fraction:.1%}' for fraction in kept)} of the patches"
+            )
         folded, pixels = fold(net), torch.from_numpy(np.ascontiguousarray(todo.pixels))
         ranges = observe_ranges(folded, pixels)
         quantized = QuantizedSPViT(folded, choose_formats(folded, ranges))
@@ -90,9 +93,11 @@ def _weights(todo: Plan, say: Callable[[str], None]) -> tuple[SPViT, bool]:
     return net, bool(pruning.keep) and found.calibrated_keep == pruning.keep
 
 
-def _calibrate_thresholds(net: SPViT, todo: Plan) -> None:
+def _calibrate_thresholds(net: SPViT, todo: Plan) -> list[float]:
+    """The mean kept fraction of the original patches, per selector."""
     images = torch.from_numpy(Preprocessing.from_model(todo.spec.model).normalise(todo.pixels)).float()
-    calibrate_thresholds(net, images, todo.spec.pruning.keep)
+    kept = calibrate_thresholds(net, images, todo.spec.pruning.keep)
+    return (kept.double().mean(dim=0) / net.config.num_patches).tolist()
 
 
 def _write(todo: Plan, net: SPViT, network: QuantizedNetwork, report: Report) -> None:

@@ -75,7 +75,7 @@ class Report:
         return sum(tensor.saturations for tensor in self.tensors)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1) + "\n"
+        return json.dumps({**asdict(self), "saturations_total": self.saturations}, indent=1) + "\n"
 
     def table(self, worst: int | None = None) -> Table:
         """All tensors in order of use, or the `worst` ones by SQNR."""

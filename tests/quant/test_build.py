@@ -1,0 +1,55 @@
+import argparse
+from pathlib import Path
+
+import pytest
+
+from quant.build import add_arguments, build_folder, model_spec, network_folder
+from spvit.errors import ConfigError
+
+
+def arguments(*texts: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(texts)
+
+
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [
+        ("--model deit_s", "build/deit_s-zcu102"),
+        ("--model deit_s --target zcu102", "build/deit_s-zcu102"),
+        ("--model deit_s --target boards/my_board.toml", "build/deit_s-my_board"),
+        ("--model deit_s --keep none", "build/deit_s-zcu102-keep-none"),
+        ("--model deit_s --keep 0.88,0.774,0.681", "build/deit_s-zcu102-keep-0.88-0.774-0.681"),
+        ("--model deit_s --keep 0.629,0.396,0.249", "build/deit_s-zcu102"),  # as configured: nothing was changed
+        ("--model deit_s --ckpt runs/best.pth", "build/deit_s-zcu102-ckpt-best"),
+        ("--model deit_s --calib my/photos", "build/deit_s-zcu102-calib-photos"),
+        ("--model deit_s --calib digits:train --seed 3", "build/deit_s-zcu102-calib-digits_train-seed-3"),
+        (
+            "--model deit_s --keep none --ckpt best.pth --calib photos",
+            "build/deit_s-zcu102-keep-none-ckpt-best-calib-photos",
+        ),
+        ("--model deit_s --keep none --out there", "there"),
+    ],
+)
+def test_the_folder_names_what_was_changed(options, folder):
+    assert build_folder(arguments(*options.split())) == Path(folder)
+    assert network_folder(arguments(*options.split())) == Path(folder) / "network"
+
+
+def test_names_are_shell_friendly():
+    args = arguments("--model", "deit_s", "--ckpt", "my best (1)$.pth", "--calib", "a/b c/")
+    assert build_folder(args) == Path("build/deit_s-zcu102-ckpt-my_best_1_-calib-b_c")
+
+
+def test_a_models_own_file_names_its_folder(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[model]\nembed_dim = 192\nnum_heads = 3\n")
+    args = arguments("--model", str(path))
+    assert build_folder(args, root=tmp_path) == tmp_path / "mine-zcu102"
+    assert model_spec(args).model.embed_dim == 192
+
+
+def test_an_unknown_model_is_a_users_error():
+    with pytest.raises(ConfigError, match="did you mean deit_s"):
+        build_folder(arguments("--model", "deits"))

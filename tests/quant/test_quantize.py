@@ -1,0 +1,150 @@
+import argparse
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from host.preprocess import Preprocessing
+from quant import quantize as command
+from quant.build import add_arguments
+from quant.inputs import calibration_images
+from quant.network import load_network
+from quant.quantize import ensure_network, main
+from spvit.calibration import kept_patches
+from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
+from spvit.config import resolve_model
+from spvit.errors import ConfigError
+from spvit.pruned_vit import seeded
+
+FILES = ["float.safetensors", "inputs.json", "network.json", "network.safetensors", "report.json"]
+MICRO = resolve_model("micro")
+
+
+def arguments(*texts: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(["--model", "micro", *texts])
+
+
+def run(*texts: str) -> tuple[Path, str]:
+    text = io.StringIO()
+    folder = ensure_network(arguments(*texts), Console(file=text, width=100))
+    return folder, text.getvalue()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, str]:
+    return run("--out", str(tmp_path_factory.mktemp("build") / "micro"))
+
+
+def test_the_folder_holds_the_network_the_float_model_and_the_report(made):
+    folder, text = made
+    assert folder.name == "network" and sorted(digests(folder)) == FILES
+    assert [path.name for path in folder.parent.iterdir()] == ["network"]  # nothing half-written beside it
+    network = load_network(folder)
+    assert network.model == MICRO.model and network.pruning == MICRO.pruning
+    report = json.loads((folder / "report.json").read_text())
+    assert report["logits_rms_error_same_tokens"] < 0.005 and report["saturations_total"] == 0
+    assert "weights: seeded random (seed 0), since no checkpoint was given" in text
+    assert "24 views of the two bundled photographs" in text
+    assert network.digest[:12] in text
+
+
+def test_thresholds_meet_the_kept_fractions(made):
+    folder, text = made
+    net, found = load_checkpoint_with_report(folder / "float.safetensors", MICRO.model, MICRO.pruning)
+    assert found.source == "own" and found.selectors_found
+    network = load_network(folder)
+    assert network.thresholds == tuple(round(t * 2**22) for t in net.thresholds.tolist())
+    assert json.loads((folder / "report.json").read_text())["thresholds"] == net.thresholds.tolist()
+    images = Preprocessing.from_model(MICRO.model).normalise(calibration_images(MICRO, None)[0])
+    kept = kept_patches(net, torch.from_numpy(images).float()).double().mean(dim=0) / MICRO.model.num_patches
+    assert kept.tolist() == pytest.approx(MICRO.pruning.keep, abs=0.01)
+    assert f"which keep {', '.join(f'{fraction:.1%}' for fraction in kept.tolist())} of the patches" in text
+
+
+def test_equal_inputs_give_equal_bytes(made, tmp_path):
+    again, _ = run("--out", str(tmp_path / "other"))
+    assert digests(again) == digests(made[0])
+
+
+def test_nothing_is_done_twice_but_torn_files_are_mended(made):
+    folder, _ = made
+    before = digests(folder)
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    _, text = run("--out", str(folder.parent))
+    assert text.strip() == f"{folder}: up to date"
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == times
+    (folder / "network.safetensors").write_bytes(b"torn")
+    _, text = run("--out", str(folder.parent))
+    assert "up to date" not in text and digests(folder) == before
+
+
+def test_a_checkpoint_with_its_own_thresholds_keeps_them(tmp_path):
+    net = seeded(MICRO.model, MICRO.pruning, seed=7)
+    net.thresholds.copy_(torch.tensor([0.4, 0.45, 0.55]))
+    save_checkpoint(tmp_path / "mine.safetensors", net)
+    checkpoint = ["--ckpt", str(tmp_path / "mine.safetensors")]
+    folder, text = run(*checkpoint, "--out", str(tmp_path / "a"))
+    assert "thresholds: the checkpoint's own" in text and "mine.safetensors: own checkpoint" in text
+    assert load_network(folder).thresholds == tuple(round(t * 2**22) for t in net.thresholds.tolist())
+    folder, text = run(*checkpoint, "--keep", "0.8,0.6,0.4", "--out", str(tmp_path / "b"))
+    assert "checkpoint's own" not in text  # they were for other fractions
+    assert load_network(folder).thresholds != tuple(round(t * 2**22) for t in net.thresholds.tolist())
+
+
+def test_an_unpruned_model_has_no_selectors(tmp_path):
+    folder, text = run("--keep", "none", "--out", str(tmp_path))
+    network = load_network(folder)
+    assert network.thresholds == () and not any(name.startswith("selectors") for name in network.linears)
+    assert "thresholds" not in text
+
+
+def test_an_interrupted_run_leaves_the_older_network(made, tmp_path, monkeypatch):
+    folder, _ = run("--out", str(tmp_path / "b"))
+    before = digests(folder)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "save_checkpoint", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run("--seed", "5", "--out", str(tmp_path / "b"))
+    assert digests(folder) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["network"]
+
+
+def test_an_impossible_fraction_is_a_users_error(tmp_path):
+    with pytest.raises(ConfigError):
+        main(["--model", "micro", "--keep", "0.5,0.6,0.7", "--out", str(tmp_path)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_ends_a_users_error_with_one_sentence_and_status_2(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "quant.quantize", "--model", "micro", "--ckpt", "gone.pth", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == (
+        "error: gone.pth: there is no such file; give the path of a .pth, .pt or .safetensors file\n"
+    )
+
+
+def test_threads_are_given_back(made):
+    before = torch.get_num_threads()
+    with command._one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
