@@ -1,0 +1,97 @@
+"""C-simulations, compiled once per session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import array_api_compat.numpy as arrays
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from hw.generate import make_project, write_project
+from hw.layout import Design
+from hw.target import resolve_target
+from hw.weights import port_stripes, weight_stream
+from sim.bridge import Accelerator, CsimResult
+from sim.build import build_library
+from sim.compare import Mismatch, compare_taps
+from sim.golden import Golden, GoldenResult
+
+Pixels = NDArray[np.uint8]
+
+
+class Simulators:
+    """Compiles designs, each in a folder of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._folders: dict[str, Path] = {}
+
+    def folder(self, design: Design) -> Path:
+        """Where the design's project lies, as `make hls` leaves it."""
+        project = make_project(design, resolve_target("zcu102"))
+        key = project.files["manifest.json"]
+        if key not in self._folders:
+            self._folders[key] = self.root / f"design-{len(self._folders)}"
+            write_project(project, self._folders[key])
+        return self._folders[key]
+
+    def __call__(self, design: Design, unit: str | None = None, **options: Any) -> Accelerator:
+        return Accelerator(design, build_library(self.folder(design) / "src", unit, **options))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """For tensors this small a second thread costs more in waiting than it brings."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def simulators(tmp_path_factory: pytest.TempPathFactory) -> Simulators:
+    return Simulators(tmp_path_factory.mktemp("csim"))
+
+
+def golden_of(design: Design, pixels: Pixels) -> GoldenResult:
+    return Golden(design.network, design.program, arrays).run(pixels, taps=True)
+
+
+def mismatches(design: Design, result: CsimResult, golden: GoldenResult, image: int = 0) -> list[Mismatch | str]:
+    """Everything that differs between a C-simulation and the golden: taps, logits, token counts."""
+    found: list[Mismatch | str] = list(compare_taps(design, result.trace, golden, image).mismatches)
+    if not np.array_equal(result.logits, golden.logits[image]):
+        found.append(f"logits {result.logits} against {golden.logits[image]}")
+    tokens = [stage[image] for stage in golden.tokens]
+    if result.tokens != tokens:
+        found.append(f"tokens {result.tokens} against {tokens}")
+    return found
+
+
+def simulate(accelerator: Accelerator, pixels: Pixels) -> GoldenResult:
+    """C-simulates each image; every value of every tap must be the golden's, which is returned."""
+    design = accelerator.design
+    golden = golden_of(design, pixels)
+    for image in range(len(pixels)):
+        result = accelerator.run(pixels[image])
+        assert result.trace.keys() == golden.taps.keys()
+        found = mismatches(design, result, golden, image)
+        assert not found, f"image {image}: {'; '.join(map(str, found[:3]))}"
+    return golden
+
+
+def reload(accelerator: Accelerator, design: Design) -> Accelerator:
+    """The same compiled C++ with another network's weights: formats, sizes and thresholds must be the same."""
+    assert design.program == accelerator.design.program and design.layout == accelerator.design.layout
+    other = Accelerator.__new__(Accelerator)
+    other.__dict__ |= accelerator.__dict__ | {"design": design, "_stripes": stripes_of(design)}
+    return other
+
+
+def stripes_of(design: Design) -> NDArray[np.int16]:
+    return port_stripes(weight_stream(design)[0])
