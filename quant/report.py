@@ -85,7 +85,7 @@ class Report:
         title = None if worst is None else f"the {len(tensors)} least exact of {len(self.tensors)} tensors"
         table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
         table.add_column("tensor", no_wrap=True)
-        for heading in ("largest", "frac_bits", "saturations", "SQNR dB"):
+        for heading in ("largest", "frac_bits", "cut off", "SQNR dB"):
             table.add_column(heading, justify="right")
         for tensor in tensors:
             sqnr = "exact" if tensor.sqnr_db is None else f"{tensor.sqnr_db:.1f}"

@@ -107,3 +107,9 @@ def test_the_gradient_is_only_computed_where_it_is_wanted():
 @pytest.mark.parametrize(("threshold", "integer"), [(0.5, 2**21), (2**-16, 64), (1.0, 2**22)])
 def test_thresholds_have_22_fraction_bits(threshold, integer):
     assert ste.threshold_integer(threshold) == integer
+
+
+def test_added_packages_saturate():
+    older, new = torch.tensor([[30.0, -30.0, 3.0]]).double(), torch.tensor([[3.0, -3.0, 2.5]]).double()
+    assert (ste.add_packages(older, new, 10) * 2**10).tolist() == [[32767, -32768, 5.5 * 2**10]]
+    assert ste.add_packages(older, new, None).tolist() == [[33, -33, 5.5]]
