@@ -54,6 +54,7 @@ class Golden:
             if step.op is Op.ENGINE and step.weights is Weights.STREAM
         }
         self._position = self._array(network.position)
+        self._tables: dict[tuple[str, int], Array] = {}
 
     def run(
         self,
@@ -74,6 +75,19 @@ class Golden:
                 progress(done)
         logits = np.stack([_numpy(row, np.int16) for row in batch.buffers[Buffer.LOGITS]])
         return GoldenResult(logits, batch.tokens, batch.taps, batch.saturations)
+
+    def _gelu(self, x: Array, frac_bits: int) -> Array:
+        """GELU of int16, unrounded; tabulated over all its arguments, which is faster than interpolating each."""
+        if ("gelu", frac_bits) not in self._tables:
+            every = self._array(np.arange(-(2**15), 2**15))
+            self._tables["gelu", frac_bits] = f.gelu(every, frac_bits)
+        return self._tables["gelu", frac_bits][self.xp.astype(x + 2.0**15, self.xp.int64)]
+
+    def _exp2_negative(self, t: Array, frac_bits: int) -> Array:
+        """2^-t for t in 0 .. 2^16 - 1, tabulated likewise."""
+        if ("exp2", frac_bits) not in self._tables:
+            self._tables["exp2", frac_bits] = f.exp2_negative(self._array(np.arange(2**16)), frac_bits)
+        return self._tables["exp2", frac_bits][self.xp.astype(t, self.xp.int64)]
 
     def _layer(self, step: Step) -> tuple[Array, Array, Array]:
         linear = self.network.linears[step.linear]
@@ -105,6 +119,7 @@ class _Batch:
             Buffer.X: self.xp.concat([golden._position] * images),
             Buffer.PATCHES: golden._array(cut_patches(pixels, model.patch_size)),
         }
+        self.normed: tuple[Array, int, int, Array] | None = None
         self.pooled: list[Array] = []
         self.keep: list[Array] = []
         self.probability: list[Array] = []
@@ -136,7 +151,7 @@ class _Batch:
             acc = acc + residual * power_of_two(shift + (step.output_bits - step.residual_bits))
         y = self._round(step, acc, shift)
         if step.epilogue is Epilogue.GELU:
-            y = self._round(step, f.gelu(y, step.gelu_bits), f.GELU_FRAC_BITS - step.output_bits)
+            y = self._round(step, self.golden._gelu(y, step.gelu_bits), f.GELU_FRAC_BITS - step.output_bits)
         self._store(step, y)
 
     def _source(self, step: Step) -> Array:
@@ -145,6 +160,8 @@ class _Batch:
         if step.source is Buffer.X and step.rows is Rows.FIRST:  # the prefix rows side by side
             norm = self._layer_norm(self.buffers[Buffer.X][self._prefix_rows()], step)
             return xp.reshape(norm, (len(self.counts), -1))
+        if step.rows is Rows.ALL and step.prologue is Prologue.LAYER_NORM:
+            return self._whole_row_norm(step)
         if step.source is not Buffer.X:
             x = self.buffers[step.source]
         elif step.head is not None:
@@ -167,6 +184,13 @@ class _Batch:
     def _layer_norm(self, x: Array, step: Step) -> Array:
         return requantize(f.layer_norm(x, step.epsilon), -step.input_bits)
 
+    def _whole_row_norm(self, step: Step) -> Array:
+        """LayerNorm of all of X, once for K, V and Q."""
+        x = self.buffers[Buffer.X]
+        if self.normed is None or self.normed[0] is not x or self.normed[1:3] != (step.epsilon, step.input_bits):
+            self.normed = (x, step.epsilon, step.input_bits, self._layer_norm(x, step))
+        return self.normed[3]
+
     def _scores(self, step: Step) -> None:
         queries = self._head(Buffer.Q, step)
         keys = self._head(Buffer.K, step)
@@ -179,7 +203,7 @@ class _Batch:
         xp = self.xp
         contexts = []
         for scores, values in zip(self.buffers[Buffer.SCORES], self._head(Buffer.V, step), strict=True):
-            p = f.exp2_negative(xp.max(scores, axis=1, keepdims=True) - scores, step.source_bits)
+            p = self.golden._exp2_negative(xp.max(scores, axis=1, keepdims=True) - scores, step.source_bits)
             quotient = f.divide(p @ values, xp.sum(p, axis=1, keepdims=True))
             shift = f.divide_frac_bits() - (step.output_bits - step.weight_bits)
             contexts.append(self._round(step, quotient, shift))
@@ -197,6 +221,7 @@ class _Batch:
     def _store(self, step: Step, y: Array) -> None:
         if step.dest is Buffer.X and step.rows is not Rows.ALL:
             self.buffers[Buffer.X][self._rows(step.rows)] = y
+            self.normed = None
         elif step.dest is Buffer.TOKEN_SCORES:
             if step.head == 0:
                 self.buffers[Buffer.TOKEN_SCORES] = []

@@ -1,0 +1,208 @@
+"""The benchmarks: `make bench`. Prints a table and writes `bench.json`.
+
+Machines differ and are shared, so each figure stands beside a yardstick taken in the same run: torch's own forward of
+the same model, or its matrix product. The figure to compare between machines is the ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import array_api_compat.torch as arrays
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from host.images import load_images
+from host.preprocess import Preprocessing
+from hw.architecture import Architecture
+from hw.generate import check_request, ensure_project, make_design
+from hw.generate import main as generate
+from hw.target import resolve_target
+from quant.build import add_arguments, network_folder
+from quant.network import QuantizedNetwork, load_network
+from quant.quantize import ensure_network
+from quant.quantize import main as quantize
+from sim.bridge import Accelerator
+from sim.build import build_library
+from sim.compare import compare_taps
+from sim.golden import Golden
+from spvit.checkpoints import load_checkpoint
+
+REPORT = Path("bench.json")
+RUNS = 3
+GOLDEN_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure.
+
+    value      median over the runs, in `unit`
+    yardstick  what it is compared with, and that one's value in the same unit
+    goal       what the project wants, on a quiet machine of two cores
+    """
+
+    name: str
+    value: float
+    unit: str
+    yardstick: str
+    yardstick_value: float
+    goal: str
+
+    @property
+    def ratio(self) -> float:
+        return self.value / self.yardstick_value
+
+
+def median_seconds(run: Callable[[], object], runs: int = RUNS) -> float:
+    """Wall-clock seconds of `run`, after one warm-up."""
+    run()
+    samples = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        samples.append(time.perf_counter() - start)
+    return statistics.median(samples)
+
+
+def bench_flow(model: str) -> Figure:
+    """`make hls` from nothing, beside the float model's forward of one image (it calibrates on a few dozen)."""
+    with tempfile.TemporaryDirectory() as folder:
+        argv = ["--model", model, "--out", folder]
+        start = time.perf_counter()
+        quantize(argv)
+        generate(argv)
+        seconds = time.perf_counter() - start
+        forward = forward_seconds(Path(folder) / "network")
+    return Figure(f"make hls, {model}", seconds, "s", "float32 forwards of one image", forward, "<= 60 s")
+
+
+def forward_seconds(network: Path, threads: int = 2) -> float:
+    """The float model's own forward of one image."""
+    quantized = load_network(network)
+    net = load_checkpoint(network / "float.safetensors", quantized.model, quantized.pruning)
+    side = quantized.model.img_size
+    image = torch.zeros(1, quantized.model.in_chans, side, side)
+    with torch.inference_mode(), _threads(threads):
+        return median_seconds(lambda: net.forward_gathered(image))
+
+
+def bench_csim(args: argparse.Namespace) -> Figure:
+    """One image through the generated C++ on one core, every tap traced and compared."""
+    project, _ = ensure_project(args)
+    design = project.design
+    library = build_library(network_folder(args).parent / "src")
+    accelerator = Accelerator(design, library)
+    pixels = sample_pixels(design.network, 1)
+    golden = Golden(design.network, design.program, arrays).run(pixels, taps=True)
+
+    def simulate() -> None:
+        comparison = compare_taps(design, accelerator.run(pixels[0]).trace, golden)
+        assert not comparison.mismatches, comparison.mismatches[0]
+
+    with _threads(1):
+        seconds = median_seconds(simulate)
+    forward = forward_seconds(network_folder(args), threads=1)
+    name = f"C-simulation, {design.network.model.name}, one image, all taps"
+    return Figure(name, seconds, "s", "float32 forward on one core", forward, "<= 3 s")
+
+
+def bench_golden(network: QuantizedNetwork, device: str) -> Figure:
+    """The integer golden, batched, beside the same number of multiplications in bare float64 matrix products."""
+    design = make_design(network, Architecture.for_target(resolve_target("zcu102"), {}))
+    golden = Golden(network, design.program, arrays, None if device == "cpu" else device)
+    pixels = sample_pixels(network, GOLDEN_BATCH)
+    with _threads(torch.get_num_threads()):
+        seconds = median_seconds(lambda: golden.run(pixels)) / GOLDEN_BATCH
+        bare = matmul_seconds(golden_macs(golden, pixels) / GOLDEN_BATCH, device)
+    name = f"integer golden, {network.model.name}, batch of {GOLDEN_BATCH}, {device}"
+    return Figure(name, 1 / seconds, "images/s", "float64 products alone", 1 / bare, ">= 6 images/s on two cores")
+
+
+def golden_macs(golden: Golden, pixels: np.ndarray) -> float:  # type: ignore[type-arg]
+    """Multiplications in the linear layers of a batch, from the tokens that it really has."""
+    result = golden.run(pixels, taps=True)
+    macs = 0.0
+    for step in golden.program.steps:
+        if step.linear:
+            layer = golden.network.linears[step.linear]
+            macs += sum(len(tap) for tap in result.taps[step.name]) * layer.in_features * layer.out_features
+    return macs
+
+
+def matmul_seconds(macs: float, device: str) -> float:
+    """Seconds that torch needs for as many float64 multiplications in one shape of the model."""
+    x, w = (torch.rand(shape, dtype=torch.float64, device=device) for shape in ((1576, 384), (384, 1536)))
+
+    def product() -> None:
+        x @ w
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return median_seconds(product, runs=20) * macs / (x.shape[0] * x.shape[1] * w.shape[1])
+
+
+def sample_pixels(network: QuantizedNetwork, count: int) -> np.ndarray:  # type: ignore[type-arg]
+    """The sample photographs, again and again."""
+    images = load_images(None, Preprocessing.from_model(network.model)).pixels
+    return np.concatenate([images] * count)[:count]
+
+
+def run_benchmarks(model: str, console: Console) -> list[Figure]:
+    args = _arguments(model)
+    check_request(args)
+    figures = [bench_flow(model)]
+    ensure_network(args, console)
+    figures.append(bench_csim(args))
+    network = load_network(network_folder(args))
+    figures += [bench_golden(network, device) for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else []))]
+    return figures
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m sim.bench", description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", default="deit_s", help="a registry name (default: %(default)s)")
+    args = parser.parse_args(argv)
+    console = Console()
+    figures = run_benchmarks(args.model, console)
+    table = Table(title="benchmarks", title_justify="left")
+    for heading in ("figure", "median", "ratio", "to", "goal"):
+        table.add_column(heading, justify="right" if heading in ("median", "ratio") else "left")
+    for figure in figures:
+        to = f"{figure.yardstick} ({figure.yardstick_value:.3g} {figure.unit})"
+        table.add_row(figure.name, f"{figure.value:.3g} {figure.unit}", f"{figure.ratio:.3g}", to, figure.goal)
+    console.print(table)
+    rows = [asdict(figure) | {"ratio": figure.ratio} for figure in figures]
+    REPORT.write_text(json.dumps(rows, indent=1) + "\n")
+    console.print(f"written: {REPORT}", highlight=False)
+
+
+def _arguments(model: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(["--model", model])
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """torch's threads, for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+if __name__ == "__main__":
+    main()
