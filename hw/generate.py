@@ -4,7 +4,8 @@ Enters: the build's arguments (`quant.build`) and the quantized network that `qu
 Leaves, beside it:
 
     src/            the C++ of the accelerator and of each kernel's own top
-    tcl/            the Vitis HLS script
+    tcl/            the scripts of Vitis HLS and Vivado
+    tb/             testbenches, one per top function
     weights/        one file per AXI port: its stripe of the weight stream
     manifest.json   what was made from what: configuration, digests, sizes, preprocessing
 
@@ -31,7 +32,8 @@ from hw.architecture import Architecture
 from hw.layout import Design, Layout
 from hw.memory import bram36, check_fits
 from hw.program import Op, build_program
-from hw.render import design_digest, design_interface, render_scripts, render_sources
+from hw.render import design_digest, design_interface, render_sources
+from hw.scripts import render_scripts
 from hw.target import Target, resolve_target
 from hw.weights import port_stripes, stream_checksum, weight_stream
 from quant.build import add_arguments, build_folder, model_spec, network_folder
@@ -77,7 +79,7 @@ def make_project(design: Design, target: Target) -> Project:
     title = f"{design.network.model.name} on {target.name}"
     sources = render_sources(design, title, len(words))
     files = {f"src/{name}": text for name, text in sources.items()}
-    files |= {f"tcl/{name}": text for name, text in render_scripts(design, target, title).items()}
+    files |= render_scripts(design, target, title, len(words))
     files[MANIFEST] = json.dumps(_manifest(design, target, files, words, offsets), indent=1) + "\n"
     return Project(design, target, files, stripes)
 
@@ -94,7 +96,7 @@ def write_project(project: Project, folder: Path) -> None:
         for port, stripe in enumerate(project.stripes):
             stripe.tofile(staged / "weights" / f"weights_{port}.bin")
         (folder / MANIFEST).unlink(missing_ok=True)
-        for name in ("src", "tcl", "weights"):
+        for name in ("src", "tcl", "tb", "weights"):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
             (staged / name).rename(folder / name)

@@ -17,7 +17,6 @@ from hw.architecture import FIFO_WORDS, PORT_LANES
 from hw.interface import Interface
 from hw.layout import Design
 from hw.program import Buffer, Epilogue, Op, Prologue, Step, Weights
-from hw.target import Target
 from quant import functions as f
 from quant.formats import ACTIVATION_BITS
 
@@ -101,7 +100,7 @@ def render_sources(design: Design, title: str, num_words: int) -> dict[str, str]
         "tables": _tables(),
     }
     sources = kernel_sources()
-    environment = _environment()
+    environment = template_environment()
     for name in ("config.hpp", "tables.hpp", "program.hpp", "top.hpp", "top.cpp"):
         sources[name] = environment.get_template(f"{name}.j2").render(context)
     names = {name for name, _ in kernels}
@@ -110,12 +109,6 @@ def render_sources(design: Design, title: str, num_words: int) -> dict[str, str]
             own = {"name": unit, "kernel": _camel(unit), "description": description}
             sources[f"{unit}.cpp"] = environment.get_template("unit.cpp.j2").render(context | own)
     return sources
-
-
-def render_scripts(design: Design, target: Target, title: str) -> dict[str, str]:
-    """Every script under `tcl/`."""
-    context = {"title": title, "target": target, "top": "spvit_top"}
-    return {"hls.tcl": _environment().get_template("hls.tcl.j2").render(context)}
 
 
 def step_fields(design: Design, step: Step) -> tuple[str, ...]:
@@ -219,7 +212,8 @@ def _tables() -> list[tuple[str, list[int]]]:
     ]
 
 
-def _environment() -> Environment:
+def template_environment() -> Environment:
+    """What renders every template: a name that is not given is an error."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,

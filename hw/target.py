@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from spvit.errors import ConfigError
 
 TARGETS = Path(__file__).with_name("targets")
+TABLES = ("resources", "memory")
+PROCESSORS = ("zynq_ultra_ps_e", "none")
 
 
 @dataclass(frozen=True)
 class Target:
     """A board.
 
+    processor       beside the fabric: `zynq_ultra_ps_e`, or `none` on a card that a host reaches over PCIe
     clock_mhz       of the accelerator
     bram36          36 Kbit block RAMs; uram: 288 Kbit ones
-    ports           AXI ports to DDR, each port_bits wide
+    ports           AXI ports to DDR or HBM that the kernel may use, each port_bits wide
     bandwidth_gbps  GB/s that the ports together are planned to deliver
+    sources         where the figures come from: of the part, the clock, the resources, the memory
     """
 
     name: str
     board_part: str
     part: str
+    processor: str
     clock_mhz: float
     dsp: int
     bram36: int
@@ -34,6 +40,12 @@ class Target:
     ports: int
     port_bits: int
     bandwidth_gbps: float
+    sources: Mapping[str, str] = field(hash=False)
+
+    @property
+    def has_processing_system(self) -> bool:
+        """Whether a block design can be made: the processor and its DDR controller are on the chip."""
+        return self.processor != "none"
 
 
 def target_names() -> tuple[str, ...]:
@@ -41,22 +53,53 @@ def target_names() -> tuple[str, ...]:
 
 
 def resolve_target(name: str) -> Target:
-    """The target called `name`, or the one described by the TOML file of that path."""
+    """The target called `name`, or the one described by the TOML file of that path. Raises ConfigError."""
     path = Path(name) if name.endswith(".toml") else TARGETS / f"{name}.toml"
     try:
         document = tomllib.loads(path.read_text())
     except FileNotFoundError:
+        if name.endswith(".toml"):
+            raise ConfigError(
+                f"TARGET={name} does not exist; give the path of a .toml, or one of {', '.join(target_names())}"
+            ) from None
         raise ConfigError(f"TARGET={name} is unknown; choose one of {', '.join(target_names())}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file ({error})") from None
-    fields: dict[str, Any] = {key: value for key, value in document.items() if not isinstance(value, dict)}
-    for table in ("resources", "memory"):
-        fields |= document.get(table, {})
-    known = Target.__dataclass_fields__
-    missing = [key for key in known if key not in fields]
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        if key in TABLES:
+            if not isinstance(value, dict):
+                raise ConfigError(f"{path}: {key} must be a table, [{key}]")
+            values |= value
+        else:
+            values[key] = value
+    known = [one.name for one in fields(Target)]
+    missing = [key for key in known if key not in values]
     if missing:
         raise ConfigError(f"{path}: field {missing[0]} is missing")
-    unknown = [key for key in fields if key not in known]
+    unknown = [key for key in values if key not in known]
     if unknown:
         raise ConfigError(f"{path}: field {unknown[0]} is unknown; known are {', '.join(known)}")
-    return Target(**fields)
+    for key, value in values.items():
+        _check_field(path, key, value)
+    return Target(**values)
+
+
+def _check_field(path: Path, key: str, value: object) -> None:
+    kind = {one.name: one.type for one in fields(Target)}[key]
+    if kind == "str":
+        if not isinstance(value, str):
+            raise ConfigError(f"{path}: {key}={value!r} must be a text")
+        if key == "processor" and value not in PROCESSORS:
+            raise ConfigError(f"{path}: processor={value!r} is unknown; choose {' or '.join(PROCESSORS)}")
+    elif kind in ("int", "float"):
+        allowed = int if kind == "int" else (int, float)
+        least = 0 if key == "uram" else 1
+        if isinstance(value, bool) or not isinstance(value, allowed) or not value >= least:
+            raise ConfigError(
+                f"{path}: {key}={value!r} must be a {'whole ' if kind == 'int' else ''}number, {least} or more"
+            )
+    elif not isinstance(value, dict) or not all(isinstance(text, str) and text for text in value.values()):
+        raise ConfigError(f"{path}: {key} must be a table of texts, [{key}]")

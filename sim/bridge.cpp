@@ -102,12 +102,12 @@ extern "C" int spvit_run(const std::int16_t* const* stripes, std::int64_t stripe
 /// One kernel's own top.
 extern "C" int spvit_run_unit(const std::int16_t* const* stripes, std::int64_t num_words, std::int32_t index,
                               std::int32_t num_tokens, std::int32_t num_packages, std::int32_t* selection,
-                              std::int32_t* tokens_out, const spvit::trace::Sink* sinks, char* error,
+                              std::int16_t* x_out, std::int32_t* tokens_out, const spvit::trace::Sink* sinks, char* error,
                               std::int32_t error_size) {
     return guarded(sinks, error, error_size, [&] {
         const Stripes ports = read_stripes(stripes, num_words);
         call_with_ports(SPVIT_UNIT_TOP, ports, Ports(), static_cast<int>(num_words), index, num_tokens, num_packages,
-                        selection, tokens_out);
+                        selection, x_out, tokens_out);
     });
 }
 

@@ -40,11 +40,13 @@ class CsimResult:
 @dataclass(frozen=True)
 class UnitResult:
     """selection                 int32 [num_tokens, 2] keep, probability
+    x                         int16 [num_tokens afterwards, C], the residual stream
     num_tokens, num_packages  afterwards
     trace                     see CsimResult
     """
 
     selection: NDArray[np.int32]
+    x: NDArray[np.int16]
     num_tokens: int
     num_packages: int
     trace: dict[str, NDArray[np.int32]]
@@ -98,15 +100,17 @@ class Accelerator:
         words = [row_words(self.design, x), *(step_words(self.design, self.design.program.steps[i]) for i in steps)]
         stripes = port_stripes(np.concatenate(words))
         chosen = np.zeros((len(x), 2), np.int32) if selection is None else np.ascontiguousarray(selection)
+        x_out = np.zeros((self.design.layout.rows, self.design.layout.embed_lanes), np.int16)
         tokens = np.zeros(2, np.int32)
         error = ctypes.create_string_buffer(ERROR_SIZE)
         status = self._library.spvit_run_unit(
             _pointers(stripes), ctypes.c_int64(stripes.shape[1]), index, len(x), num_packages,
-            _pointer(chosen), _pointer(tokens), self._sinks(steps), error, ERROR_SIZE,
+            _pointer(chosen), _pointer(x_out), _pointer(tokens), self._sinks(steps), error, ERROR_SIZE,
         )  # fmt: skip
         if status != 0:
             raise CsimError(error.value.decode())
-        return UnitResult(chosen, int(tokens[0]), int(tokens[1]), self._trace)
+        left = x_out[: tokens[0], self.design.layout.embedding()]
+        return UnitResult(chosen, left, int(tokens[0]), int(tokens[1]), self._trace)
 
     def _sinks(self, steps: range) -> ctypes.Array[_Sink]:
         """Fresh trace memory for these steps; the others are not recorded."""

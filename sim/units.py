@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def compare_unit(accelerator: Accelerator, unit: str, golden: GoldenResult, imag
 
 
 def _handed_on(result: UnitResult, entry: Entry, following: Entry) -> Iterator[Mismatch]:
-    """Token counts always; keep and probability where the selector wrote them."""
+    """The residual stream and token counts always; keep and probability where the selector wrote them."""
     name = f"{entry.unit}.{entry.index}"
     for what, csim, golden in (
         ("tokens", result.num_tokens, len(following.x)),
@@ -76,9 +77,15 @@ def _handed_on(result: UnitResult, entry: Entry, following: Entry) -> Iterator[M
     ):
         if csim != golden:
             yield Mismatch(f"{name}.{what}", (0, 0), csim, golden, 1)
+    vectors: list[tuple[str, NDArray[Any], NDArray[Any]]] = []
+    if len(result.x) == len(following.x):
+        vectors.append(("x", result.x, following.x))
     if entry.unit == "token_selector":
-        different = np.argwhere(result.selection != following.selection)
+        vectors.append(("selection", result.selection, following.selection))
+    for what, ours, expected in vectors:
+        different = np.argwhere(ours != expected)
         if len(different):
             row, column = (int(i) for i in different[0])
-            csim, golden = int(result.selection[row, column]), int(following.selection[row, column])
-            yield Mismatch(f"{name}.selection", (row, column), csim, golden, len(different))
+            yield Mismatch(
+                f"{name}.{what}", (row, column), int(ours[row, column]), int(expected[row, column]), len(different)
+            )

@@ -1,0 +1,147 @@
+"""The golden as files, for the testbenches: `python -m sim.vectors --model micro --target zcu102 [--top msa_block]`.
+
+Enters: the build's arguments (`quant.build`), images. Quantizes and generates first where that is needed.
+Leaves: `tb/<top>/0/`, `tb/<top>/1/`, ... in the build folder, one per call of the top function. Little-endian integers:
+
+    weights_N.bin     int16, what lies behind each weight port
+    the accelerator   image.bin uint8; logits.bin int16 and status.bin int32, as the golden has them
+    a kernel's own    call.bin int32 [index, tokens, packages], selection_in.bin int32; selection.bin, tokens.bin int32
+                      and x.bin int16, as the golden has them
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import array_api_compat.torch as arrays
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from host.images import load_images
+from host.preprocess import Preprocessing
+from hw import interface
+from hw.generate import check_request, ensure_project
+from hw.layout import Design
+from hw.program import Op
+from hw.render import UNITS, design_interface
+from hw.scripts import top_name
+from hw.weights import port_stripes, row_words, step_words, stream_checksum, weight_stream
+from quant.build import add_arguments, build_folder
+from quant.quantize import ensure_network
+from sim.csim import default_images
+from sim.golden import Golden, GoldenResult
+from sim.units import Entry, entries
+from spvit.errors import exit_on_user_error
+
+Case = Mapping[str, NDArray[Any]]
+CALLS = 2  # of each top: what one call leaves behind must not disturb the next
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m sim.vectors", description=__doc__.partition("\n")[0])
+    add_arguments(parser)
+    parser.add_argument("--images", metavar="FOLDER", help="a folder, an image, digits:test (default: two photographs)")
+    parser.add_argument("--top", choices=sorted(UNITS), help="one kernel, as a top of its own (default: all of it)")
+    parser.add_argument("--calls", type=int, default=CALLS, metavar="N", help="at most so many (default: %(default)s)")
+    args = parser.parse_args(argv)
+    spec, _, _ = check_request(args)
+    images = load_images(args.images or default_images(spec.model.in_chans), Preprocessing.from_model(spec.model))
+    ensure_network(args, Console())
+    project, _ = ensure_project(args)
+    design, folder = project.design, build_folder(args) / "tb" / top_name(args.top)
+    pixels = images.pixels[: max(args.calls, 1)]
+    cases = unit_cases(design, args.top, pixels) if args.top else accelerator_cases(design, pixels)
+    calls = write_cases(cases, max(args.calls, 1), folder)
+    print(f"{folder}: the golden's inputs and outputs for {calls} calls of {top_name(args.top)}")
+
+
+def accelerator_cases(design: Design, pixels: NDArray[np.uint8]) -> Iterator[Case]:
+    """One case per image. [images, S, S, in_chans]"""
+    words = weight_stream(design)[0]
+    golden = Golden(design.network, design.program, arrays)
+    for image in pixels:
+        expected = golden.run(image[None], taps=True)
+        yield _stripe_files(words) | {
+            "image": image,
+            "logits": expected.logits[0],
+            "status": expected_status(design, expected, len(words), stream_checksum(words)),
+        }
+
+
+def unit_cases(design: Design, unit: str, pixels: NDArray[np.uint8]) -> Iterator[Case]:
+    """One case per kernel of that name and image."""
+    golden = Golden(design.network, design.program, arrays)
+    for image in pixels:
+        found = list(entries(design, golden.run(image[None], taps=True)))
+        for position, entry in enumerate(found):
+            if entry.unit == unit:
+                yield _unit_case(design, entry, found[position + 1])
+
+
+def expected_status(design: Design, golden: GoldenResult, num_words: int, checksum: int) -> NDArray[np.int32]:
+    """What the accelerator must leave in the status buffer. See hw.interface."""
+    own = design_interface(design, num_words)
+    status = np.full(own.status_words, interface.UNWRITTEN, np.int32)
+    status[interface.STATUS_ERROR] = interface.Error.NONE
+    status[interface.STATUS_STAGES] = own.num_stages
+    status[interface.STATUS_CHECKSUM] = np.uint32(checksum).astype(np.int32)
+    rows, stage = own.rows, 0
+    decided = np.zeros((0, 2), np.int32)
+    for step in design.program.steps:
+        if step.op is Op.DECIDE:
+            decided = golden.taps[step.name][0]
+        elif step.op is Op.PACKAGE:
+            flags = np.zeros(own.keep_words * interface.KEEP_ROWS_PER_WORD, np.uint8)
+            flags[:rows] = 1
+            flags[own.num_prefix_tokens : own.num_prefix_tokens + len(decided)] = decided[:, 0]
+            rows = golden.tokens[stage][0]
+            record = interface.STATUS_HEADER + stage * own.stage_words
+            status[record] = rows
+            status[record + 1 : record + own.stage_words] = np.packbits(flags, bitorder="little").view("<i4")
+            stage += 1
+    return status
+
+
+def write_cases(cases: Iterator[Case], calls: int, folder: Path) -> int:
+    """The folder whole or not at all. Returns how many cases it has."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with tempfile.TemporaryDirectory(prefix=".vectors-", dir=folder.parent) as scratch:
+        staged = Path(scratch) / folder.name
+        for case, _ in zip(cases, range(calls), strict=False):
+            (staged / str(count)).mkdir(parents=True)
+            for name, values in case.items():
+                np.ascontiguousarray(values).tofile(staged / str(count) / f"{name}.bin")
+            count += 1
+        if folder.exists():
+            shutil.rmtree(folder)
+        staged.rename(folder)
+    return count
+
+
+def _unit_case(design: Design, entry: Entry, following: Entry) -> Case:
+    steps = design.program.unit(entry.unit, entry.index)
+    words = [row_words(design, entry.x), *(step_words(design, design.program.steps[i]) for i in steps)]
+    given = entry.selection if entry.unit == "token_packager" else np.zeros((len(entry.x), 2), np.int32)
+    selection = following.selection if entry.unit == "token_selector" else given
+    return _stripe_files(np.concatenate(words)) | {
+        "call": np.array([entry.index, len(entry.x), entry.num_packages], np.int32),
+        "selection_in": given.astype(np.int32),
+        "selection": selection.astype(np.int32),
+        "tokens": np.array([len(following.x), following.num_packages], np.int32),
+        "x": row_words(design, following.x),
+    }
+
+
+def _stripe_files(words: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
+    return {f"weights_{port}": stripe for port, stripe in enumerate(port_stripes(words))}
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
