@@ -33,6 +33,34 @@ class BuildError(UserError):
     """A build step that failed, or a tool that it needs and that is not there."""
 
 
+class BundleError(UserError):
+    """A bundle for the board that is incomplete or changed, or that belongs to something else."""
+
+
+class DeviceError(UserError):
+    """A board that cannot be used as it is: no bitstream, an overlay that does not fit, an answer without sense."""
+
+
+class DeviceBusyError(DeviceError):
+    """Another process, or another thread, has the accelerator."""
+
+
+class DeviceMemoryError(DeviceError):
+    """Not as much contiguous memory as the accelerator's buffers need."""
+
+
+class DeviceTimeoutError(DeviceError):
+    """The accelerator did not finish in time; the text says where it stood."""
+
+
+class RefusedError(DeviceError):
+    """The accelerator says that this host was made for another design."""
+
+
+class WeightsChangedError(DeviceError):
+    """The weights that reached the accelerator are not those that were sent."""
+
+
 def exit_on_user_error(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit with its status; a user's error becomes one line on stderr and status 2.
 

@@ -19,7 +19,23 @@ def raising(error):
     return main
 
 
-@pytest.mark.parametrize("kind", ["ConfigError", "CheckpointError", "ImageError", "NetworkError", "BuildError"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "ConfigError",
+        "CheckpointError",
+        "ImageError",
+        "NetworkError",
+        "BuildError",
+        "BundleError",
+        "DeviceError",
+        "DeviceBusyError",
+        "DeviceMemoryError",
+        "DeviceTimeoutError",
+        "RefusedError",
+        "WeightsChangedError",
+    ],
+)
 def test_a_user_error_is_one_line_and_status_2(kind, capsys):
     assert run(raising(getattr(errors, kind)("deit.toml: depth=0 must be at least 1"))) == 2
     assert capsys.readouterr() == ("", "error: deit.toml: depth=0 must be at least 1\n")
@@ -42,5 +58,5 @@ def test_our_own_mistakes_keep_their_traceback():
 
 def test_every_error_is_a_user_error():
     kinds = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
-    assert len(kinds) == 6
+    assert len(kinds) == 13
     assert all(issubclass(kind, UserError) for kind in kinds)

@@ -1,0 +1,258 @@
+"""The overlay through PYNQ: registers by name, buffers, waiting by interrupt or by polling. One process at a time.
+
+Nothing here knows of images; `host.accelerator` does. The emulated device runs this very code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pynq import Clocks, Device, Overlay, allocate
+
+from host.bundle import Bundle
+from hw.interface import (
+    AP_DONE,
+    AP_IDLE,
+    AP_START,
+    BITSTREAM,
+    BITSTREAM_FOLDER,
+    INTERRUPT_PIN,
+    KERNEL_CELL,
+    TIMER_CELL,
+    Buffer,
+)
+from spvit.errors import BundleError, DeviceBusyError, DeviceError, DeviceMemoryError
+
+BOARD_NAME = Path("/proc/device-tree/chosen/pynq_board")
+POLL_SECONDS = 50e-6
+MODES = ("auto", "interrupt", "polling")
+
+# AXI Timer (PG079), counter 0: counts up, captures when capturetrig0 rises
+TCSR0, TLR0, TCR0 = 0x00, 0x04, 0x08
+CAPTURE_MODE, CAPTURE_ENABLE, LOAD, ENABLE, CAPTURED = 1 << 0, 1 << 3, 1 << 5, 1 << 7, 1 << 8
+
+Result = TypeVar("Result")
+
+
+class Board:
+    """A design's overlay on a device, held until `release`."""
+
+    def __init__(self, bundle: Bundle, device: Any | None = None, wait: str = "auto") -> None:
+        """Raises BundleError, DeviceError."""
+        assert wait in MODES, wait
+        self.bundle, self.interface = bundle, bundle.interface
+        self.device = device if device is not None else _active_device()
+        self.is_emulated = bool(getattr(self.device, "is_emulated", False))
+        self._bitstream = self._find_bitstream()
+        self._check_board()
+        self._lock = _lock(self.device.tag)
+        try:
+            self.program()
+            if wait == "interrupt" and self._interrupt is None:
+                raise DeviceError(
+                    f"{self._bitstream}: its {KERNEL_CELL}/{INTERRUPT_PIN} reaches no interrupt of the PS; use "
+                    'wait="polling"'
+                )
+        except BaseException:
+            self.release()
+            raise
+        self.waits_by_interrupt = wait != "polling" and self._interrupt is not None
+
+    def program(self) -> None:
+        """Load the bitstream; this also ends whatever the accelerator was doing. Raises DeviceError."""
+        try:
+            self._overlay = Overlay(str(self._bitstream), device=self.device)
+        except (OSError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+            raise DeviceError(
+                f"{self._bitstream}: PYNQ could not load it ({_one_line(error)}); run as root, with the PYNQ image "
+                "that the bundle's README names"
+            ) from None
+        self._check_registers()
+        self._kernel = _in_loop(self._open_kernel())
+        self._interrupt: Any = getattr(self._kernel, INTERRUPT_PIN, None)
+        self._timer = getattr(self._overlay, TIMER_CELL) if TIMER_CELL in self._overlay.ip_dict else None
+        self.clock_mhz = float(Clocks.fclk0_mhz)
+        if self._interrupt is not None:
+            self.registers.GIER = 1
+            self.registers.IP_IER = 1
+
+    def release(self) -> None:
+        """Let the next process have it. Does nothing the second time."""
+        self._lock.close()
+
+    @property
+    def registers(self) -> Any:
+        """PYNQ's register map of the kernel."""
+        return self._kernel.register_map
+
+    def allocate(self, buffer: Buffer) -> Any:
+        """Contiguous memory for `buffer`, its address in the kernel's registers. Raises DeviceMemoryError."""
+        try:
+            memory = allocate(buffer.shape, buffer.dtype, target=self.device)
+        except (RuntimeError, MemoryError, OSError) as error:
+            needed = sum(each.nbytes for each in self.interface.buffers) / 1e6
+            raise DeviceMemoryError(
+                f"no contiguous memory for {buffer.name}, {buffer.nbytes / 1e6:.1f} MB of {needed:.1f} MB in all "
+                f"({_one_line(error)}); close other notebooks that hold buffers, or boot with a larger cma= on the "
+                "kernel's command line"
+            ) from None
+        low, high = buffer.address_registers
+        setattr(self.registers, low, memory.physical_address & 0xFFFF_FFFF)
+        setattr(self.registers, high, memory.physical_address >> 32)
+        return memory
+
+    def start(self) -> None:
+        """Run once."""
+        if self._timer is not None:
+            self._timer.write(TLR0, 0)
+            self._timer.write(TCSR0, LOAD)
+            self._timer.write(TCSR0, CAPTURE_MODE | CAPTURE_ENABLE | ENABLE | CAPTURED)
+        self.registers.CTRL = AP_START
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it finished in time."""
+        deadline = time.perf_counter() + timeout_s
+        if self.waits_by_interrupt:
+            finished = _in_loop(self._wait_interrupt(deadline))
+        else:
+            finished = self._poll(deadline)
+        if finished and self._interrupt is not None:
+            self._clear_interrupt()
+        return finished
+
+    def cycles(self) -> int | None:
+        """Between start and interrupt, by the design's timer; None where it has none, or it did not trigger."""
+        if self._timer is None or self._interrupt is None or not self._timer.read(TCSR0) & CAPTURED:
+            return None
+        return int(self._timer.read(TLR0)) or None
+
+    def where_it_stands(self) -> str:
+        """The control register in words."""
+        control = int(self.registers.CTRL)
+        if control & (AP_DONE | AP_IDLE):
+            state = "idle: it finished, or never started"
+        else:
+            state = "running" if control & AP_START else "not started"
+        return f"CTRL=0x{control:x}, {state}"
+
+    async def _open_kernel(self) -> Any:
+        return getattr(self._overlay, KERNEL_CELL)  # in the loop that its interrupts will arrive in
+
+    async def _wait_interrupt(self, deadline: float) -> bool:
+        """An interrupt may be left over from before, so it is only a reason to look."""
+        while not self._is_finished():
+            remaining = deadline - time.perf_counter()
+            if remaining <= 0:
+                return False
+            try:
+                await asyncio.wait_for(self._interrupt.wait(), remaining)
+            except asyncio.TimeoutError:  # noqa: UP041 - two classes before Python 3.11, which the board may have
+                return self._is_finished()
+        return True
+
+    def _poll(self, deadline: float) -> bool:
+        while not self._is_finished():
+            if time.perf_counter() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)  # lets the preprocessing of the next image run
+        return True
+
+    def _is_finished(self) -> bool:
+        """Reading AP_DONE clears it, so this is asked until it says yes once."""
+        return bool(int(self.registers.CTRL) & (AP_DONE | AP_IDLE))
+
+    def _clear_interrupt(self) -> None:
+        """Up to Vitis HLS 2021 a written 1 toggles the bit, since then reading clears it."""
+        if int(self.registers.IP_ISR) and (left := int(self.registers.IP_ISR)):
+            self.registers.IP_ISR = left
+
+    def _find_bitstream(self) -> Path:
+        own = getattr(self.device, "bitstream", None)  # the emulated device brings its own
+        path = self.bundle.bitstream if own is None else Path(own)
+        if path is None:
+            raise DeviceError(
+                f"{self.bundle.folder}: no {BITSTREAM_FOLDER}/{BITSTREAM}, it was packed before make bitstream ran; "
+                "make it where Vivado is, or use the emulated device (--emulated, in a checkout of the project)"
+            )
+        return path
+
+    def _check_board(self) -> None:
+        board = getattr(self.device, "board", None)
+        if board is None and BOARD_NAME.exists():
+            board = BOARD_NAME.read_text().strip("\0\n ")
+        if board is not None and board.lower() != self.bundle.board.lower():
+            raise BundleError(
+                f"{self.bundle.folder}: made for {self.bundle.board}, and this board is {board}; make it again with "
+                f"TARGET={board.lower()}"
+            )
+
+    def _check_registers(self) -> None:
+        cells = self._overlay.ip_dict
+        if KERNEL_CELL not in cells:
+            raise DeviceError(
+                f"{self._bitstream}: it has no {KERNEL_CELL}, only {', '.join(sorted(cells)) or 'nothing'}; deploy the "
+                "bundle with the bitstream that make bitstream leaves"
+            )
+        found = cells[KERNEL_CELL]["registers"]
+        for register in self.interface.registers:
+            offset = found.get(register.name, {}).get("address_offset")
+            if offset != register.offset:
+                stands = "is missing" if offset is None else f"is at 0x{offset:02x}"
+                raise DeviceError(
+                    f"{self._bitstream}: register {register.name} {stands}, the manifest has it at "
+                    f"0x{register.offset:02x}; the bitstream belongs to another design, make it again"
+                )
+
+
+def _active_device() -> Any:
+    try:
+        return Device.active_device
+    except RuntimeError:
+        raise DeviceError(
+            "PYNQ finds no board here; run this on the ZCU102 as root, or use the emulated device (--emulated, in a "
+            "checkout of the project)"
+        ) from None
+
+
+def _lock(tag: str) -> IO[str]:
+    """Held until it is closed, or the process ends. Raises DeviceBusyError."""
+    path = Path(tempfile.gettempdir()) / f"spvit-{tag}.lock"
+    try:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
+    except OSError as error:
+        raise DeviceError(f"{path}: cannot be opened ({error.strerror}); run as root") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = file.read().strip() or "unknown"
+        file.close()
+        who = "this process already" if owner == str(os.getpid()) else f"process {owner}"
+        raise DeviceBusyError(f"{who} uses the accelerator ({path}); close it there first") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def _in_loop(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run in the one event loop that PYNQ's interrupts belong to: a thread of its own, since Jupyter's loop is busy."""
+    global _loop
+    if _loop is None:
+        _loop = asyncio.new_event_loop()
+        threading.Thread(target=_loop.run_forever, name="spvit interrupts", daemon=True).start()
+    return asyncio.run_coroutine_threadsafe(work, _loop).result()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
