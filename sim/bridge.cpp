@@ -8,6 +8,8 @@
 
 #include "top.hpp"
 
+#define SPVIT_EXPORT extern "C" __attribute__((visibility("default")))
+
 namespace spvit {
 namespace trace {
 
@@ -86,9 +88,9 @@ using Ports = std::make_index_sequence<Arch::kWeightPorts>;
 ///   num_words, digest  what the host writes to these registers
 ///   sinks              where each step's values go, or null
 /// Returns 0, or 1 with a sentence in `error` when the C-simulation stopped.
-extern "C" int spvit_run(const std::int16_t* const* stripes, std::int64_t stripe_words, std::int32_t num_words,
-                         std::uint32_t digest, const std::uint8_t* image, std::int16_t* logits, std::int32_t* status,
-                         const spvit::trace::Sink* sinks, char* error, std::int32_t error_size) {
+SPVIT_EXPORT int spvit_run(const std::int16_t* const* stripes, std::int64_t stripe_words, std::int32_t num_words,
+                           std::uint32_t digest, const std::uint8_t* image, std::int16_t* logits, std::int32_t* status,
+                           const spvit::trace::Sink* sinks, char* error, std::int32_t error_size) {
     return guarded(sinks, error, error_size, [&] {
         const Stripes ports = read_stripes(stripes, stripe_words);
         constexpr int kPixels = Arch::kImgSize * Arch::kImgSize * Arch::kInChans;
@@ -100,10 +102,10 @@ extern "C" int spvit_run(const std::int16_t* const* stripes, std::int64_t stripe
 #else
 
 /// One kernel's own top.
-extern "C" int spvit_run_unit(const std::int16_t* const* stripes, std::int64_t num_words, std::int32_t index,
-                              std::int32_t num_tokens, std::int32_t num_packages, std::int32_t* selection,
-                              std::int16_t* x_out, std::int32_t* tokens_out, const spvit::trace::Sink* sinks, char* error,
-                              std::int32_t error_size) {
+SPVIT_EXPORT int spvit_run_unit(const std::int16_t* const* stripes, std::int64_t num_words, std::int32_t index,
+                                std::int32_t num_tokens, std::int32_t num_packages, std::int32_t* selection,
+                                std::int16_t* x_out, std::int32_t* tokens_out, const spvit::trace::Sink* sinks,
+                                char* error, std::int32_t error_size) {
     return guarded(sinks, error, error_size, [&] {
         const Stripes ports = read_stripes(stripes, num_words);
         call_with_ports(SPVIT_UNIT_TOP, ports, Ports(), static_cast<int>(num_words), index, num_tokens, num_packages,
