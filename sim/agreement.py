@@ -79,9 +79,9 @@ class Agreement:
         self.disagreements: list[str] = []
         self._squares = 0.0
 
-    def add(self, image: int, logits: NDArray[np.int16], golden: GoldenResult) -> None:
-        """One image's integer logits, and the golden's decisions (the C-simulation's, once they are equal)."""
-        expected = self.reference.logits[image]
+    def add(self, image: int, golden: GoldenResult, place: int) -> None:
+        """One image's integers, which stand at `place` in the golden's batch."""
+        expected, logits = self.reference.logits[image], golden.logits[place]
         difference = logits * 2.0 ** -self.design.network.frac_bits["head"] - expected
         self.errors.append(float(np.abs(difference).max()))
         self._squares += float(np.square(difference).mean())
@@ -95,13 +95,13 @@ class Agreement:
         if self.images.labels is not None:
             self.correct += int(np.argmax(logits) == self.images.labels[image])
             self.correct_float += int(np.argmax(expected) == self.images.labels[image])
-        self._add_decisions(image, golden)
+        self._add_decisions(image, golden, place)
 
-    def _add_decisions(self, image: int, golden: GoldenResult) -> None:
+    def _add_decisions(self, image: int, golden: GoldenResult, place: int) -> None:
         """Compare keep decisions up to the first selector that differs: behind it the two see other tokens."""
         alive = np.arange(self.design.network.model.num_patches)
         for stage, threshold in enumerate(self.reference.thresholds):
-            keep = golden.taps[f"selectors.{stage}.keep"][0][:, 0]
+            keep = golden.taps[f"selectors.{stage}.keep"][place][:, 0]
             flipped = alive[keep != self.reference.keep[stage][image][alive]]
             self.decisions += len(alive)
             self.flips += len(flipped)

@@ -77,6 +77,13 @@ def compare_tap(design: Design, step: Step, written: NDArray[np.int32], tap: NDA
     )
 
 
+def vector_mismatch(name: str, csim: NDArray[np.integer], golden: NDArray[np.integer]) -> Mismatch:
+    """Two vectors that are not equal. [n], [n]"""
+    different = np.flatnonzero(csim != golden)
+    first = int(different[0])
+    return Mismatch(name, (0, first), int(csim[first]), int(golden[first]), len(different))
+
+
 def first_row(design: Design, step: Step) -> int:
     """The row of the accelerator's memories that a tap's first row stands in."""
     prefix = design.network.model.num_prefix_tokens

@@ -10,12 +10,13 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import array_api_compat.torch as arrays
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -29,12 +30,14 @@ from quant.quantize import ensure_network
 from sim.agreement import Agreement, float_reference
 from sim.bridge import Accelerator, CsimError
 from sim.build import build_library
-from sim.compare import Mismatch, compare_taps
-from sim.golden import Golden
+from sim.compare import Mismatch, compare_taps, vector_mismatch
+from sim.golden import Golden, GoldenResult
 from sim.units import compare_unit
 from spvit.errors import exit_on_user_error
 
 SHOWN_IMAGES = 10
+MAX_BATCH = 32
+BATCH_ACTIVATIONS = 2_000_000  # of one kind, over a batch of the golden: its taps stay within a few hundred MB
 SHOWN_MISMATCHES = 10
 
 
@@ -79,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--compiler", default=os.environ.get("CXX", "g++"), metavar="CXX", help="g++ or clang++")
     args = parser.parse_args(argv)
     console = Console()
+    torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings
     spec, _, _ = check_request(args)
     images = load_images(args.images or default_images(spec.model.in_chans), Preprocessing.from_model(spec.model))
     ensure_network(args, console)
@@ -124,49 +128,71 @@ def run_images(
     table = Table(title=f"{report.model} on {report.target}, C-simulation against the golden", title_justify="left")
     for heading in ("image", "tokens", "taps", "mismatches", "class", "float", "logit error", "s"):
         table.add_column(heading, justify="left" if heading in ("image", "tokens") else "right")
-    for i in track(range(len(images)), "C-simulating", console=console, transient=True, disable=len(images) < 4):
-        expected = golden.run(images.pixels[i : i + 1], taps=True)
-        start = time.monotonic()
-        try:
-            result = accelerator.run(images.pixels[i])
-        except CsimError as error:
-            raise SystemExit(_stopped(images.names[i], error)) from None
-        comparison = compare_taps(design, result.trace, expected)
-        seconds = time.monotonic() - start
-        mismatches += comparison.mismatches
-        if not np.array_equal(result.logits, expected.logits[0]):
-            mismatches.append(_vector_mismatch("logits", result.logits, expected.logits[0]))
-        golden_tokens = [stage[0] for stage in expected.tokens]
-        if result.tokens != golden_tokens:
-            mismatches.append(_vector_mismatch("tokens", np.array(result.tokens), np.array(golden_tokens)))
-        agreement.add(i, result.logits, expected)
-        report.images += 1
-        report.taps_compared += comparison.taps + 2  # logits and token counts
-        report.values_compared += comparison.values
-        report.tokens.append(result.tokens)
-        report.seconds += seconds
-        for name, count in expected.saturations.items():
-            if count:
-                report.saturations[name] = report.saturations.get(name, 0) + count
+    for i, expected, place in track(
+        golden_by_batch(golden, images, report), "C-simulating", len(images), console=console, transient=True
+    ):
+        found, seconds = run_image(accelerator, images, i, expected, place, report)
+        mismatches += found
+        agreement.add(i, expected, place)
         if i < SHOWN_IMAGES:
-            tokens = " → ".join(map(str, [design.layout.rows, *result.tokens]))
+            tokens = " → ".join(map(str, [design.layout.rows, *report.tokens[-1]]))
             table.add_row(
-                images.names[i], tokens, str(comparison.taps), str(sum(m.count for m in comparison.mismatches)),
-                str(int(np.argmax(result.logits))), str(int(np.argmax(reference.logits[i]))),
+                images.names[i], tokens, str(len(design.program.steps)), str(sum(m.count for m in found)),
+                str(int(np.argmax(expected.logits[place]))), str(int(np.argmax(reference.logits[i]))),
                 f"{agreement.errors[-1]:.4f}", f"{seconds:.2f}",
             )  # fmt: skip
     console.print(table)
     if len(images) > SHOWN_IMAGES:
         console.print(f"and {len(images) - SHOWN_IMAGES} more images", highlight=False)
     agreement.summarise(report)
-    for line in agreement.lines():
-        console.print(line, highlight=False)
-    total = sum(report.saturations.values())
-    console.print(
-        f"saturations: {total}"
-        + (f", most in {max(report.saturations, key=report.saturations.__getitem__)}" if total else "")
-    )
+    for line in [*agreement.lines(), saturation_line(report.saturations)]:
+        console.print(line, highlight=False, soft_wrap=True)
     return mismatches
+
+
+def golden_by_batch(golden: Golden, images: ImageSet, report: CsimReport) -> Iterator[tuple[int, GoldenResult, int]]:
+    """The golden's result of each image, computed in batches: image, batch's result, place in the batch."""
+    model = golden.network.model
+    batch = max(1, min(MAX_BATCH, BATCH_ACTIVATIONS // (model.num_tokens * model.embed_dim * model.depth)))
+    for first in range(0, len(images), batch):
+        expected = golden.run(images.pixels[first : first + batch], taps=True)
+        for name, count in expected.saturations.items():
+            if count:
+                report.saturations[name] = report.saturations.get(name, 0) + count
+        for place in range(len(expected.logits)):
+            yield first + place, expected, place
+
+
+def run_image(
+    accelerator: Accelerator, images: ImageSet, i: int, expected: GoldenResult, place: int, report: CsimReport
+) -> tuple[list[Mismatch], float]:
+    """One image through the C++ and its comparison; what differs, and the seconds that it took."""
+    start = time.monotonic()
+    try:
+        result = accelerator.run(images.pixels[i])
+    except CsimError as error:
+        raise SystemExit(f"C-simulation of {images.names[i]} stopped: {error}") from None
+    comparison = compare_taps(accelerator.design, result.trace, expected, place)
+    seconds = time.monotonic() - start
+    mismatches = list(comparison.mismatches)
+    golden_tokens = [stage[place] for stage in expected.tokens]
+    if not np.array_equal(result.logits, expected.logits[place]):
+        mismatches.append(vector_mismatch("logits", result.logits, expected.logits[place]))
+    if result.tokens != golden_tokens:
+        mismatches.append(vector_mismatch("tokens", np.array(result.tokens), np.array(golden_tokens)))
+    report.images += 1
+    report.taps_compared += comparison.taps + 2  # logits and token counts
+    report.values_compared += comparison.values
+    report.tokens.append(result.tokens)
+    report.seconds += seconds
+    return mismatches, seconds
+
+
+def saturation_line(saturations: Mapping[str, int]) -> str:
+    total = sum(saturations.values())
+    return f"saturations: {total}" + (
+        f", most in {max(saturations, key=lambda tap: saturations[tap])}" if total else ""
+    )
 
 
 def run_unit(accelerator: Accelerator, unit: str, images: ImageSet, report: CsimReport) -> list[Mismatch]:
@@ -174,16 +200,15 @@ def run_unit(accelerator: Accelerator, unit: str, images: ImageSet, report: Csim
     design = accelerator.design
     golden = Golden(design.network, design.program, arrays)
     mismatches: list[Mismatch] = []
-    for i in range(len(images)):
-        expected = golden.run(images.pixels[i : i + 1], taps=True)
+    for _, expected, place in golden_by_batch(golden, images, report):
         start = time.monotonic()
-        comparison = compare_unit(accelerator, unit, expected)
+        comparison = compare_unit(accelerator, unit, expected, place)
         report.seconds += time.monotonic() - start
         mismatches += comparison.mismatches
         report.images += 1
         report.taps_compared += comparison.taps
         report.values_compared += comparison.values
-        report.tokens.append([stage[0] for stage in expected.tokens])
+        report.tokens.append([stage[place] for stage in expected.tokens])
     return mismatches
 
 
@@ -203,16 +228,6 @@ def finish(report: CsimReport, mismatches: list[Mismatch], path: Path, console: 
         soft_wrap=True,
     )
     return 1 if mismatches else 0
-
-
-def _vector_mismatch(name: str, csim: np.ndarray, golden: np.ndarray) -> Mismatch:  # type: ignore[type-arg]
-    different = np.flatnonzero(csim != golden)
-    at = int(different[0])
-    return Mismatch(name, (0, at), int(csim[at]), int(golden[at]), len(different))
-
-
-def _stopped(image: str, error: CsimError) -> str:
-    return f"C-simulation of {image} stopped: {error}"
 
 
 if __name__ == "__main__":
