@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,9 @@ def compare_tap(design: Design, step: Step, written: NDArray[np.int32], tap: NDA
     )
 
 
-def vector_mismatch(name: str, csim: NDArray[np.integer], golden: NDArray[np.integer]) -> Mismatch:
+def vector_mismatch(
+    name: str, csim: NDArray[np.signedinteger[Any]], golden: NDArray[np.signedinteger[Any]]
+) -> Mismatch:
     """Two vectors that are not equal. [n], [n]"""
     different = np.flatnonzero(csim != golden)
     first = int(different[0])

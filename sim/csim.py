@@ -17,6 +17,7 @@ from pathlib import Path
 import array_api_compat.torch as arrays
 import numpy as np
 import torch
+from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -125,9 +126,11 @@ def run_images(
     reference = float_reference(network, design, images)
     agreement = Agreement(design, reference, images)
     mismatches: list[Mismatch] = []
-    table = Table(title=f"{report.model} on {report.target}, C-simulation against the golden", title_justify="left")
-    for heading in ("image", "tokens", "taps", "mismatches", "class", "float", "logit error", "s"):
-        table.add_column(heading, justify="left" if heading in ("image", "tokens") else "right")
+    title = f"{report.model} on {report.target}: C-simulation against the golden, logits against float"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("image", "tokens", "taps", "differ", "class", "float", "error", "s"):
+        left = heading in ("image", "tokens")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "image")
     for i, expected, place in track(
         golden_by_batch(golden, images, report), "C-simulating", len(images), console=console, transient=True
     ):
