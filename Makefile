@@ -26,6 +26,7 @@ endif
 
 .PHONY: hls
 hls: $(ENVIRONMENT) ## quantize the model and generate its Vitis HLS project in build/<model>-<target>/
+	@$(PY) -m hw.generate $(FLOW) --check
 	@$(PY) -m quant.quantize $(FLOW)
 	@$(PY) -m hw.generate $(FLOW)
 
