@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from host.preprocess import Preprocessing
 from hw.architecture import Architecture
 from hw.generate import make_design
 from hw.layout import Design
@@ -23,6 +24,7 @@ from quant.model import QuantizedSPViT
 from quant.network import QuantizedLinear, QuantizedNetwork, linear_shapes
 from quant.wiring import Wire, wiring
 from sim.golden import Golden
+from spvit.calibration import calibrate_thresholds
 from spvit.config import ModelConfig, PruningConfig, resolve_model
 from spvit.pruned_vit import seeded
 
@@ -66,10 +68,14 @@ def _with_threshold(network: QuantizedNetwork, selector: int, quantile: float) -
 @cache
 def quantized(model: ModelConfig, pruning: PruningConfig, seed: int = 0) -> tuple[QuantizedSPViT, QuantizedNetwork]:
     """A seeded float model, calibrated on random images: the Brevitas model and its integers."""
-    folded = fold(seeded(model, pruning, seed))
-    formats = choose_formats(folded, observe_ranges(folded, torch.from_numpy(random_images(model, 4))))
-    net = QuantizedSPViT(folded, formats)
-    return net, to_network(net)
+    net, pixels = seeded(model, pruning, seed), random_images(model, 4)
+    if pruning.keep:
+        images = torch.from_numpy(Preprocessing.from_model(model).normalise(pixels)).float()
+        calibrate_thresholds(net, images, pruning.keep)
+    folded = fold(net)
+    formats = choose_formats(folded, observe_ranges(folded, torch.from_numpy(pixels)))
+    quantized_net = QuantizedSPViT(folded, formats)
+    return quantized_net, to_network(quantized_net)
 
 
 def micro(seed: int = 0, **pruning: Any) -> QuantizedNetwork:
@@ -91,6 +97,14 @@ def random_images(model: ModelConfig, count: int, seed: int = 0) -> NDArray[np.u
 def with_linear(network: QuantizedNetwork, name: str, **fields: Any) -> QuantizedNetwork:
     """The network with one layer's weight or bias replaced."""
     return replace(network, linears={**network.linears, name: replace(network.linears[name], **fields)})
+
+
+def with_extreme_tensors(network: QuantizedNetwork, rng: np.random.Generator) -> QuantizedNetwork:
+    """The network with random ends of int16 for all weights, biases and positions; its formats stay."""
+    for name, linear in network.linears.items():
+        weight, bias = (_integers(rng, tensor.shape, extreme=True) for tensor in (linear.weight, linear.bias))
+        network = with_linear(network, name, weight=weight, bias=bias)
+    return replace(network, position=_integers(rng, network.position.shape, extreme=True))
 
 
 def deciding(network: QuantizedNetwork, selector: int, scores: int) -> QuantizedNetwork:
