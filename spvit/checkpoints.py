@@ -125,6 +125,7 @@ def save_checkpoint(path: str | Path, net: SPViT) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as scratch:
             partial = Path(scratch) / path.name
             save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(config)})
+            partial.chmod(0o644)  # safetensors makes it private
             partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written ({error}); choose another place") from None

@@ -138,7 +138,7 @@ def _fit(
     warm_up = max(1, round(WARM_UP * steps))
 
     def rate(step: int) -> float:
-        return min((step + 1) / warm_up, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+        return min((step + 1) / warm_up, 0.5 + 0.5 * math.cos(math.pi * step / max(steps, 1)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     with tqdm(total=steps, desc=title, unit="step") as bar:

@@ -33,6 +33,11 @@ def test_the_mean_kept_fractions_are_the_wanted_ones(keep, package):
         assert len(set(kept[:, 0].tolist())) > 3  # images differ
 
 
+def test_a_later_selector_cannot_keep_more_than_is_left():
+    kept = calibrate_thresholds(seeded(SPEC.model, SPEC.pruning), images(), (0.5, 0.9, 0.25))
+    assert kept.sum(0).tolist() == [70 * 8, 70 * 8, 70 * 4]
+
+
 def test_training_mode_stays_and_does_not_matter():
     nets = [seeded(SPEC.model, SPEC.pruning) for _ in range(2)]
     nets[1].train()

@@ -142,6 +142,7 @@ def test_our_own_comes_back_exactly(tmp_path):
     assert report == LoadReport(str(path), "own", True, PRUNING.keep, ())
     assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in original.state_dict().items())
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert path.stat().st_mode & 0o777 == 0o644
     with safe_open(path, "pt") as file:
         config = json.loads(file.metadata()["spvit"])
     assert config["model"]["name"] == "micro"
