@@ -66,7 +66,7 @@ class SPViT(VisionTransformer):
         self.selectors = nn.ModuleList(TokenSelector(model, pruning) for _ in pruning.locations)
         self.register_buffer("thresholds", torch.full((pruning.num_selectors,), DEFAULT_THRESHOLD))
 
-    def forward(self, images: Tensor) -> Output:  # type: ignore[override]
+    def forward(self, images: Tensor) -> Output:
         return self.forward_masked(images) if self.training else self.forward_gathered(images)
 
     def forward_masked(self, images: Tensor, generator: torch.Generator | None = None) -> Output:
@@ -79,7 +79,7 @@ class SPViT(VisionTransformer):
         x = self.embed(images)
         prefix_alive, patches_alive = x.new_ones(len(x), num_prefix), x.new_ones(len(x), num_patches)
         packages_alive = x.new_ones(len(x), 0)
-        records = []
+        records: list[SelectorRecord] = []
         for index, block in enumerate(self.blocks):
             if index in self.pruning.locations:
                 prefix, patches, packages = x.tensor_split([num_prefix, num_prefix + num_patches], dim=1)
@@ -120,7 +120,7 @@ class SPViT(VisionTransformer):
         num_prefix, num_patches = self.config.num_prefix_tokens, self.config.num_patches
         x = self.embed(image)
         origin = torch.arange(num_patches, device=x.device)  # which original patch each living one is
-        records = []
+        records: list[SelectorRecord] = []
         for index, block in enumerate(self.blocks):
             if index in self.pruning.locations:
                 x, origin, record = self._prune(len(records), x[0], origin)
