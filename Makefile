@@ -14,7 +14,7 @@ option = $(if $(strip $(2)),--$(1) $(call quoted,$(2)))
 FLOW = $(call option,model,$(MODEL)) $(call option,target,$(TARGET)) \
        $(call option,ckpt,$(CKPT)) $(call option,calib,$(CALIB)) $(call option,keep,$(KEEP))
 
-NEEDS_MODEL := $(firstword $(filter hls csim,$(MAKECMDGOALS)))
+NEEDS_MODEL := $(firstword $(filter hls csim deploy notebook,$(MAKECMDGOALS)))
 MISSING := $(strip $(foreach name,TARGET MODEL,$(if $(strip $($(name))),,$(name)=)))
 ifneq ($(NEEDS_MODEL),)
 ifneq ($(MISSING),)
@@ -33,6 +33,16 @@ hls: $(ENVIRONMENT) ## quantize the model and generate its Vitis HLS project in 
 .PHONY: csim
 csim: $(ENVIRONMENT) ## compile and run that C++, and compare each tap with the golden: csim.json
 	@$(PY) -m sim.csim $(FLOW) $(call option,images,$(IMAGES)) $(call option,top,$(TOP))
+
+##@ Onto the board
+
+.PHONY: deploy
+deploy: $(ENVIRONMENT) ## pack what the board needs, to be installed there with one command: deploy.tar.gz
+	@$(PY) -m hw.deploy $(FLOW)
+
+.PHONY: notebook
+notebook: $(ENVIRONMENT) ## the latency notebook on the emulated device; on the board Jupyter runs it: latency.json
+	@$(PY) -m sim.notebook $(FLOW) $(call option,images,$(IMAGES))
 
 ##@ Working on the project
 
@@ -80,7 +90,7 @@ help: ## this list
 	    CKPT= 'weights, .safetensors or .pth; without it, seeded random ones' \
 	    CALIB= 'images to calibrate with: a folder, or digits:train' \
 	    KEEP= 'none, or kept fractions of the patches, one per selector: 0.629,0.396,0.249' \
-	    IMAGES= 'images for csim: a folder, an image, or digits:test' \
+	    IMAGES= 'images for csim and the notebook: a folder, an image, or digits:test' \
 	    TOP= 'one unit alone for csim: msa_block, mlp_block, ...' \
 	    PYTHON= 'the Python 3.11 that makes the environment'
 

@@ -132,10 +132,11 @@ class Accelerator:
         except StopIteration:
             return None
         start = time.perf_counter()
-        pixels = self._pixels(image)
+        pixels = self.pixels(image)
         return pixels, _ms_since(start)
 
-    def _pixels(self, image: OneImage) -> Pixels:
+    def pixels(self, image: OneImage) -> Pixels:
+        """The image as the accelerator sees it: uint8 [S, S, C]. Raises ImageError."""
         preprocessing = self.bundle.preprocessing
         if isinstance(image, (str, Path)):
             pixels: Pixels = load_images(image, preprocessing).pixels[0]

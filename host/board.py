@@ -11,6 +11,7 @@ import os
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -214,7 +215,9 @@ class Board:
 
 def _active_device() -> Any:
     try:
-        return Device.active_device
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PYNQ's own word on it; ours follows
+            return Device.active_device
     except RuntimeError:
         raise DeviceError(
             "PYNQ finds no board here; run this on the ZCU102 as root, or use the emulated device (--emulated, in a "

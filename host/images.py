@@ -53,7 +53,7 @@ def load_images(source: str | Path | None, preprocessing: Preprocessing) -> Imag
         return _sample_photographs(preprocessing)
     if isinstance(source, str) and source.startswith("digits:"):
         return _digits(source, preprocessing)
-    folder, files = _files(Path(source))
+    folder, files = image_files(Path(source))
     names = tuple(file.relative_to(folder).as_posix() for file in files)
     return ImageSet(names, _stack((_read(file, preprocessing) for file in files), len(files)), None)
 
@@ -107,8 +107,8 @@ def _require_sklearn(wanted: str) -> None:
         )
 
 
-def _files(path: Path) -> tuple[Path, list[Path]]:
-    """The images below `path`, or `path` itself, and the folder that their names are relative to."""
+def image_files(path: Path) -> tuple[Path, list[Path]]:
+    """The images below `path`, or `path` itself, and the folder that their names are relative to. Raises ImageError."""
     try:
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if _is_image(file, path))

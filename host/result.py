@@ -54,8 +54,8 @@ class Inference:
 
     @classmethod
     def of(cls, images: list[ImageResult], interface: Interface, frac_bits: int) -> Inference:
-        logits = np.array([image.logits for image in images], np.int16).reshape(-1, interface.num_classes)
-        tokens = np.array([image.tokens for image in images], np.int64).reshape(-1, interface.num_stages)
+        logits = np.array([image.logits for image in images], np.int16).reshape(len(images), interface.num_classes)
+        tokens = np.array([image.tokens for image in images], np.int64).reshape(len(images), interface.num_stages)
         return cls(tuple(images), logits, tokens, frac_bits)
 
     @property

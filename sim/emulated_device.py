@@ -441,3 +441,8 @@ class Timer:
             self._control = value & ~self.CAPTURED | captured
         elif offset == self.TLR0:
             self._load = value
+
+
+def emulate(bundle: str | Path) -> EmulatedDevice:
+    """The bundle's device as the benchmark and the notebook want it: with the cycle model's times."""
+    return EmulatedDevice(bundle)

@@ -1,0 +1,60 @@
+"""The notebook's measurements without Jupyter: `python -m host.benchmark bundle/ images/ [--emulated]`.
+
+Enters: a bundle, images, perhaps the bundle of the unpruned model. Leaves: a table, and latency.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from host.board import MODES
+from host.measure import (
+    Measurement,
+    image_list,
+    latency_report,
+    measure,
+    open_accelerator,
+    summary_table,
+    tokens_table,
+    write_report,
+)
+from spvit.errors import ConfigError, exit_on_user_error
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m host.benchmark", description=__doc__.partition("\n")[0])
+    parser.add_argument("bundle", type=Path, help="the unpacked bundle, or a build folder")
+    parser.add_argument("images", help="a folder, an image, or digits:test")
+    parser.add_argument("--baseline", type=Path, metavar="BUNDLE", help="the unpruned model's, to stand beside it")
+    parser.add_argument("--emulated", action="store_true", help="on the emulated device, in a checkout of the project")
+    parser.add_argument("--warm-up", type=int, default=10, metavar="N", help="images before (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=10, metavar="N", help="rounds (default: %(default)s)")
+    parser.add_argument("--wait", choices=MODES, default="auto", help="for the accelerator (default: %(default)s)")
+    parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="per image (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("latency.json"), metavar="FILE", help="default: %(default)s")
+    args = parser.parse_args(argv)
+    for name in ("warm_up", "repeats"):
+        if getattr(args, name) < (name == "repeats"):
+            raise ConfigError(
+                f"--{name.replace('_', '-')}={getattr(args, name)} must be at least {1 * (name == 'repeats')}"
+            )
+    pruned = run(args, args.bundle)
+    baseline = run(args, args.baseline) if args.baseline is not None else None
+    print(summary_table(pruned, baseline))
+    print()
+    print(tokens_table(pruned))
+    write_report(latency_report(pruned, baseline), args.out)
+    print(f"\n{args.out}")
+
+
+def run(args: argparse.Namespace, bundle: Path) -> Measurement:
+    """One bundle, opened and closed."""
+    with open_accelerator(bundle, args.emulated, wait=args.wait, timeout_s=args.timeout) as accelerator:
+        _, images = image_list(args.images, accelerator)
+        return measure(accelerator, images, args.warm_up, args.repeats)[0]
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

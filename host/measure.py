@@ -1,0 +1,236 @@
+"""Latency, throughput and their parts on a device; what `latency.json`, the notebook and the benchmark show.
+
+A time is `board`, measured there, or `estimate`, from the cycle model behind the emulated device, or it is not given.
+C-simulation's own time is none of these.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from host.accelerator import Accelerator, OneImage
+from host.images import ImageSet, image_files, load_images
+from host.power import PowerMeter
+from host.result import ImageResult
+from spvit.errors import DeviceError
+
+SCHEMA = 1
+PAPER_TABLE_4_MS = {"deit_t": (8.81, 5.60), "deit_s": (22.31, 13.23)}
+"""ZCU102, 16 bit, as the paper measured: (unpruned, pruned)."""
+LABELS = {
+    "board": "measured on the board",
+    "estimate": "ESTIMATE from the accelerator's cycles: nothing here was measured",
+    "none": "NO ESTIMATE: this device has no cycle model, and C-simulation's own time says nothing",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of times in milliseconds."""
+
+    median: float
+    p95: float
+    p99: float
+    mean: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> Summary | None:
+        known = [value for value in values if value is not None]
+        if not known:
+            return None
+        median, p95, p99 = (float(np.percentile(known, share)) for share in (50, 95, 99))
+        return cls(median, p95, p99, float(np.mean(known)), min(known), max(known))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Of one bundle.
+
+    kind         what the times are: board, estimate, none
+    latency_ms   one image through the accelerator, from start to interrupt
+    end_to_end_ms  with preprocessing and transfers, one image at a time
+    throughput   images per second, preprocessing beside the accelerator
+    shares       of preprocessing, transfer and compute in an image's time
+    tokens       per image, rows after each token selector
+    by_tokens    latency against tokens: rows after each selector, images, median latency
+    power_w      by rail, while the throughput was measured
+    """
+
+    kind: str
+    model: str
+    board: str
+    digest: str
+    clock_mhz: float
+    images: int
+    warm_up: int
+    runs: int
+    waits_by_interrupt: bool
+    tokens_before: int
+    latency_ms: Summary | None = None
+    end_to_end_ms: Summary | None = None
+    throughput: float | None = None
+    shares: dict[str, float] | None = None
+    tokens: list[list[int]] = field(default_factory=list)
+    classes: list[int] = field(default_factory=list)
+    by_tokens: list[dict[str, Any]] = field(default_factory=list)
+    power_w: dict[str, float] | None = None
+
+    @property
+    def label(self) -> str:
+        return LABELS[self.kind]
+
+
+def open_accelerator(bundle: str | Path, emulated: bool = False, **options: Any) -> Accelerator:
+    """The bundle on the board, or on the emulated device. Raises BundleError, DeviceError."""
+    if not emulated:
+        return Accelerator(bundle, **options)
+    try:
+        emulate = importlib.import_module("sim.emulated_device").emulate
+    except ModuleNotFoundError as error:
+        raise DeviceError(
+            f"the emulated device needs a checkout of the project, a bundle alone is not enough ({error.name} is "
+            "missing); run this there with the bundle's path"
+        ) from None
+    return Accelerator(bundle, emulate(bundle), **options)
+
+
+def image_list(source: str | Path, accelerator: Accelerator) -> tuple[tuple[str, ...], list[OneImage]]:
+    """Names, and images as `stream` takes them: files stay files, so that reading them is measured too."""
+    if str(source).startswith("digits:"):
+        images: ImageSet = load_images(source, accelerator.bundle.preprocessing)
+        return images.names, list(images.pixels)
+    folder, files = image_files(Path(source))
+    return tuple(file.relative_to(folder).as_posix() for file in files), list(files)
+
+
+def measure(
+    accelerator: Accelerator, images: Sequence[OneImage], warm_up: int = 10, repeats: int = 10
+) -> tuple[Measurement, list[ImageResult]]:
+    """Warm up, then each image by itself, then all of them pipelined; and the results of each image.
+
+    repeats  rounds over the images; on the emulated device one, since an estimate is the same each time
+    """
+    bundle = accelerator.bundle
+    if accelerator.is_emulated:
+        warm_up, repeats = 0, 1
+    list(accelerator.stream(itertools.islice(itertools.cycle(images), warm_up)))
+    results: list[ImageResult] = []
+    walls: list[float] = []
+    for image in list(images) * repeats:
+        start = time.perf_counter()
+        results += accelerator.infer([image]).images
+        walls.append((time.perf_counter() - start) * 1e3)
+    first = results[: len(images)]
+    latency = Summary.of([result.timing.compute_ms for result in results])
+    known: dict[str, Any] = {}
+    if accelerator.is_emulated:
+        kind = "none" if latency is None else "estimate"
+        known["throughput"] = None if latency is None else 1e3 / latency.mean
+    else:
+        kind = "board"
+        with PowerMeter(accelerator.is_emulated) as meter:
+            start = time.perf_counter()
+            count = sum(1 for _ in accelerator.stream(list(images) * repeats))
+            known["throughput"] = count / (time.perf_counter() - start)
+        known |= {"end_to_end_ms": Summary.of(walls), "shares": _shares(results), "power_w": meter.mean_w}
+    return Measurement(
+        kind, bundle.name, bundle.board, bundle.digest, accelerator.clock_mhz, len(images), warm_up, len(results),
+        accelerator.waits_by_interrupt, bundle.num_tokens, latency, **known,
+        tokens=[list(result.tokens) for result in first],
+        classes=[int(np.argmax(result.logits)) for result in first],
+        by_tokens=_by_tokens(results),
+    ), first  # fmt: skip
+
+
+def latency_report(pruned: Measurement, baseline: Measurement | None) -> dict[str, Any]:
+    """What `latency.json` holds."""
+    paper = PAPER_TABLE_4_MS.get(pruned.model)
+    return {
+        "schema": SCHEMA,
+        "label": pruned.label,
+        "measurement": asdict(pruned),
+        "baseline": None if baseline is None else asdict(baseline),
+        "paper_table_4_ms": None if paper is None else {"unpruned": paper[0], "pruned": paper[1]},
+    }
+
+
+def write_report(report: dict[str, Any], path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(report, indent=1) + "\n")
+    partial.replace(path)
+
+
+def summary_table(pruned: Measurement, baseline: Measurement | None = None) -> str:
+    """Latency and throughput beside the baseline's and the paper's, in plain text."""
+    columns = {f"{pruned.model}": pruned} | ({"unpruned": baseline} if baseline is not None else {})
+    lines = [pruned.label, _row("", *columns)]
+    lines += [
+        _row(f"latency {name}, ms", *(_ms(m.latency_ms, name) for m in columns.values()))
+        for name in ("median", "p95", "p99", "mean")
+    ]
+    if pruned.end_to_end_ms is not None:
+        lines.append(_row("with preprocessing, ms", *(_ms(m.end_to_end_ms, "median") for m in columns.values())))
+    lines.append(_row("images per second", *(_number(m.throughput, ".1f") for m in columns.values())))
+    means = (" ".join(f"{mean:.1f}" for mean in np.mean(m.tokens, axis=0)) for m in columns.values())
+    lines.append(_row(f"tokens, of {pruned.tokens_before}", *(mean or "all" for mean in means)))
+    if pruned.shares is not None:
+        parts = ", ".join(f"{name} {share:.0%}" for name, share in pruned.shares.items())
+        lines.append(f"an image's time: {parts}")
+    if pruned.power_w is not None:
+        rails = ", ".join(f"{name} {watts:.2f}" for name, watts in pruned.power_w.items())
+        lines.append(f"power, W: {rails}")
+    if pruned.model in PAPER_TABLE_4_MS:
+        unpruned_ms, pruned_ms = PAPER_TABLE_4_MS[pruned.model]
+        lines.append(f"paper, Table 4, measured on its ZCU102: {pruned_ms:.2f} ms, unpruned {unpruned_ms:.2f} ms")
+    return "\n".join(lines)
+
+
+def tokens_table(measurement: Measurement) -> str:
+    """Tokens against latency."""
+    lines = [_row("tokens after each selector", "images", "median, ms")]
+    for entry in measurement.by_tokens:
+        tokens = " ".join(map(str, entry["tokens"])) or "not pruned"
+        lines.append(_row(tokens, str(entry["images"]), _number(entry["latency_ms"], ".3f")))
+    return "\n".join(lines)
+
+
+def _row(name: str, *cells: str) -> str:
+    return f"{name:28}" + "".join(f"{cell:>18}" for cell in cells)
+
+
+def _ms(summary: Summary | None, name: str) -> str:
+    return _number(None if summary is None else getattr(summary, name), ".3f")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "no estimate" if value is None else format(value, form)
+
+
+def _shares(results: Sequence[ImageResult]) -> dict[str, float]:
+    parts = ("preprocess", "transfer", "compute")
+    sums = {part: sum(getattr(result.timing, f"{part}_ms") for result in results) for part in parts}
+    total = sum(sums.values())
+    return {part: value / total for part, value in sums.items()}
+
+
+def _by_tokens(results: Sequence[ImageResult]) -> list[dict[str, Any]]:
+    groups: dict[tuple[int, ...], list[float | None]] = {}
+    for result in results:
+        groups.setdefault(result.tokens, []).append(result.timing.compute_ms)
+    entries = []
+    for tokens, times in sorted(groups.items(), key=lambda group: (sum(group[0]), group[0])):
+        summary = Summary.of(times)
+        median = None if summary is None else summary.median
+        entries.append({"tokens": list(tokens), "images": len(times), "latency_ms": median})
+    return entries

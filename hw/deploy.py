@@ -1,0 +1,146 @@
+"""The command that packs the board's bundle: `python -m hw.deploy --model deit_s --target zcu102`.
+
+Enters: the build's arguments; a bitstream in the build folder, if `make bitstream` ran. Quantizes and generates first
+where that is needed. Leaves: `deploy.tar.gz` in the build folder; equal inputs give byte-equal archives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from PIL import Image
+from rich.console import Console
+
+from host.images import digits
+from hw.generate import MANIFEST, Project, check_request, ensure_project
+from hw.interface import BITSTREAM, BITSTREAM_FOLDER
+from hw.render import design_interface
+from quant.build import add_arguments, build_folder
+from quant.quantize import ensure_network
+from spvit.errors import BuildError, exit_on_user_error
+
+ARCHIVE = "deploy.tar.gz"
+ROOT = Path(__file__).parents[1]
+RUNTIME = (
+    "host/__init__.py", "host/accelerator.py", "host/benchmark.py", "host/board.py", "host/bundle.py",
+    "host/drawing.py", "host/images.py", "host/measure.py", "host/power.py", "host/preprocess.py", "host/result.py",
+    "hw/__init__.py", "hw/interface.py", "spvit/__init__.py", "spvit/errors.py",
+)  # fmt: skip
+"""What the board imports."""
+SAMPLE_DIGITS = 8
+
+
+def bundle_files(project: Project, folder: Path) -> dict[str, bytes]:
+    """Path within the bundle -> content. Raises BuildError."""
+    files = {path: (ROOT / path).read_bytes() for path in RUNTIME}
+    files["latency.ipynb"] = (ROOT / "host" / "latency.ipynb").read_bytes()
+    files["install.sh"] = (ROOT / "host" / "deploy" / "install.sh").read_bytes()
+    files |= {path: text.encode() for path, text in project.files.items() if path.startswith("src/")}
+    for port, stripe in enumerate(project.stripes):
+        files[f"weights/weights_{port}.bin"] = stripe.tobytes()
+    files |= bitstream_files(folder)
+    images, source = sample_images(project.design.network.model.in_chans)
+    files |= images
+    name = bundle_name(folder)
+    files["README.md"] = _readme(project, name, f"{BITSTREAM_FOLDER}/{BITSTREAM}" in files, source)
+    manifest = json.loads(project.files[MANIFEST])
+    manifest["sha256"] = {path: hashlib.sha256(content).hexdigest() for path, content in sorted(files.items())}
+    files[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
+    return files
+
+
+def bitstream_files(folder: Path) -> dict[str, bytes]:
+    """What `make bitstream` left, or nothing. Raises BuildError when it is of an earlier design."""
+    bitstream = folder / BITSTREAM_FOLDER / BITSTREAM
+    if not bitstream.exists():
+        return {}
+    handoff = bitstream.with_suffix(".hwh")
+    if not handoff.exists():
+        raise BuildError(f"{handoff}: missing beside {bitstream.name}, PYNQ needs both; run make bitstream again")
+    if bitstream.stat().st_mtime < (folder / MANIFEST).stat().st_mtime:
+        raise BuildError(
+            f"{bitstream}: older than {folder / MANIFEST}, the design has changed since; run make bitstream again, or "
+            "remove it to pack for the emulated device"
+        )
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in (bitstream, handoff)}
+
+
+def sample_images(in_chans: int) -> tuple[dict[str, bytes], str]:
+    """Images that fit the model, and where they are from."""
+    if in_chans == 3:
+        from importlib.resources import files
+
+        folder = files("sklearn.datasets.images")
+        names = ("china.jpg", "flower.jpg", "README.txt")
+        photographs = {f"images/{name}": (folder / name).read_bytes() for name in names}
+        return photographs, " (scikit-learn's photographs, CC BY 2.0: images/README.txt)"
+    samples = {}
+    for i, pixels in enumerate(digits("test")[0][:SAMPLE_DIGITS]):
+        file = io.BytesIO()
+        Image.fromarray(pixels[:, :, 0]).save(file, "PNG")
+        samples[f"images/{i:04}.png"] = file.getvalue()
+    return samples, " (scikit-learn's handwritten digits)"
+
+
+def pack(files: Mapping[str, bytes], name: str) -> bytes:
+    """A .tar.gz of `files` below the folder `name`, without times and owners."""
+    archive = io.BytesIO()
+    with gzip.GzipFile(fileobj=archive, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
+        for path, content in sorted(files.items()):
+            entry = tarfile.TarInfo(f"{name}/{path}")
+            entry.size = len(content)
+            entry.mode = 0o755 if path.endswith(".sh") else 0o644
+            tar.addfile(entry, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def bundle_name(folder: Path) -> str:
+    """The folder that the archive unpacks to."""
+    return f"spvit-{folder.resolve().name}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m hw.deploy", description=__doc__.partition("\n")[0])
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    check_request(args)
+    ensure_network(args, Console())
+    project, _ = ensure_project(args)
+    folder = build_folder(args)
+    files = bundle_files(project, folder)
+    partial = folder / f"{ARCHIVE}.partial"
+    partial.write_bytes(pack(files, bundle_name(folder)))
+    partial.replace(folder / ARCHIVE)
+    print(f"{folder / ARCHIVE}: {(folder / ARCHIVE).stat().st_size / 1e6:.1f} MB; copy it to the board, then")
+    print(f"  tar xzf {ARCHIVE} && sudo ./{bundle_name(folder)}/install.sh")
+    if f"{BITSTREAM_FOLDER}/{BITSTREAM}" not in files:
+        print("without a bitstream (make bitstream was not run): it works with the emulated device alone")
+
+
+def _readme(project: Project, name: str, has_bitstream: bool, image_source: str) -> bytes:
+    design = project.design
+    interface = design_interface(design, project.stripes.shape[1])
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True, autoescape=False)
+    template = environment.from_string((ROOT / "host" / "deploy" / "README.md.j2").read_text())
+    text = template.render(
+        name=name,
+        model=design.network.model.name,
+        board=project.target.name,
+        has_bitstream=has_bitstream,
+        buffer_mb=sum(buffer.nbytes for buffer in interface.buffers) / 1e6,
+        digest=json.loads(project.files[MANIFEST])["digest"],
+        image_source=image_source,
+    )
+    return text.encode()
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

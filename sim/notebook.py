@@ -1,0 +1,99 @@
+"""The command that runs the notebook on the emulated device: `python -m sim.notebook --model micro [--images F]`.
+
+Enters: the build's arguments, images. Quantizes and generates first where that is needed, also the unpruned model that
+stands beside the pruned one. Leaves in the build folder: `latency.ipynb`, executed, and `latency.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from copy import copy
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from rich.console import Console
+from traitlets.config import Config
+
+from host.images import load_images
+from host.preprocess import Preprocessing
+from hw.deploy import ROOT, sample_images
+from hw.generate import check_request, ensure_project
+from quant.build import add_arguments, build_folder
+from quant.quantize import ensure_network
+from spvit import errors
+from spvit.errors import BuildError, UserError, exit_on_user_error
+
+NOTEBOOK = ROOT / "host" / "latency.ipynb"
+TIMEOUT_S = 3600
+
+
+def execute(bundle: Path, baseline: Path | None, images: str | Path, folder: Path) -> None:
+    """Run the notebook, which leaves itself and `latency.json` in `folder`. Raises BuildError with a user's error."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    variables = {
+        "SPVIT_BUNDLE": str(bundle.resolve()),
+        "SPVIT_IMAGES": str(images) if str(images).startswith("digits:") else str(Path(images).resolve()),
+        "SPVIT_OUT": str((folder / "latency.json").resolve()),
+    }
+    if baseline is not None:
+        variables["SPVIT_BASELINE"] = str(baseline.resolve())
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SPVIT_")}
+    environment |= variables | {"PYTHONPATH": str(ROOT)}
+    try:
+        with tempfile.TemporaryDirectory() as sockets:  # in place of TCP ports: other users can't listen
+            config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+            client = NotebookClient(notebook, timeout=TIMEOUT_S, kernel_name="python3", config=config)
+            client.execute(cwd=str(folder), env=environment)
+    except CellExecutionError as error:
+        if not issubclass(getattr(errors, error.ename, Exception), UserError):
+            raise
+        raise BuildError(f"{NOTEBOOK.name}: {error.evalue}") from None
+    partial = folder / "latency.ipynb.partial"
+    nbformat.write(notebook, partial)
+    partial.replace(folder / NOTEBOOK.name)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m sim.notebook", description=__doc__.partition("\n")[0])
+    add_arguments(parser)
+    parser.add_argument("--images", metavar="FOLDER", help="a folder, an image, digits:test (default: samples)")
+    args = parser.parse_args(argv)
+    console = Console()
+    spec, _, _ = check_request(args)
+    if args.images is not None:
+        load_images(args.images, Preprocessing.from_model(spec.model))  # refuse broken ones before the long work
+    bundle = _build(args, console)
+    baseline = None
+    if spec.pruning.num_selectors:
+        unpruned = copy(args)
+        unpruned.keep, unpruned.out = (
+            "none",
+            None if args.out is None else args.out.with_name(f"{args.out.name}-keep-none"),
+        )
+        baseline = _build(unpruned, console)
+    images = args.images or _samples(spec.model.in_chans, bundle)
+    with console.status("running the notebook on the emulated device"):
+        execute(bundle, baseline, images, bundle)
+    console.print(f"{bundle / NOTEBOOK.name} and latency.json: executed on the emulated device", highlight=False)
+
+
+def _build(args: argparse.Namespace, console: Console) -> Path:
+    ensure_network(args, console)
+    ensure_project(args)
+    return build_folder(args)
+
+
+def _samples(in_chans: int, folder: Path) -> Path:
+    for path, content in sample_images(in_chans)[0].items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_bytes(content)
+    return folder / "images"
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
