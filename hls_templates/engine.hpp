@@ -36,19 +36,6 @@ inline RowRange row_range(Rows rows, const Tokens& tokens) {
     }
 }
 
-/// `N` lanes of a word, from a multiple of N on.
-template <int N, int M>
-inline Vec<Int<16>, N> slice(const Vec<Int<16>, M>& word, int first) {
-#pragma HLS INLINE
-    Vec<Int<16>, N> part;
-SLICE_LANES:
-    for (int i = 0; i < N; ++i) {
-#pragma HLS UNROLL
-        part[i] = word[(first + i) % M];
-    }
-    return part;
-}
-
 /// Everything that lives as long as the accelerator.
 template <class A>
 struct Engine {
@@ -80,6 +67,112 @@ inline void add_statistics(Memory<A>& memory, int row, int out_tile, const Stati
     memory.head_statistics[head] = head_sums;
 }
 
+/// Where the loop stands: a tile of inputs, a tile of outputs, and the token that passes.
+struct Position {
+    int in_tile;
+    int out_tile;
+    int cycle;  // within the tile: the token
+    int row;    // of the token, in memory
+};
+
+/// The words that one cycle reads. X: the source, or else the residual. WORK: the source, and from the keys' bank the
+/// key that the next tile takes; these are different banks.
+template <class A>
+struct Words {
+    Vec<Int<16>, A::kWord> x;
+    Vec<Int<16>, A::kWord> work[kBanks];
+};
+
+template <class A>
+inline Words<A> read_words(const Step& step, const Position& at, bool has_token, const Fill<A>& fill,
+                           const Memory<A>& memory) {
+#pragma HLS INLINE
+    Words<A> words = {};
+    const bool from_x = step.source == Buffer::X;
+    const int source_lane = step.source_lane + at.in_tile * A::kTileIn;
+    const int x_lane = from_x ? source_lane : step.dest_lane + at.out_tile * A::kTileOut;
+    if (has_token && (from_x || step.epilogue == Epilogue::RESIDUAL)) {
+        words.x = read_lanes<A, A::kWord, Memory<A>::kEmbedGroups>(memory.x, at.row, x_lane / A::kWord * A::kWord);
+    }
+    const BankLane source = locate<A>(source_lane);
+READ_BANKS:
+    for (int bank = 0; bank < kBanks; ++bank) {
+#pragma HLS UNROLL
+        const bool for_key = bank == kKeyBank && fill.reads_keys() && fill.key_row() < fill.num_tokens;
+        const int row = for_key ? fill.key_row() : at.row;
+        const int lane = for_key ? fill.key_lane() : source.lane;
+        if (for_key || (has_token && !from_x && bank == source.bank)) {
+            words.work[bank] =
+                read_lanes<A, A::kWord, Memory<A>::kBankGroups>(memory.work[bank], row, lane / A::kWord * A::kWord);
+        }
+    }
+    return words;
+}
+
+/// The array: kTileOut inner products, added to the token's accumulators.
+template <class A>
+inline Vec<Int<48>, A::kTileOut> multiply(const Vec<Int<16>, A::kTileIn>& factors, const Position& at,
+                                          Engine<A>& engine) {
+#pragma HLS INLINE
+    const Int<48> activation_term = InnerProduct<A::kFast>::term(factors);
+    Vec<Int<48>, A::kTileOut> sums = engine.accumulators[at.cycle];
+COLUMNS:
+    for (int column = 0; column < A::kTileOut; ++column) {
+#pragma HLS UNROLL
+        const Int<48> partial = InnerProduct<A::kFast>::sum(factors, engine.tile.active[column]) - activation_term;
+        sums[column] = at.in_tile == 0 ? partial : Int<48>(sums[column] + partial);
+    }
+    engine.accumulators[at.cycle] = sums;
+    return sums;
+}
+
+/// A token's finished outputs, and what is kept of them per row or per feature.
+template <class A>
+inline void store_result(const Step& step, const Position& at, const EpilogueResult<A>& result, int num_tokens,
+                         Memory<A>& memory) {
+#pragma HLS INLINE
+    const int first_column = at.out_tile * A::kTileOut;
+    const int lane = step.dest_lane + first_column;
+    if (step.dest == Buffer::X) {
+        write_lanes<A, A::kTileOut, Memory<A>::kEmbedGroups>(memory.x, at.row, lane, result.value);
+        add_statistics<A>(memory, at.row, at.out_tile, result.sums);
+    } else if (step.dest == Buffer::V) {
+        write_value<A>(memory, at.row, lane, result.value);
+    } else {
+        const BankLane dest = locate<A>(lane);
+    WRITE_BANKS:
+        for (int bank = 0; bank < kBanks; ++bank) {
+#pragma HLS UNROLL
+            if (bank == dest.bank) {
+                write_lanes<A, A::kTileOut, Memory<A>::kBankGroups>(memory.work[bank], at.row, dest.lane, result.value);
+            }
+        }
+    }
+    if (step.epilogue == Epilogue::SCORES) {
+        const Int<16> before = memory.score_max[at.row];
+        const Int<16> largest = largest_score<A>(result.value, first_column, num_tokens);
+        memory.score_max[at.row] = at.out_tile != 0 && before > largest ? before : largest;
+    }
+    if (step.pool) {
+    POOL_LANES:
+        for (int i = 0; i < A::kTileOut; ++i) {
+#pragma HLS UNROLL
+            const Int<27> before = at.cycle == 0 ? Int<27>(0) : memory.feature_sum[first_column + i];
+            memory.feature_sum[first_column + i] = before + result.value[i];
+        }
+    }
+}
+
+/// The tile to be filled while the one at `at` computes: the one after it, or the next step's first.
+template <class A>
+inline Fill<A> fill_after(const Position& at, int in_tiles, int out_tiles, const Step& step, const Step& next,
+                          const Tokens& tokens) {
+#pragma HLS INLINE
+    if (at.in_tile + 1 < in_tiles) return begin_fill<A>(step, at.out_tile, at.in_tile + 1, tokens);
+    if (at.out_tile + 1 < out_tiles) return begin_fill<A>(step, at.out_tile + 1, 0, tokens);
+    return begin_fill<A>(next, 0, 0, tokens);
+}
+
 /// One pass: source x weights -> destination, over the rows that are tokens now.
 ///   next   the engine's next step: its first tile is filled during this pass's last one
 ///   index  of the step, for the trace
@@ -87,153 +180,51 @@ template <class A>
 void engine_pass(const Step& step, const Step& next, int index, const Tokens& tokens, WeightFifo<A>& fifo,
                  Engine<A>& engine) {
 #pragma HLS INLINE off
-    Memory<A>& memory = engine.memory;
     const bool idle = step.op != Op::ENGINE;
     const RowRange rows = row_range<A>(step.rows, tokens);
     const int num_rows = idle ? 0 : rows.count;
     const int in_tiles = idle ? 1 : step.in_tiles != 0 ? step.in_tiles : ceil_div(tokens.num_tokens, A::kTileIn);
     const int out_tiles = idle ? 1 : step.out_tiles != 0 ? step.out_tiles : ceil_div(tokens.num_tokens, A::kTileOut);
 
-    int in_tile = 0;
-    int out_tile = 0;
-    int cycle = 0;  // within the tile: the token
-    Fill<A> fill = in_tiles > 1    ? begin_fill<A>(step, 0, 1, tokens)
-                   : out_tiles > 1 ? begin_fill<A>(step, 1, 0, tokens)
-                                   : begin_fill<A>(next, 0, 0, tokens);
-
+    Position at = {0, 0, 0, rows.first};
+    Fill<A> fill = fill_after<A>(at, in_tiles, out_tiles, step, next, tokens);
 ENGINE:
-    while (out_tile < out_tiles) {
+    while (at.out_tile < out_tiles) {
 #pragma HLS PIPELINE II = 1
 #pragma HLS DEPENDENCE variable = engine.accumulators inter true distance = kRmwCycles
-        const bool has_token = cycle < num_rows;
-        const int row = rows.first + cycle;
-        const int source_lane = step.source_lane + in_tile * A::kTileIn;
-        const int dest_lane = step.dest_lane + out_tile * A::kTileOut;
-
-        // WORK: the source, and the key that the next tile takes; they lie in different banks
-        const BankLane source = locate<A>(source_lane);
-        const int key_row = fill.out_tile * A::kTileOut + fill.index;
-        Vec<Int<16>, A::kWord> work_word[kBanks] = {};
-    READ_BANKS:
-        for (int bank = 0; bank < kBanks; ++bank) {
-#pragma HLS UNROLL
-            const bool for_key = bank == kKeyBank && fill.reads_keys() && key_row < fill.num_tokens;
-            const int key_lane = fill.first_lane + fill.in_tile * A::kTileIn;
-            const int lane = for_key ? key_lane : source.lane;
-            if (for_key || (has_token && step.source == Buffer::WORK && bank == source.bank)) {
-                work_word[bank] = read_lanes<A, A::kWord, Memory<A>::kBankGroups>(
-                    memory.work[bank], for_key ? key_row : row, lane / A::kWord * A::kWord);
-            }
-        }
-
+        const bool has_token = at.cycle < num_rows;
+        const Words<A> words = read_words<A>(step, at, has_token, fill, engine.memory);
         if (has_token) {
-            // X is read once: as the source, or as the residual
-            const int x_lane = step.source == Buffer::X ? source_lane : dest_lane;
-            Vec<Int<16>, A::kWord> x_word = {};
-            if (step.source == Buffer::X || step.epilogue == Epilogue::RESIDUAL) {
-                x_word = read_lanes<A, A::kWord, Memory<A>::kEmbedGroups>(memory.x, row, x_lane / A::kWord * A::kWord);
-            }
+            const int source_lane = step.source_lane + at.in_tile * A::kTileIn;
+            const BankLane source = locate<A>(source_lane);
             const Vec<Int<16>, A::kTileIn> raw =
-                step.source == Buffer::X ? slice<A::kTileIn>(x_word, source_lane % A::kWord)
-                                         : slice<A::kTileIn>(work_word[source.bank], source.lane % A::kWord);
-
-            Vec<Int<16>, A::kTileIn> factors = raw;
-            Int<27> exp_sum = 1;
-            switch (step.prologue) {
-                case Prologue::LAYER_NORM: {
-                    const int second_row = source_lane >= A::kEmbedLanes ? 1 : 0;  // class and distillation token
-                    factors = layer_norm<A>(raw, memory.row_statistics[row + second_row], false, step);
-                    break;
-                }
-                case Prologue::HEAD_LAYER_NORM:
-                    factors = layer_norm<A>(raw, memory.head_statistics[row * A::kHeads + step.head], true, step);
-                    break;
-                case Prologue::SOFTMAX: {
-                    factors = softmax_numerator<A>(raw, memory.score_max[row], in_tile * A::kTileIn, tokens.num_tokens,
-                                                   step.frac_bits);
-                    exp_sum = in_tile == 0 && out_tile == 0 ? Int<27>(0) : memory.exp_sum[row];
-                    if (out_tile == 0) {
-                    SUM_EXP:
-                        for (int i = 0; i < A::kTileIn; ++i) {
-#pragma HLS UNROLL
-                            exp_sum += factors[i];
-                        }
-                    }
-                    memory.exp_sum[row] = exp_sum;
-                    break;
-                }
-                case Prologue::CONCAT:
-                    factors = concat_pooled<A>(raw, memory, in_tile * A::kTileIn, step.split);
-                    break;
-                default:
-                    break;
-            }
-
-            const Int<48> activation_term = InnerProduct<A::kFast>::term(factors);
-            Vec<Int<48>, A::kTileOut> sums = engine.accumulators[cycle];
-        COLUMNS:
-            for (int column = 0; column < A::kTileOut; ++column) {
-#pragma HLS UNROLL
-                const Int<48> partial =
-                    InnerProduct<A::kFast>::sum(factors, engine.tile.active[column]) - activation_term;
-                sums[column] = in_tile == 0 ? partial : Int<48>(sums[column] + partial);
-            }
-            engine.accumulators[cycle] = sums;
-
-            if (in_tile == in_tiles - 1) {
-                const Vec<Int<16>, A::kTileOut> residual = slice<A::kTileOut>(x_word, dest_lane % A::kWord);
-                const EpilogueResult<A> result =
-                    epilogue<A>(step, sums, engine.tile, residual, reciprocal(Int<41>(exp_sum)));
-                const int column = out_tile * A::kTileOut;
-                if (step.dest == Buffer::X) {
-                    write_lanes<A, A::kTileOut, Memory<A>::kEmbedGroups>(memory.x, row, dest_lane, result.value);
-                    add_statistics<A>(memory, row, out_tile, result.sums);
-                } else if (step.dest == Buffer::V) {
-                    write_value<A>(memory, row, dest_lane, result.value);
-                } else {
-                    const BankLane dest = locate<A>(dest_lane);
-                    write_lanes<A, A::kTileOut, Memory<A>::kBankGroups>(memory.work[dest.bank], row, dest.lane,
-                                                                        result.value);
-                }
-                if (step.epilogue == Epilogue::SCORES) {
-                    const Int<16> largest = largest_score<A>(result.value, column, tokens.num_tokens);
-                    memory.score_max[row] =
-                        out_tile != 0 && memory.score_max[row] > largest ? memory.score_max[row] : largest;
-                }
-                if (step.pool) {
-                POOL_LANES:
-                    for (int i = 0; i < A::kTileOut; ++i) {
-#pragma HLS UNROLL
-                        memory.feature_sum[column + i] =
-                            (cycle == 0 ? Int<27>(0) : memory.feature_sum[column + i]) + result.value[i];
-                    }
-                }
-                trace::record(index, row, column, result.value);
+                step.source == Buffer::X ? slice<A::kTileIn>(words.x, source_lane % A::kWord)
+                                         : slice<A::kTileIn>(words.work[source.bank], source.lane % A::kWord);
+            const PrologueResult<A> in =
+                prologue<A>(step, raw, at.row, at.in_tile, at.out_tile, tokens.num_tokens, engine.memory);
+            const Vec<Int<48>, A::kTileOut> sums = multiply<A>(in.factors, at, engine);
+            if (at.in_tile == in_tiles - 1) {
+                const int dest_lane = step.dest_lane + at.out_tile * A::kTileOut;
+                const Vec<Int<16>, A::kTileOut> residual = slice<A::kTileOut>(words.x, dest_lane % A::kWord);
+                const EpilogueResult<A> out =
+                    epilogue<A>(step, sums, engine.tile, residual, reciprocal(Int<41>(in.exp_sum)));
+                store_result<A>(step, at, out, tokens.num_tokens, engine.memory);
+                trace::record(index, at.row, at.out_tile * A::kTileOut, out.value);
             }
         }
+        if (!fill.done()) advance_fill<A>(fill, engine.tile, fifo, words.work[kKeyBank], engine.memory);
 
-        if (!fill.done()) {
-            if (fill.weights == Weights::STREAM) {
-                fill_from_stream<A>(fill, engine.tile, fifo);
-            } else {
-                const int lane = (fill.first_lane + fill.in_tile * A::kTileIn) % A::kWord;
-                fill_from_memory<A>(fill, engine.tile, memory, slice<A::kTileIn>(work_word[kKeyBank], lane));
+        ++at.cycle;
+        ++at.row;
+        if (at.cycle >= num_rows && at.cycle >= kRmwCycles && fill.done()) {
+            if (++at.in_tile == in_tiles) {
+                at.in_tile = 0;
+                ++at.out_tile;
             }
-        }
-
-        ++cycle;
-        if (cycle >= num_rows && cycle >= kRmwCycles && fill.done()) {
-            cycle = 0;
-            if (++in_tile == in_tiles) {
-                in_tile = 0;
-                ++out_tile;
-            }
-            swap_tiles<A>(engine.tile, in_tile == 0);
-            const bool last_in = in_tile + 1 == in_tiles;
-            const bool last = last_in && out_tile + 1 >= out_tiles;
-            fill = last || out_tile == out_tiles
-                       ? begin_fill<A>(next, 0, 0, tokens)
-                       : begin_fill<A>(step, last_in ? out_tile + 1 : out_tile, last_in ? 0 : in_tile + 1, tokens);
+            at.cycle = 0;
+            at.row = rows.first;
+            swap_tiles<A>(engine.tile, at.in_tile == 0);
+            fill = fill_after<A>(at, in_tiles, out_tiles, step, next, tokens);
         }
     }
 }

@@ -76,6 +76,19 @@ WRITE_GROUPS:
     }
 }
 
+/// `N` lanes of a word, from a multiple of N on.
+template <int N, int M>
+inline Vec<Int<16>, N> slice(const Vec<Int<16>, M>& word, int first) {
+#pragma HLS INLINE
+    Vec<Int<16>, N> part;
+SLICE_LANES:
+    for (int i = 0; i < N; ++i) {
+#pragma HLS UNROLL
+        part[i] = word[(first + i) % M];
+    }
+    return part;
+}
+
 /// A lane of WORK: in which bank, and where there.
 struct BankLane {
     int bank;

@@ -61,6 +61,45 @@ CONCAT_LANES:
     return joined;
 }
 
+/// What enters the array, and for the softmax the row's sum of exponentials so far.
+template <class A>
+struct PrologueResult {
+    Vec<Int<16>, A::kTileIn> factors;
+    Int<27> exp_sum;
+};
+
+/// A row's lanes on their way in.
+///   raw      kTileIn lanes of the source, from tile in_tile on
+///   out_tile the exponentials are summed while the first tile of outputs is computed
+template <class A>
+inline PrologueResult<A> prologue(const Step& step, const Vec<Int<16>, A::kTileIn>& raw, int row, int in_tile,
+                                  int out_tile, int num_tokens, Memory<A>& memory) {
+#pragma HLS INLINE
+    PrologueResult<A> result = {raw, 1};
+    const int first_lane = in_tile * A::kTileIn;
+    if (step.prologue == Prologue::LAYER_NORM || step.prologue == Prologue::HEAD_LAYER_NORM) {
+        const bool per_head = step.prologue == Prologue::HEAD_LAYER_NORM;
+        const int second_row = first_lane >= A::kEmbedLanes ? 1 : 0;  // class and distillation token side by side
+        const Statistics statistics =
+            per_head ? memory.head_statistics[row * A::kHeads + step.head] : memory.row_statistics[row + second_row];
+        result.factors = layer_norm<A>(raw, statistics, per_head, step);
+    } else if (step.prologue == Prologue::SOFTMAX) {
+        result.factors = softmax_numerator<A>(raw, memory.score_max[row], first_lane, num_tokens, step.frac_bits);
+        result.exp_sum = in_tile == 0 && out_tile == 0 ? Int<27>(0) : memory.exp_sum[row];
+        if (out_tile == 0) {
+        SUM_EXP:
+            for (int i = 0; i < A::kTileIn; ++i) {
+#pragma HLS UNROLL
+                result.exp_sum += result.factors[i];
+            }
+        }
+        memory.exp_sum[row] = result.exp_sum;
+    } else if (step.prologue == Prologue::CONCAT) {
+        result.factors = concat_pooled<A>(raw, memory, first_lane, step.split);
+    }
+    return result;
+}
+
 }  // namespace spvit
 
 #endif  // SPVIT_PROLOGUE_HPP

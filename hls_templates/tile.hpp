@@ -41,6 +41,8 @@ struct Fill {
     bool done() const { return index == total; }
     bool reads_keys() const { return !done() && weights == Weights::K; }
     bool has_params() const { return in_tile == 0; }
+    int key_row() const { return out_tile * A::kTileOut + index; }
+    int key_lane() const { return first_lane + in_tile * A::kTileIn; }
 };
 
 template <class A>
@@ -98,25 +100,35 @@ inline void fill_from_stream(Fill<A>& fill, Tile<A>& tile, WeightFifo<A>& fifo) 
     ++fill.index;
 }
 
-/// One column from on-chip memory. `key` is the word of K that the loop read for it.
+/// One column from on-chip memory. `key_word` is the word of K that the loop read for it.
 template <class A>
-inline void fill_from_memory(Fill<A>& fill, Tile<A>& tile, const Memory<A>& memory,
-                             const Vec<Int<16>, A::kTileIn>& key) {
+inline void fill_from_memory(Fill<A>& fill, Tile<A>& tile, const Vec<Int<16>, A::kWord>& key_word,
+                             const Memory<A>& memory) {
 #pragma HLS INLINE
-    const int column = fill.index;
-    const int key_row = fill.out_tile * A::kTileOut + column;
+    const bool is_key = fill.weights == Weights::K;
+    const bool is_token = !is_key || fill.key_row() < fill.num_tokens;
     Vec<Int<16>, A::kTileIn> lanes =
-        fill.weights == Weights::K ? key
-                                   : read_value_column<A>(memory, fill.first_lane + key_row, fill.in_tile * A::kTileIn);
-    if (fill.weights == Weights::K && key_row >= fill.num_tokens) {
-        for (int i = 0; i < A::kTileIn; ++i) {
+        is_key ? slice<A::kTileIn>(key_word, fill.key_lane() % A::kWord)
+               : read_value_column<A>(memory, fill.first_lane + fill.key_row(), fill.in_tile * A::kTileIn);
+MASK_KEY:
+    for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL
-            lanes[i] = 0;
-        }
+        lanes[i] = is_token ? lanes[i] : Int<16>(0);
     }
-    tile.shadow[column] = lanes;
-    tile.shadow_bias[column] = -InnerProduct<A::kFast>::term(lanes);
+    tile.shadow[fill.index] = lanes;
+    tile.shadow_bias[fill.index] = -InnerProduct<A::kFast>::term(lanes);
     ++fill.index;
+}
+
+template <class A>
+inline void advance_fill(Fill<A>& fill, Tile<A>& tile, WeightFifo<A>& fifo, const Vec<Int<16>, A::kWord>& key_word,
+                         const Memory<A>& memory) {
+#pragma HLS INLINE
+    if (fill.weights == Weights::STREAM) {
+        fill_from_stream<A>(fill, tile, fifo);
+    } else {
+        fill_from_memory<A>(fill, tile, key_word, memory);
+    }
 }
 
 /// The tile's border: what was filled becomes active.
