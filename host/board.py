@@ -71,7 +71,7 @@ class Board:
         """Load the bitstream; this also ends whatever the accelerator was doing. Raises DeviceError."""
         try:
             self._overlay = Overlay(str(self._bitstream), device=self.device)
-        except (OSError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001 - PYNQ and its parsers raise whatever a broken overlay leads them into
             raise DeviceError(
                 f"{self._bitstream}: PYNQ could not load it ({_one_line(error)}); run as root, with the PYNQ image "
                 "that the bundle's README names"

@@ -1,0 +1,62 @@
+"""A micro accelerator's build folder, compiled once per session, and emulated devices that run it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import array_api_compat.numpy as arrays
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from host.bundle import Bundle, load_bundle
+from hw.generate import make_project, write_project
+from hw.layout import Design
+from hw.target import resolve_target
+from sim.build import build_library
+from sim.emulated_device import EmulatedDevice
+from sim.golden import Golden, GoldenResult
+from tests.sim.networks import design_of, micro, random_images
+
+
+@dataclass(frozen=True)
+class Build:
+    """design and folder of one design; images with what the golden makes of them."""
+
+    design: Design
+    folder: Path
+    pixels: NDArray[np.uint8]
+    golden: GoldenResult
+
+    @property
+    def bundle(self) -> Bundle:
+        return load_bundle(self.folder)
+
+    @property
+    def tokens(self) -> list[list[int]]:
+        """Per image, after each selector."""
+        return np.array(self.golden.tokens).T.tolist()
+
+    def kept(self, image: int) -> list[list[int]]:
+        """The patches that each selector kept, from the golden's taps."""
+        alive, kept = np.arange(self.design.network.model.num_patches), []
+        for selector in range(self.design.network.pruning.num_selectors):
+            alive = alive[self.golden.taps[f"selectors.{selector}.keep"][image][:, 0] != 0]
+            kept.append(alive.tolist())
+        return kept
+
+    def device(self, **options: Any) -> EmulatedDevice:
+        return EmulatedDevice(self.folder, **options)
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Micro with two weight ports, as `make hls` leaves it."""
+    design = design_of(micro(), tile_in=16, tile_out=16)
+    folder = tmp_path_factory.mktemp("host") / "micro-zcu102"
+    write_project(make_project(design, resolve_target("zcu102")), folder)
+    build_library(folder / "src")
+    pixels = random_images(design.network.model, 4)
+    return Build(design, folder, pixels, Golden(design.network, design.program, arrays).run(pixels, taps=True))
