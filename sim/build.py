@@ -60,7 +60,10 @@ def build_library(
     Raises BuildError with the compiler's first error.
     """
     if shutil.which(compiler) is None:
-        raise BuildError(f"{compiler} not found: install it (Debian: apt-get install g++), or choose another compiler")
+        package = "clang" if "clang" in compiler else "g++"
+        raise BuildError(
+            f"{compiler} not found: install it (Debian: apt-get install {package}), or choose another compiler"
+        )
     top = source_folder / f"{unit or 'top'}.cpp"
     if not top.exists():
         raise BuildError(
