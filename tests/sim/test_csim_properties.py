@@ -1,0 +1,90 @@
+"""Any small transformer on any engine: the C-simulation is the golden, tap by tap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import strategies as st
+
+from hw.architecture import INNER_PRODUCTS, PARAM_LANES, PORT_LANES, TILE_SIZES, Architecture
+from hw.generate import make_design
+from spvit.config import PACKAGE_POLICIES, SELECTOR_FEATURES, ModelConfig, PruningConfig
+from tests.sim.conftest import Simulators, simulate
+from tests.sim.networks import random_images, random_network
+
+COMPILING = settings(
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # each smaller example would be compiled as well
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    model: ModelConfig
+    pruning: PruningConfig
+    architecture: Architecture
+    extreme: bool
+    seed: int
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    depth, heads = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    locations = tuple(sorted(draw(st.sets(st.integers(0, depth - 1)))))
+    head_dim = 4 * draw(st.integers(1, 10)) if locations else draw(st.integers(1, 40))
+    ratios = [0.5, 1.0, 1.5, 2.75, 4.0]
+    patch = draw(st.integers(1, 4))
+    model = ModelConfig(
+        "random",
+        img_size=patch * draw(st.integers(1, 5)),
+        patch_size=patch,
+        in_chans=draw(st.integers(1, 4)),
+        embed_dim=heads * head_dim,
+        depth=depth,
+        num_heads=heads,
+        mlp_ratio=draw(st.sampled_from([r for r in ratios if heads * head_dim * r % 1 == 0])),
+        num_classes=draw(st.integers(1, 70)),
+        distilled=draw(st.booleans()),
+    )
+    pruning = PruningConfig(
+        locations=locations,
+        package=draw(st.sampled_from(PACKAGE_POLICIES)),
+        share_heads=draw(st.booleans()),
+        features=draw(st.sampled_from(SELECTOR_FEATURES)),
+    )
+    tile_in, tile_out = draw(st.sampled_from(TILE_SIZES)), draw(st.sampled_from(TILE_SIZES))
+    fitting = [p for p in (1, 2, 4) if not tile_in % (p * PORT_LANES) and not tile_out * PARAM_LANES % (p * PORT_LANES)]
+    architecture = Architecture(
+        tile_in, tile_out, draw(st.sampled_from(INNER_PRODUCTS)), draw(st.sampled_from(fitting))
+    )
+    return Case(model, pruning, architecture, draw(st.booleans()), draw(st.integers(0, 2**20)))
+
+
+def check(simulators: Simulators, case: Case, **options: bool) -> None:
+    network = random_network(np.random.default_rng(case.seed), case.model, case.pruning, case.extreme)
+    accelerator = simulators(make_design(network, case.architecture), **options)
+    golden = simulate(accelerator, random_images(case.model, 2, case.seed))
+    note(f"tokens: {golden.tokens}")
+
+
+@settings(COMPILING, max_examples=4)
+@given(case=cases())
+def test_a_few_small_transformers(simulators, case):
+    check(simulators, case)
+
+
+@pytest.mark.slow
+@settings(COMPILING, max_examples=100)
+@given(case=cases())
+def test_a_hundred_small_transformers(simulators, case):
+    check(simulators, case)
+
+
+@pytest.mark.slow
+@settings(COMPILING, max_examples=15)
+@given(case=cases())
+def test_small_transformers_with_exact_widths(simulators, case):
+    check(simulators, case, exact=True)

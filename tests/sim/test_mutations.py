@@ -1,0 +1,182 @@
+"""That the comparison sees what is wrong: a bit in the weights, an entry of a table, a line of a kernel."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+import sim.bridge
+from hw.layout import Design
+from hw.weights import port_stripes, weight_stream
+from sim.bridge import Accelerator, CsimError
+from sim.build import build_library
+from sim.compare import Mismatch
+from sim.units import compare_unit
+from tests.sim.conftest import Simulators, golden_of, mismatches
+from tests.sim.networks import MICRO, design_of, micro, random_images
+
+PIXELS = random_images(MICRO.model, 2)
+
+
+@pytest.fixture(scope="module")
+def design() -> Design:
+    return design_of(micro())
+
+
+@pytest.fixture(scope="module")
+def accelerator(simulators: Simulators, design: Design) -> Accelerator:
+    return simulators(design)
+
+
+def differences(accelerator: Accelerator) -> list[Mismatch | str]:
+    golden = golden_of(accelerator.design, PIXELS)
+    found = []
+    for image, pixels in enumerate(PIXELS):
+        found += mismatches(accelerator.design, accelerator.run(pixels), golden, image)
+    return found
+
+
+# --- the weight stream ---
+
+
+def with_bit_flipped(accelerator: Accelerator, word: int, lane: int, bit: int) -> Accelerator:
+    """On an engine of one port, whose words are 8 lanes."""
+    words = weight_stream(accelerator.design)[0].copy()
+    words[word, lane] ^= np.int16(1 << bit)
+    other = Accelerator.__new__(Accelerator)
+    other.__dict__ |= accelerator.__dict__ | {"_stripes": port_stripes(words)}
+    return other
+
+
+def first_word(design: Design, step: str) -> int:
+    position = next(i for i, s in enumerate(design.program.steps) if s.name == step)
+    return int(weight_stream(design)[1][position])
+
+
+@pytest.mark.parametrize("step", ["patch_embed", "blocks.1.mlp.fc1", "selectors.2.fc2.0", "head"])
+@pytest.mark.parametrize(("what", "word", "lane", "bit"), [("bias", 0, 1, 6), ("shift", 0, 3, 0), ("weight", 8, 1, 12)])
+def test_one_bit_of_the_weights(accelerator, design, step, what, word, lane, bit):
+    """Of the step's first output: 16 columns' parameters are its first 8 words."""
+    found = differences(with_bit_flipped(accelerator, first_word(design, step) + word, lane, bit))
+    first = found[0]
+    assert isinstance(first, Mismatch)
+    assert first.tap == step and first.index[1] == 0 and first.csim != first.golden
+    assert f"{step}[{first.index[0]}, 0]: C-simulation {first.csim}, golden {first.golden}" in str(first)
+    assert first.count <= design.layout.rows  # one column
+
+
+def test_one_bit_of_the_position(accelerator, design):
+    found = differences(with_bit_flipped(accelerator, 5 * design.layout.embed_lanes // 8, 0, 7))  # row 5, channel 0
+    assert isinstance(found[0], Mismatch) and (found[0].tap, found[0].index) == ("patch_embed", (4, 0))
+
+
+def shortened(accelerator: Accelerator, words: int) -> Accelerator:
+    other = Accelerator.__new__(Accelerator)
+    interface = replace(accelerator._interface, port_words=words)
+    other.__dict__ |= accelerator.__dict__ | {"_interface": interface, "_stripes": np.zeros((1, words, 8), np.int16)}
+    return other
+
+
+@pytest.mark.parametrize("by", [-1, 1])
+def test_a_stream_of_another_length_is_refused(accelerator, by):
+    with pytest.raises(CsimError, match=r"^it refused its own design: NUM_WORDS$"):
+        shortened(accelerator, accelerator._interface.port_words + by).run(PIXELS[0])
+
+
+def test_another_designs_host_is_refused(accelerator):
+    other = Accelerator.__new__(Accelerator)
+    interface = replace(accelerator._interface, digest=accelerator._interface.digest ^ 1)
+    other.__dict__ |= accelerator.__dict__ | {"_interface": interface}
+    with pytest.raises(CsimError, match=r"^it refused its own design: DIGEST$"):
+        other.run(PIXELS[0])
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        (lambda words: words[:-1], "a stream was read while it was empty: more words are taken than were sent"),
+        (
+            lambda words: np.concatenate([words, words[:1]]),
+            "words are left in a stream: fewer are taken than were sent",
+        ),
+    ],
+    ids=["one too few", "one too many"],
+)
+def test_streams_that_run_dry_or_over(simulators, design, monkeypatch, capfd, cut, message):
+    accelerator, golden = simulators(design, unit="mlp_block"), golden_of(design, PIXELS)
+    monkeypatch.setattr(sim.bridge, "port_stripes", lambda words: port_stripes(cut(words)))
+    with pytest.raises(CsimError, match=f"^{message} "):
+        compare_unit(accelerator, "mlp_block", golden)
+    monkeypatch.undo()
+    assert compare_unit(accelerator, "mlp_block", golden).mismatches == ()  # and the next run is sound again
+
+
+# --- the sources ---
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A text of a generated file, what takes its place, and the kind of tap that shows it first."""
+
+    file: str
+    old: str
+    new: str
+    shows_in: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.old[:50]}"
+
+
+MUTATIONS = [
+    Mutation("fixed_point.hpp", "T(shift > 0 && tie_goes_down ? 1 : 0)", "T(0)", ""),
+    Mutation("prologue.hpp", "first_key + i < num_tokens ? exp2_negative", "true ? exp2_negative", ".context."),
+    Mutation("engine.hpp", "at.in_tile == 0 ? partial : Int<48>(sums[column] + partial)", "partial", "patch_embed"),
+    Mutation("token_packager.hpp", "memory.x, written, word", "memory.x, tokens.num_tokens - 1 - written, word", ".package"),
+    Mutation("tables.hpp", "kReciprocalBase[256] = {\n    1", "kReciprocalBase[256] = {\n    2", ""),
+    *(
+        pytest.param(mutation, marks=pytest.mark.slow)
+        for mutation in [
+            Mutation("tables.hpp", "kGeluBase[160] = {\n    ", "kGeluBase[160] = {\n    64 + ", ".fc1"),
+            Mutation("tables.hpp", "kExpBase[64] = {\n    1", "kExpBase[64] = {\n    2", ".context."),
+            Mutation("tables.hpp", "kSigmoidBase[512] = {\n    2", "kSigmoidBase[512] = {\n    1", ".keep"),
+            Mutation("tables.hpp", "kRsqrtBase[256] = {\n    1", "kRsqrtBase[256] = {\n    2", ""),
+            Mutation("epilogue.hpp", "first_key + i < num_tokens && ", "", ".context."),
+            Mutation("engine.hpp", "at.cycle == 0 ? Int<27>(0) : memory.feature_sum", "memory.feature_sum", ".pool."),
+            Mutation("engine.hpp", "if (out_tile != 0) {", "if (false) {", ".attn.k"),
+            Mutation("engine.hpp", "if (!first_of_head) {", "if (out_tile != 0) {", ".embed."),
+            Mutation("engine.hpp", "at.out_tile != 0 && before > largest", "before > largest", ".context."),
+            Mutation("engine.hpp", "const int second_row = source_lane >= A::kEmbedLanes ? 1 : 0;", "const int second_row = 1;", ".attn.k"),
+            Mutation("memory.hpp", "const int skew = (first_dim + key)", "const int skew = (first_dim)", ".context."),
+            Mutation("prologue.hpp", "first_lane + i >= split", "first_lane + i > split", ".fc1."),
+            Mutation("token_packager.hpp", "memory.row_statistics[written] = memory.row_statistics[row];", "", ".attn.k"),
+            Mutation("token_packager.hpp", "weight += memory.probability[row];", "weight += 1;", ".package"),
+            Mutation("token_packager.hpp", "memory.row_statistics[row] = row_sums;", "", ".attn.k"),
+            Mutation("token_packager.hpp", "++tokens.num_packages;", "", ".embed."),
+            Mutation("token_selector.hpp", "count > 0 ? count : 1", "count + 1", ".pool."),
+            Mutation("token_selector.hpp", "Int<48>(Int<48>(weights) * step.threshold)", "Int<48>(Int<48>(weights) << 21)", ".keep"),
+            Mutation("inner_product.hpp", "Int<17>(a[j]) + w[j + N / 2]", "Int<17>(Int<16>(a[j] + w[j + N / 2]))", ""),
+            Mutation("tile.hpp", "first_of_column ? Int<48>(0) : tile.bias[column]", "Int<48>(0)", ""),
+            Mutation("accelerator.hpp", "const int line = patch_y * A::kPatchSize + y;", "const int line = patch_y * A::kPatchSize;", "patch_embed"),
+        ]
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
+def test_a_wrong_line_is_seen(simulators, design, tmp_path, mutation):
+    found = differences(Accelerator(design, mutated_library(simulators, design, tmp_path, mutation)))
+    first = found[0]
+    assert isinstance(first, Mismatch) and first.csim != first.golden
+    assert mutation.shows_in in first.tap
+
+
+def mutated_library(simulators, design, folder, mutation):
+    shutil.copytree(simulators.folder(design) / "src", folder / "src")
+    path = folder / "src" / mutation.file
+    text = path.read_text()
+    assert mutation.old in text, "the line has changed: change the mutation"
+    path.write_text(text.replace(mutation.old, mutation.new, 1))
+    return build_library(folder / "src")
