@@ -11,19 +11,20 @@ namespace spvit {
 
 /// X starts as position embedding (with the class token on its row): the first rows of the weight stream.
 template <class A>
-void load_position(WeightFifo<A>& fifo, int num_rows, Memory<A>& memory) {
-#pragma HLS INLINE off
-    constexpr int kChunk = A::kFillLanes > A::kGroup ? A::kFillLanes : A::kGroup;  // lanes written at once
-    Vec<Int<16>, kChunk> chunk = {};
-    Statistics row_sums = {0, 0};
-    Statistics head_sums = {0, 0};
-    int lane = 0;
-    int row = 0;
-LOAD_POSITION:
-    while (row < num_rows) {
-#pragma HLS PIPELINE II = 1
-        trace::expect_data(fifo);
-        const FillWord<A> word = fifo.read();
+struct PositionLoader {
+    static constexpr int kChunk = A::kFillLanes > A::kGroup ? A::kFillLanes : A::kGroup;  // lanes written at once
+
+    int num_rows;
+    int row;
+    int lane;
+    Vec<Int<16>, kChunk> chunk;
+    Statistics row_sums;
+    Statistics head_sums;
+
+    bool done() const { return row == num_rows; }
+
+    void take(const FillWord<A>& word, Memory<A>& memory) {
+#pragma HLS INLINE
     POSITION_LANES:
         for (int i = 0; i < A::kFillLanes; ++i) {
 #pragma HLS UNROLL
@@ -36,117 +37,139 @@ LOAD_POSITION:
         }
         lane += A::kFillLanes;
         if (lane % kChunk == 0) {
-            write_lanes<A, kChunk, Memory<A>::kEmbedGroups>(memory.x, row, lane - kChunk, chunk);
+            write_lanes<kChunk, Memory<A>::kEmbedGroups>(memory.x, row, lane - kChunk, chunk);
         }
         if (lane % A::kHeadLanes == 0) {
-            memory.head_statistics[row * A::kHeads + lane / A::kHeadLanes - 1] = head_sums;
+            store(memory.head_statistics, row * A::kHeads + lane / A::kHeadLanes - 1, head_sums);
             head_sums = {0, 0};
         }
         if (lane == A::kEmbedLanes) {
-            memory.row_statistics[row] = row_sums;
+            store(memory.row_statistics, row, row_sums);
             row_sums = {0, 0};
             lane = 0;
             ++row;
         }
     }
+};
+
+template <class A>
+inline PositionLoader<A> begin_position(int num_rows) {
+#pragma HLS INLINE
+    return {num_rows, 0, 0, {}, {0, 0}, {0, 0}};
 }
 
-/// Cuts the image, uint8 [kImgSize][kImgSize][kInChans], into patches: rows of WORK, pixels in (y, x, channel) order.
+/// Cuts the image, which comes line by line, into patches: rows of WORK, pixels in (y, x, channel) order.
 template <class A>
-void load_patches(const PortWord<A::kImageLanes, 8>* image, Memory<A>& memory) {
-#pragma HLS INLINE off
-    constexpr int kGrid = A::kImgSize / A::kPatchSize;
-    constexpr int kWordsPerLine = A::kPatchSize * A::kInChans / A::kImageLanes;  // of a patch
-    constexpr int kWordsPerPatch = kWordsPerLine * A::kPatchSize;
-    Vec<Int<16>, A::kGroup> group = {};
-    int patch_x = 0;
-    int patch_y = 0;
-    int y = 0;
-    int word = 0;  // within the line
-    int lane = 0;  // within the patch
-PATCHES:
-    for (int i = 0; i < kGrid * kGrid * kWordsPerPatch; ++i) {
-#pragma HLS PIPELINE II = 1
-        const int line = patch_y * A::kPatchSize + y;
-        const Vec<Int<16>, A::kImageLanes> pixels =
-            unpack<A::kImageLanes, 8>(image[(line * kGrid + patch_x) * kWordsPerLine + word]);
-    PIXELS:
-        for (int j = 0; j < A::kImageLanes; ++j) {
-#pragma HLS UNROLL
-            group[(lane + j) % A::kGroup] = pixels[j];
-        }
+struct PatchCutter {
+    static constexpr int kGrid = A::kImgSize / A::kPatchSize;
+    static constexpr int kWordsPerLine = A::kPatchSize * A::kInChans / A::kImageLanes;  // of a patch
+
+    int patch_x;
+    int patch_y;
+    int y;     // of the line within the patches
+    int word;  // within a patch's line
+
+    bool done() const { return patch_y == kGrid; }
+
+    void take(const PixelWord<A>& pixels, Memory<A>& memory) {
+#pragma HLS INLINE
+        const BankLane place = locate<A>((y * kWordsPerLine + word) * A::kImageLanes);
         const int row = A::kPrefix + patch_y * kGrid + patch_x;
-        const bool patch_ends = lane + A::kImageLanes == kWordsPerPatch * A::kImageLanes;
-        if ((lane + A::kImageLanes) % A::kGroup == 0 || patch_ends) {
-            const BankLane place = locate<A>(lane / A::kGroup * A::kGroup);
-            memory.work[place.bank][row * Memory<A>::kBankGroups + place.lane / A::kGroup] = group;
-        }
-        lane += A::kImageLanes;
+        store(memory.work[place.bank], row * Memory<A>::kBankGroups + place.lane / A::kImageLanes,
+              unpack<A::kImageLanes, 8>(pixels));
         if (++word == kWordsPerLine) {
             word = 0;
-            if (++y == A::kPatchSize) {
-                y = 0;
-                lane = 0;
-                if (++patch_x == kGrid) {
-                    patch_x = 0;
+            if (++patch_x == kGrid) {
+                patch_x = 0;
+                if (++y == A::kPatchSize) {
+                    y = 0;
                     ++patch_y;
                 }
             }
         }
     }
+};
+
+/// X and the patches, side by side.
+template <class A>
+void load_inputs(WeightFifo<A>& fifo, PixelStream<A>& pixels, Memory<A>& memory) {
+#pragma HLS INLINE off
+    PositionLoader<A> position = begin_position<A>(A::kRows);
+    PatchCutter<A> patches = {0, 0, 0, 0};
+    timing::Pipeline loop("LOAD_INPUTS");
+LOAD_INPUTS:
+    while (loop.runs(!position.done() || !patches.done())) {
+#pragma HLS PIPELINE II = 1
+        FillWord<A> word;
+        PixelWord<A> pixel_word;
+        if (!position.done()) {
+            trace::expect_data(fifo);
+            if (fifo.read_nb(word)) position.take(word, memory);
+        }
+        if (!patches.done()) {
+            trace::expect_data(pixels);
+            if (pixels.read_nb(pixel_word)) patches.take(pixel_word, memory);
+        }
+    }
 }
 
-/// The index of the engine's next step after `index`, or `last`.
-template <class Program>
-int next_engine_step(int index, int last) {
-#pragma HLS INLINE
-FIND_NEXT:
-    do {
-        ++index;
-    } while (index < last && Program::step(index).op != Op::ENGINE);
-    return index;
+/// X alone, for a kernel that is a top of its own.
+template <class A>
+void load_position(WeightFifo<A>& fifo, int num_rows, Memory<A>& memory) {
+#pragma HLS INLINE off
+    PositionLoader<A> position = begin_position<A>(num_rows);
+    timing::Pipeline loop("LOAD_POSITION");
+LOAD_POSITION:
+    while (loop.runs(!position.done())) {
+#pragma HLS PIPELINE II = 1
+        trace::expect_data(fifo);
+        position.take(fifo.read(), memory);
+    }
 }
 
-/// Runs steps first .. last-1. The engine runs one step behind: before the first pass it only fills that pass's tile.
+/// Runs steps first .. last-1. Before the first, the engine fills that one's first tile.
 ///   status  what each token selector decided (status.hpp)
 template <class A, class Program>
 void run_program(int first, int last, Tokens& tokens, WeightFifo<A>& fifo, Engine<A>& engine, std::int32_t* status) {
 #pragma HLS INLINE off
     int stage = 0;
+    int index = first - 1;
 PROGRAM:
-    for (int index = first - 1; index < last; ++index) {
-        const Step step = index < first ? Program::idle() : Program::step(index);
+    while (index < last) {
+        const Step step = engine_step<Program>(index, first, last);
         switch (step.op) {
             case Op::POOL:
-                pool_features<A>(index, tokens, engine.memory);
+                timing::begin_step(index);
+                pool_features<A>(index++, tokens, engine.memory);
                 break;
             case Op::DECIDE:
-                decide<A>(step, index, tokens, engine.memory);
+                timing::begin_step(index);
+                decide<A>(step, index++, tokens, engine.memory);
                 break;
             case Op::PACKAGE: {
+                timing::begin_step(index);
                 const Tokens before = tokens;
-                token_packager<A>(index, tokens, engine.memory);
+                token_packager<A>(index++, tokens, engine.memory);
                 store_stage<A>(stage++, before, tokens, engine.memory, status);
                 break;
             }
-            default: {
-                const int next = next_engine_step<Program>(index, last);
-                engine_pass<A>(step, next < last ? Program::step(next) : Program::idle(), index, tokens, fifo, engine);
-            }
+            default:
+                index = engine_run<A, Program>(index, first, last, tokens, fifo, engine);
         }
     }
+    timing::begin_step(last);
 }
 
 /// The logits leave WORK's first row.
 template <class A>
 void store_logits(const Memory<A>& memory, int first_lane, std::int16_t* logits) {
 #pragma HLS INLINE off
+    timing::Pipeline loop("LOGITS");
 LOGITS:
-    for (int i = 0; i < A::kNumClasses; ++i) {
+    for (int i = 0; loop.runs(i < A::kNumClasses); ++i) {
 #pragma HLS PIPELINE II = 1
         const BankLane place = locate<A>(first_lane + i);
-        logits[i] =
-            static_cast<std::int16_t>(to_int(memory.work[place.bank][place.lane / A::kGroup][place.lane % A::kGroup]));
+        axi_write(logits, i, static_cast<std::int16_t>(to_int(read_work_lane<A>(memory, place.bank, 0, place.lane))));
     }
 }
 

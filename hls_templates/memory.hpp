@@ -2,6 +2,7 @@
 #ifndef SPVIT_MEMORY_HPP
 #define SPVIT_MEMORY_HPP
 
+#include "timing.hpp"
 #include "types.hpp"
 
 namespace spvit {
@@ -9,6 +10,8 @@ namespace spvit {
 constexpr int kBanks = 4;  // WORK: Q/context, K, scores and a spare; side by side they hold the hidden layer
 
 constexpr int kKeyBank = 1;
+constexpr int kBranchBank = 1;  // of the token selector: what `decide` reads lies in two banks
+constexpr int kTokenScoreBank = 3;
 
 /// Rows in the image: prefix, patches, packages. Changes when tokens are packaged.
 struct Tokens {
@@ -22,21 +25,27 @@ struct Statistics {
     Int<42> squares;
 };
 
+/// A memory has one read and one write port, so what is read twice in the engine's loop is there twice: for the prologue,
+/// and `partial`, where the epilogue gathers it tile by tile.
 template <class A>
 struct Memory {
-    /// The unit of access: memories are words of kWord lanes, made of groups.
+    /// Memories are words of kWord lanes, made of groups, the unit of access. WORK's are an image word: pixels come so.
     using Group = Vec<Int<16>, A::kGroup>;
+    using WorkGroup = Vec<Int<16>, A::kImageLanes>;
     static constexpr int kEmbedGroups = A::kEmbedLanes / A::kGroup;
-    static constexpr int kBankGroups = A::kBankLanes / A::kGroup;
+    static constexpr int kBankGroups = A::kBankLanes / A::kImageLanes;
     static constexpr int kKeyBlocks = ceil_div(A::kRows, A::kWord);
 
     Group x[A::kRows * kEmbedGroups];                  // residual stream
-    Group work[kBanks][A::kRows * kBankGroups];        // everything else that lives within a block
+    WorkGroup work[kBanks][A::kRows * kBankGroups];    // everything else that lives within a block
     Int<16> v[A::kWord][kKeyBlocks * A::kEmbedLanes];  // values, skewed: (dim, key) in bank (dim + key) mod kWord
 
     Statistics row_statistics[A::kRows];
+    Statistics partial_row_statistics[A::kRows];
     Statistics head_statistics[A::kRows * A::kHeads];
+    Statistics partial_head_statistics[A::kRows * A::kHeads];
     Int<16> score_max[A::kRows];
+    Int<16> partial_score_max[A::kRows];
     Int<27> exp_sum[A::kRows];
 
     Int<27> feature_sum[A::kHeadLanes];
@@ -46,33 +55,38 @@ struct Memory {
 };
 
 /// `N` lanes from `first_lane` on of a row that is `Groups` groups wide.
-template <class A, int N, int Groups>
-inline Vec<Int<16>, N> read_lanes(const typename Memory<A>::Group* array, int row, int first_lane) {
+template <int N, int Groups, int G, std::size_t Size>
+inline Vec<Int<16>, N> read_lanes(const Vec<Int<16>, G> (&array)[Size], int row, int first_lane,
+                                  timing::Site site = timing::Site::here()) {
 #pragma HLS INLINE
     Vec<Int<16>, N> lanes;
-    const int first = row * Groups + first_lane / A::kGroup;
+    const int first = row * Groups + first_lane / G;
 READ_GROUPS:
-    for (int g = 0; g < N / A::kGroup; ++g) {
+    for (int g = 0; g < N / G; ++g) {
 #pragma HLS UNROLL
-        for (int i = 0; i < A::kGroup; ++i) {
+        const Vec<Int<16>, G> group = load(array, first + g, site);
+        for (int i = 0; i < G; ++i) {
 #pragma HLS UNROLL
-            lanes[g * A::kGroup + i] = array[first + g][i];
+            lanes[g * G + i] = group[i];
         }
     }
     return lanes;
 }
 
-template <class A, int N, int Groups>
-inline void write_lanes(typename Memory<A>::Group* array, int row, int first_lane, const Vec<Int<16>, N>& lanes) {
+template <int N, int Groups, int G, std::size_t Size>
+inline void write_lanes(Vec<Int<16>, G> (&array)[Size], int row, int first_lane, const Vec<Int<16>, N>& lanes,
+                        timing::Site site = timing::Site::here()) {
 #pragma HLS INLINE
-    const int first = row * Groups + first_lane / A::kGroup;
+    const int first = row * Groups + first_lane / G;
 WRITE_GROUPS:
-    for (int g = 0; g < N / A::kGroup; ++g) {
+    for (int g = 0; g < N / G; ++g) {
 #pragma HLS UNROLL
-        for (int i = 0; i < A::kGroup; ++i) {
+        Vec<Int<16>, G> group;
+        for (int i = 0; i < G; ++i) {
 #pragma HLS UNROLL
-            array[first + g][i] = lanes[g * A::kGroup + i];
+            group[i] = lanes[g * G + i];
         }
+        store(array, first + g, group, site);
     }
 }
 
@@ -107,6 +121,14 @@ FIND_BANK:
     return found;
 }
 
+/// One lane of a row of WORK, within a bank.
+template <class A>
+inline Int<16> read_work_lane(const Memory<A>& memory, int bank, int row, int lane,
+                              timing::Site site = timing::Site::here()) {
+#pragma HLS INLINE
+    return load(memory.work[bank], row * Memory<A>::kBankGroups + lane / A::kImageLanes, site)[lane % A::kImageLanes];
+}
+
 /// lanes[(i + amount) mod N] at place i, for N a power of two: one row of multiplexers per bit of `amount`.
 template <int N>
 inline Vec<Int<16>, N> rotate(Vec<Int<16>, N> lanes, int amount) {
@@ -133,7 +155,7 @@ inline Vec<Int<16>, A::kTileIn> read_value_column(const Memory<A>& memory, int d
 READ_VALUE_BANKS:
     for (int bank = 0; bank < A::kWord; ++bank) {
 #pragma HLS UNROLL
-        banks[bank] = memory.v[bank][address];
+        banks[bank] = load(memory.v[bank], address);
     }
     banks = rotate(banks, (dim + first_key) % A::kWord);
     Vec<Int<16>, A::kTileIn> column;
@@ -160,7 +182,7 @@ WRITE_VALUE_BANKS:
     for (int bank = 0; bank < A::kWord; ++bank) {
 #pragma HLS UNROLL
         const int dim = (bank + A::kWord - skew) % A::kWord;
-        if (dim < A::kTileOut) memory.v[bank][address + dim] = banks[bank];
+        if (dim < A::kTileOut) store(memory.v[bank], address + dim, banks[bank]);
     }
 }
 

@@ -80,12 +80,13 @@ inline PrologueResult<A> prologue(const Step& step, const Vec<Int<16>, A::kTileI
     if (step.prologue == Prologue::LAYER_NORM || step.prologue == Prologue::HEAD_LAYER_NORM) {
         const bool per_head = step.prologue == Prologue::HEAD_LAYER_NORM;
         const int second_row = first_lane >= A::kEmbedLanes ? 1 : 0;  // class and distillation token side by side
-        const Statistics statistics =
-            per_head ? memory.head_statistics[row * A::kHeads + step.head] : memory.row_statistics[row + second_row];
+        const Statistics statistics = per_head ? load(memory.head_statistics, row * A::kHeads + step.head)
+                                               : load(memory.row_statistics, row + second_row);
         result.factors = layer_norm<A>(raw, statistics, per_head, step);
     } else if (step.prologue == Prologue::SOFTMAX) {
-        result.factors = softmax_numerator<A>(raw, memory.score_max[row], first_lane, num_tokens, step.frac_bits);
-        result.exp_sum = in_tile == 0 && out_tile == 0 ? Int<27>(0) : memory.exp_sum[row];
+        result.factors = softmax_numerator<A>(raw, load(memory.score_max, row), first_lane, num_tokens, step.frac_bits);
+        const Int<27> sum_so_far = load(memory.exp_sum, row);
+        result.exp_sum = in_tile == 0 && out_tile == 0 ? Int<27>(0) : sum_so_far;
         if (out_tile == 0) {
         SUM_EXP:
             for (int i = 0; i < A::kTileIn; ++i) {
@@ -93,7 +94,7 @@ inline PrologueResult<A> prologue(const Step& step, const Vec<Int<16>, A::kTileI
                 result.exp_sum += result.factors[i];
             }
         }
-        memory.exp_sum[row] = result.exp_sum;
+        store(memory.exp_sum, row, result.exp_sum);
     } else if (step.prologue == Prologue::CONCAT) {
         result.factors = concat_pooled<A>(raw, memory, first_lane, step.split);
     }

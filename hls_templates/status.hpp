@@ -30,14 +30,16 @@ constexpr int status_words() {
     return kStatusHeader + A::kSelectors * stage_words<A>();
 }
 
-using ChecksumStream = hls::stream<std::uint32_t>;
+using ChecksumStream = Stream<std::uint32_t, 2>;
 
 /// Passes the weight stream on, and sums it up: rotate by one, XOR 32 bits. A flipped bit always shows.
 template <class A>
-void checksum_words(WeightFifo<A>& arriving, WeightFifo<A>& fifo, int num_words, ChecksumStream& checksum) {
+void checksum_words(ArrivingWords<A>& arriving, WeightFifo<A>& fifo, int num_words, ChecksumStream& checksum) {
+    const timing::Process process("checksum_words");
+    timing::Pipeline loop("CHECKSUM");
     std::uint32_t sum = 0;
 CHECKSUM:
-    for (int i = 0; i < num_words; ++i) {
+    for (int i = 0; loop.runs(i < num_words); ++i) {
 #pragma HLS PIPELINE II = 1
         trace::expect_data(arriving);
         const FillWord<A> word = arriving.read();
@@ -61,18 +63,19 @@ void store_stage(int stage, const Tokens& before, const Tokens& after, const Mem
     const RowRange candidates = row_range<A>(Rows::CANDIDATES, before);
     std::int32_t* record = status + kStatusHeader + stage * stage_words<A>();
     std::uint32_t flags = 0;
-    record[0] = after.num_tokens;
+    axi_write(record, 0, std::int32_t(after.num_tokens));
+    timing::Pipeline loop("KEEP_FLAGS");
 KEEP_FLAGS:
-    for (int row = 0; row < (stage_words<A>() - 1) * kKeepRowsPerWord; ++row) {
+    for (int row = 0; loop.runs(row < (stage_words<A>() - 1) * kKeepRowsPerWord); ++row) {
 #pragma HLS PIPELINE II = 1
         const bool candidate = row >= candidates.first && row < candidates.first + candidates.count;
-        const bool keep = candidate ? memory.keep[row] != 0 : row < before.num_tokens;
+        const bool keep = candidate ? load(memory.keep, row) != 0 : row < before.num_tokens;
         flags = (flags >> 1) | (keep ? 1U << (kKeepRowsPerWord - 1) : 0U);
         if (row % kKeepRowsPerWord == kKeepRowsPerWord - 1) {
-            record[1 + row / kKeepRowsPerWord] = static_cast<std::int32_t>(flags);
+            axi_write(record, 1 + row / kKeepRowsPerWord, static_cast<std::int32_t>(flags));
         }
     }
-    status[kStatusStages] = stage + 1;
+    axi_write(status, kStatusStages, std::int32_t(stage + 1));
 }
 
 }  // namespace spvit

@@ -70,6 +70,7 @@ struct Step {
     std::int32_t frac_bits;       // of what the table function takes: scores, GELU input, selector scores
     std::int32_t aux_frac_bits;   // DECIDE: the head branch's
     std::int32_t threshold;       // DECIDE
+    std::int32_t next_engine;     // the engine's next step after this one
 };
 
 }  // namespace spvit

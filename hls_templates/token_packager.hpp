@@ -20,63 +20,56 @@ template <class A>
 int compact(const Tokens& tokens, Memory<A>& memory, Vec<Int<48>, A::kWord> (&package_sum)[A::kEmbedLanes / A::kWord],
             Int<41>& weight) {
     constexpr int kWords = A::kEmbedLanes / A::kWord;
+    constexpr int kParts = kWords > A::kHeads ? kWords : A::kHeads;  // of a row: its words and its heads' statistics
     const RowRange candidates = row_range<A>(Rows::CANDIDATES, tokens);
     int written = 0;
-    int word = 0;
+    int part = 0;
     int row = 0;
     bool dropped_any = false;
     weight = 0;
+    timing::Pipeline loop("COMPACT");
 COMPACT:
-    while (row < tokens.num_tokens) {
+    while (loop.runs(row < tokens.num_tokens)) {
 #pragma HLS PIPELINE II = 1
+#pragma HLS DEPENDENCE variable = memory.x inter false
+#pragma HLS DEPENDENCE variable = memory.row_statistics inter false
+#pragma HLS DEPENDENCE variable = memory.head_statistics inter false
+        // no row is written before it was read: written <= row
         const bool candidate = row >= candidates.first && row < candidates.first + candidates.count;
-        const bool keep = !candidate || memory.keep[row] != 0;
-        const Vec<Int<16>, A::kWord> x =
-            read_lanes<A, A::kWord, Memory<A>::kEmbedGroups>(memory.x, row, word * A::kWord);
-        if (keep) {
-            write_lanes<A, A::kWord, Memory<A>::kEmbedGroups>(memory.x, written, word * A::kWord, x);
-        } else {
-        WEIGH_LANES:
-            for (int i = 0; i < A::kWord; ++i) {
+        const bool keep = !candidate || load(memory.keep, row) != 0;
+        const Int<24> probability = load(memory.probability, row);
+        if (part < kWords) {
+            const Vec<Int<16>, A::kWord> x =
+                read_lanes<A::kWord, Memory<A>::kEmbedGroups>(memory.x, row, part * A::kWord);
+            if (keep) {
+                write_lanes<A::kWord, Memory<A>::kEmbedGroups>(memory.x, written, part * A::kWord, x);
+            } else {
+                Vec<Int<48>, A::kWord> sum = load(package_sum, part);
+            WEIGH_LANES:
+                for (int i = 0; i < A::kWord; ++i) {
 #pragma HLS UNROLL
-                const Int<48> weighed = Int<48>(memory.probability[row]) * x[i];
-                package_sum[word][i] = (dropped_any ? package_sum[word][i] : Int<48>(0)) + weighed;
+                    sum[i] = (dropped_any ? sum[i] : Int<48>(0)) + Int<48>(probability) * x[i];
+                }
+                store(package_sum, part, sum);
             }
         }
-        if (++word == kWords) {
-            word = 0;
+        if (part < A::kHeads) {
+            const Statistics statistics = load(memory.head_statistics, row * A::kHeads + part);
+            if (keep) store(memory.head_statistics, written * A::kHeads + part, statistics);
+        }
+        if (++part == kParts) {
+            part = 0;
             if (keep) {
-                memory.row_statistics[written] = memory.row_statistics[row];
+                store(memory.row_statistics, written, load(memory.row_statistics, row));
                 ++written;
             } else {
-                weight += memory.probability[row];
+                weight += probability;
                 dropped_any = true;
             }
             ++row;
         }
     }
     return written;
-}
-
-/// Statistics of the heads follow their rows; apart from `compact`, since a row has as many heads as it likes.
-template <class A>
-void compact_head_statistics(const Tokens& tokens, Memory<A>& memory) {
-    const RowRange candidates = row_range<A>(Rows::CANDIDATES, tokens);
-    int written = 0;
-    int head = 0;
-    int row = 0;
-COMPACT_STATISTICS:
-    while (row < tokens.num_tokens) {
-#pragma HLS PIPELINE II = 1
-        const bool candidate = row >= candidates.first && row < candidates.first + candidates.count;
-        const bool keep = !candidate || memory.keep[row] != 0;
-        if (keep) memory.head_statistics[written * A::kHeads + head] = memory.head_statistics[row * A::kHeads + head];
-        if (++head == A::kHeads) {
-            head = 0;
-            if (keep) ++written;
-            ++row;
-        }
-    }
 }
 
 /// Divides the weighted sum by the weight and writes the package token to `row`, lane by lane, with its statistics.
@@ -88,12 +81,13 @@ void write_package(const Vec<Int<48>, A::kWord> (&package_sum)[A::kEmbedLanes / 
     Statistics row_sums = {0, 0};
     Statistics head_sums = {0, 0};
     Vec<Int<16>, A::kWord> word = {};
+    timing::Pipeline loop("WRITE_PACKAGE");
 WRITE_PACKAGE:
-    for (int lane = 0; lane < A::kEmbedLanes; ++lane) {
+    for (int lane = 0; loop.runs(lane < A::kEmbedLanes); ++lane) {
 #pragma HLS PIPELINE II = 1
         const int i = lane % A::kWord;
-        if (i == 0) word = read_lanes<A, A::kWord, Memory<A>::kEmbedGroups>(memory.x, row, lane);
-        const Int<16> package = divide<15, 16>(package_sum[lane / A::kWord][i], divisor);
+        if (i == 0) word = read_lanes<A::kWord, Memory<A>::kEmbedGroups>(memory.x, row, lane);
+        const Int<16> package = divide<15, 16>(load(package_sum, lane / A::kWord)[i], divisor);
         const Int<16> value = add ? saturate<16>(Int<17>(Int<17>(word[i]) + package)) : package;
         const Int<32> square = Int<32>(value) * value;
         word[i] = value;
@@ -102,10 +96,10 @@ WRITE_PACKAGE:
         head_sums.sum += value;
         head_sums.squares += square;
         if (i == A::kWord - 1) {
-            write_lanes<A, A::kWord, Memory<A>::kEmbedGroups>(memory.x, row, lane - i, word);
+            write_lanes<A::kWord, Memory<A>::kEmbedGroups>(memory.x, row, lane - i, word);
         }
         if ((lane + 1) % A::kHeadLanes == 0) {
-            memory.head_statistics[row * A::kHeads + lane / A::kHeadLanes] = head_sums;
+            store(memory.head_statistics, row * A::kHeads + lane / A::kHeadLanes, head_sums);
             head_sums = {0, 0};
         }
     }
@@ -120,7 +114,7 @@ void token_packager(int index, Tokens& tokens, Memory<A>& memory) {
     Int<41> weight = 0;
     const int old_tokens = tokens.num_tokens;
     int rows = old_tokens;
-    compact_head_statistics<A>(tokens, memory);
+    timing::memory(package_sum, "package_sum");
     rows = compact<A>(tokens, memory, package_sum, weight);
     tokens.num_tokens = rows;
     if (rows < old_tokens && A::kPackage != Package::NONE) {

@@ -13,8 +13,9 @@ void pool_features(int index, const Tokens& tokens, Memory<A>& memory) {
 #pragma HLS INLINE off
     const int count = row_range<A>(Rows::CANDIDATES, tokens).count;
     const Reciprocal divisor = reciprocal(Int<41>(count > 0 ? count : 1));
+    timing::Pipeline loop("POOL_FEATURES");
 POOL_FEATURES:
-    for (int lane = 0; lane < A::kHeadLanes; ++lane) {
+    for (int lane = 0; loop.runs(lane < A::kHeadLanes); ++lane) {
 #pragma HLS PIPELINE II = 1
         const Int<16> mean = count > 0 ? divide<15, 16>(Int<48>(memory.feature_sum[lane]), divisor) : Int<16>(0);
         memory.pooled[lane] = mean;
@@ -32,21 +33,18 @@ void decide(const Step& step, int index, const Tokens& tokens, Memory<A>& memory
 #pragma HLS INLINE off
     constexpr int kHeadWeightShift = kProbabilityBits - kHeadWeightBits;
     const RowRange rows = row_range<A>(Rows::CANDIDATES, tokens);
-    const BankLane scores = locate<A>(step.source_lane);
-    const BankLane branch = locate<A>(step.weights_lane);
+    const int scores = step.source_lane - kTokenScoreBank * A::kBankLanes;
+    const int branch = step.weights_lane - kBranchBank * A::kBankLanes;
     Int<48> weighted = 0;
     Int<24> weights = 0;
     int row = rows.first;
     int head = 0;
+    timing::Pipeline loop("DECIDE");
 DECIDE:
-    while (row < rows.first + rows.count) {
+    while (loop.runs(row < rows.first + rows.count)) {
 #pragma HLS PIPELINE II = 1
-        const int score_lane = scores.lane + head * A::kWord;
-        const int branch_lane = branch.lane + head;
-        const Int<16> z =
-            memory.work[scores.bank][row * Memory<A>::kBankGroups + score_lane / A::kGroup][score_lane % A::kGroup];
-        const Int<16> y =
-            memory.work[branch.bank][row * Memory<A>::kBankGroups + branch_lane / A::kGroup][branch_lane % A::kGroup];
+        const Int<16> z = read_work_lane<A>(memory, kTokenScoreBank, row, scores + head * A::kWord);
+        const Int<16> y = read_work_lane<A>(memory, kBranchBank, row, branch + head);
         const Int<24> score = sigmoid(z, step.frac_bits);
         const Int<16> weight = requantize<16>(sigmoid(y, step.aux_frac_bits), kHeadWeightShift);
         weighted = (head == 0 ? Int<48>(0) : weighted) + Int<40>(score) * weight;
@@ -54,10 +52,11 @@ DECIDE:
         if (++head == A::kHeads) {
             const bool keep = weighted >= Int<48>(Int<48>(weights) * step.threshold);
             const Reciprocal divisor = reciprocal(Int<41>(weights > 0 ? weights : Int<24>(1)));
-            const Int<24> probability = divide<kProbabilityBits, kProbabilityBits + 2>(weighted, divisor);
-            memory.keep[row] = keep ? 1 : 0;
-            memory.probability[row] = probability > 0 ? probability : Int<24>(1);
-            trace::record(index, row, 0, Vec<Int<24>, 2>{{Int<24>(keep ? 1 : 0), memory.probability[row]}});
+            const Int<24> quotient = divide<kProbabilityBits, kProbabilityBits + 2>(weighted, divisor);
+            const Int<24> probability = quotient > 0 ? quotient : Int<24>(1);
+            store(memory.keep, row, Int<2>(keep ? 1 : 0));
+            store(memory.probability, row, probability);
+            trace::record(index, row, 0, Vec<Int<24>, 2>{{Int<24>(keep ? 1 : 0), probability}});
             head = 0;
             ++row;
         }

@@ -3,12 +3,14 @@
 #ifndef SPVIT_WEIGHT_STREAM_HPP
 #define SPVIT_WEIGHT_STREAM_HPP
 
+#include "timing.hpp"
 #include "trace.hpp"
 #include "types.hpp"
 
 namespace spvit {
 
-constexpr int kPortLanes = 8;  // a 128-bit AXI port
+constexpr int kPortLanes = 8;     // a 128-bit AXI port
+constexpr int kStripeWords = 64;  // FIFO behind each port: four bursts
 
 #if defined(__SYNTHESIS__) || defined(SPVIT_EXACT_WIDTHS)
 
@@ -54,28 +56,36 @@ inline Vec<Int<16>, Lanes> unpack(const PortWord<Lanes, Bits>& word) {
 #endif
 
 using WeightPortWord = PortWord<kPortLanes, 16>;
-using PortStream = hls::stream<WeightPortWord>;
+using PortStream = Stream<WeightPortWord, kStripeWords>;
 
 template <class A>
 using FillWord = Vec<Int<16>, A::kFillLanes>;
 
 template <class A>
-using WeightFifo = hls::stream<FillWord<A>>;
+using WeightFifo = Stream<FillWord<A>, A::kFifoWords>;
+
+/// On their way to the checksum.
+template <class A>
+using ArrivingWords = Stream<FillWord<A>, 2>;
 
 /// One port's stripe, in bursts.
 inline void read_port(const WeightPortWord* port, PortStream& stripe, int num_words) {
+    const timing::Process process("read_port");
+    timing::Pipeline loop("READ_PORT");
 READ_PORT:
-    for (int i = 0; i < num_words; ++i) {
+    for (int i = 0; loop.runs(i < num_words); ++i) {
 #pragma HLS PIPELINE II = 1
-        stripe.write(port[i]);
+        stripe.write(axi_read(port, i));
     }
 }
 
 /// Stripes side by side.
-template <class A>
-inline void join_ports(PortStream (&stripes)[A::kWeightPorts], WeightFifo<A>& fifo, int num_words) {
+template <class A, class Fifo>
+inline void join_ports(PortStream (&stripes)[A::kWeightPorts], Fifo& fifo, int num_words) {
+    const timing::Process process("join_ports");
+    timing::Pipeline loop("JOIN_PORTS");
 JOIN_PORTS:
-    for (int i = 0; i < num_words; ++i) {
+    for (int i = 0; loop.runs(i < num_words); ++i) {
 #pragma HLS PIPELINE II = 1
         FillWord<A> word;
         for (int port = 0; port < A::kWeightPorts; ++port) {
@@ -88,6 +98,25 @@ JOIN_PORTS:
             }
         }
         fifo.write(word);
+    }
+}
+
+template <class A>
+using PixelWord = PortWord<A::kImageLanes, 8>;
+
+template <class A>
+using PixelStream = Stream<PixelWord<A>, kStripeWords>;
+
+/// The image, line by line.
+template <class A>
+void read_image(const PixelWord<A>* image, PixelStream<A>& pixels) {
+    constexpr int kWords = A::kImgSize * A::kImgSize * A::kInChans / A::kImageLanes;
+    const timing::Process process("read_image");
+    timing::Pipeline loop("READ_IMAGE");
+READ_IMAGE:
+    for (int i = 0; loop.runs(i < kWords); ++i) {
+#pragma HLS PIPELINE II = 1
+        pixels.write(axi_read(image, i));
     }
 }
 

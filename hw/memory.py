@@ -45,18 +45,18 @@ def on_chip_arrays(layout: Layout) -> tuple[Array, ...]:
     """Every array that block RAMs hold."""
     architecture, heads = layout.architecture, layout.model.num_heads
     word, rows = architecture.word, layout.rows
-    parts = word // architecture.group
-    width = architecture.group * LANE_BITS
+    group, image_lanes = architecture.group, layout.image_lanes
     key_blocks = -(-rows // word)
     return (
-        Array("residual stream", parts, rows * layout.embed_lanes // word, width),
-        Array("work", NUM_BANKS * parts, rows * layout.bank_lanes // word, width),
+        Array("residual stream", word // group, rows * layout.embed_lanes // word, group * LANE_BITS),
+        Array("work", NUM_BANKS * (word // image_lanes), rows * layout.bank_lanes // word, image_lanes * LANE_BITS),
         Array("values, skewed", word, key_blocks * layout.embed_lanes, LANE_BITS),
         Array("accumulators", 1, rows, architecture.tile_out * ACCUMULATOR_BITS),
         Array("weight FIFO", 1, FIFO_WORDS, architecture.fill_lanes * LANE_BITS),
-        Array("row statistics", 1, rows, STATISTICS_BITS),
-        Array("head statistics", 1, rows * heads, STATISTICS_BITS),
-        Array("score maximum and exponentials", 1, rows, LANE_BITS + 27),
+        Array("row statistics, partial too", 2, rows, STATISTICS_BITS),
+        Array("head statistics, partial too", 2, rows * heads, STATISTICS_BITS),
+        Array("score maximum, partial too", 2, rows, LANE_BITS),
+        Array("sum of exponentials", 1, rows, 27),
         Array("keep and probability", 1, rows, 2 + 24),
     )
 

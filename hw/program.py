@@ -125,6 +125,10 @@ class Program:
         found = [i for i, step in enumerate(self.steps) if step.unit == unit and step.index == index]
         return range(found[0], found[-1] + 1) if found else range(0)
 
+    def next_engine(self, index: int) -> int:
+        """Position of the engine's next step after this one; the program's length if there is none."""
+        return next((i for i in range(index + 1, len(self.steps)) if self.steps[i].op is Op.ENGINE), len(self.steps))
+
     def units(self) -> Iterator[tuple[str, int, range]]:
         """Kernels in order: name, which one, positions of its steps."""
         start = 0

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hw.architecture import FIFO_WORDS, PORT_LANES
 from hw.interface import Interface
+from hw.latency import pipeline_cycles
 from hw.layout import Design
 from hw.program import Buffer, Epilogue, Op, Prologue, Step, Weights
 from quant import functions as f
@@ -32,10 +33,10 @@ UNITS = {
 STEP_FIELDS = (
     "op", "rows", "source", "source_lane", "prologue", "split", "head", "weights", "weights_lane", "in_tiles",
     "out_tiles", "epilogue", "dest", "dest_lane", "pool", "shift", "norm_shift", "epsilon", "residual_align",
-    "second_shift", "frac_bits", "aux_frac_bits", "threshold",
+    "second_shift", "frac_bits", "aux_frac_bits", "threshold", "next_engine",
 )  # fmt: skip
 IDLE = ("Op::IDLE", "Rows::ALL", "Buffer::X", "0", "Prologue::NONE", "0", "0", "Weights::STREAM", "0", "1", "1",
-        "Epilogue::STORE", "Buffer::WORK", "0", "false", *["0"] * 8)  # fmt: skip
+        "Epilogue::STORE", "Buffer::WORK", "0", "false", *["0"] * 9)  # fmt: skip
 
 
 def kernel_sources() -> dict[str, str]:
@@ -89,6 +90,7 @@ def render_sources(design: Design, title: str, num_words: int) -> dict[str, str]
         "image_words": network.model.img_size**2 * network.model.in_chans // layout.image_lanes,
         "interface": design_interface(design, num_words),
         "fifo_words": FIFO_WORDS,
+        "pipeline_cycles": pipeline_cycles(design.architecture),
         "logits_bits": network.frac_bits["head"],
         "logits_lane": layout.first_lane(Buffer.LOGITS),
         "kernels": kernels,
@@ -150,6 +152,7 @@ def step_fields(design: Design, step: Step) -> tuple[str, ...]:
         "frac_bits": table_bits,
         "aux_frac_bits": step.branch_bits,
         "threshold": step.threshold,
+        "next_engine": design.program.next_engine(design.program.steps.index(step)),
     }
     return tuple(str(values[field]) for field in STEP_FIELDS)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from spvit.errors import BuildError
 
 BRIDGE = Path(__file__).with_name("bridge.cpp")
+TIMED = Path(__file__).with_name("timed")
 WARNINGS = ("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-label")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 
@@ -35,11 +36,12 @@ def unit_names(source_folder: Path) -> list[str]:
     return sorted(path.stem for path in source_folder.glob("*.cpp") if path.stem != "top")
 
 
-def compile_flags(exact: bool = False, sanitize: bool = False, compiler: str = "g++") -> list[str]:
+def compile_flags(exact: bool = False, sanitize: bool = False, compiler: str = "g++", timed: bool = False) -> list[str]:
     """Warnings stay on for our sources; nothing is printed for them.
 
     exact     ap_int of exact widths in place of native integers
     sanitize  address and undefined-behaviour sanitizers
+    timed     count cycles, and check ports and distances (sim/timed)
     """
     # hidden: designs that are loaded side by side must not share the statics of their inline functions
     flags = ["-std=c++14", "-fPIC", "-fvisibility=hidden", "-DSPVIT_TRACE", *WARNINGS, "-isystem", str(header_folder())]
@@ -48,11 +50,17 @@ def compile_flags(exact: bool = False, sanitize: bool = False, compiler: str = "
         # ap_private masks bits in its default constructor that it never set, and GCC reports it wherever it is inlined;
         # what our own sources leave unset shows in the native build
         flags += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
+    flags += ["-DSPVIT_TIMED", f"-I{TIMED}"] if timed else []
     return [*flags, "-O1", *SANITIZERS] if sanitize else [*flags, "-O3"]
 
 
 def build_library(
-    source_folder: Path, unit: str | None = None, exact: bool = False, compiler: str = "g++", sanitize: bool = False
+    source_folder: Path,
+    unit: str | None = None,
+    exact: bool = False,
+    compiler: str = "g++",
+    sanitize: bool = False,
+    timed: bool = False,
 ) -> Path:
     """Compile a top with the bridge; returns the library, from the cache when nothing changed.
 
@@ -69,16 +77,18 @@ def build_library(
         raise BuildError(
             f"TOP={unit} is no kernel of this design; choose one of {', '.join(unit_names(source_folder))}"
         )
-    flags = compile_flags(exact, sanitize, compiler) + ([f"-DSPVIT_UNIT_TOP={unit}_top"] if unit else [])
+    flags = compile_flags(exact, sanitize, compiler, timed) + ([f"-DSPVIT_UNIT_TOP={unit}_top"] if unit else [])
     digest = hashlib.sha256(" ".join([compiler, *flags]).encode() + BRIDGE.read_bytes())
-    for path in [top, *sorted(source_folder.glob("*.hpp"))]:
+    own = [TIMED / "timed.cpp"] if timed else []
+    for path in [top, *sorted(source_folder.glob("*.hpp")), *(sorted(TIMED.iterdir()) if timed else [])]:
         digest.update(path.name.encode() + path.read_bytes())
     library = source_folder.parent / "csim" / f"spvit-{digest.hexdigest()[:16]}.so"
     if library.exists():
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
     partial = library.with_suffix(f".{os.getpid()}.partial")
-    command = [compiler, *flags, "-shared", f"-I{source_folder}", str(top), str(BRIDGE), "-o", str(partial)]
+    command = [compiler, *flags, "-shared", f"-I{source_folder}", str(top), str(BRIDGE), *map(str, own)]
+    command += ["-o", str(partial)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
         partial.unlink(missing_ok=True)

@@ -1,0 +1,191 @@
+// The cycles of the last process, step by step, and what it finds in streams and memories at each of them.
+#ifndef SPVIT_CLOCK_HPP
+#define SPVIT_CLOCK_HPP
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "dataflow.hpp"
+#include "memories.hpp"
+#include "settings.hpp"
+
+namespace spvit {
+namespace timing {
+
+enum class Cycle : unsigned char { TOKEN, FILL, DRAIN };
+
+class Clock {
+  public:
+    Dataflow dataflow;
+    Memories memories;
+
+    void configure(const Settings& settings, StepCycles* steps, int num_steps) {
+        settings_ = settings;
+        steps_ = steps;
+        num_steps_ = num_steps;
+        step_ = 0;
+        now_ = 0;
+        process_ = -1;
+        live_ = false;
+        depths_.clear();
+        loops_.clear();
+        for (std::int64_t i = 0; i < settings.num_loops; ++i) {
+            loops_.push_back(settings.loops[i].name);
+            depths_.push_back(settings.loops[i].depth);
+        }
+        dataflow = Dataflow();
+        dataflow.configure(settings);
+        memories = Memories();
+        memories.configure(settings);
+        for (int i = 0; i < num_steps; ++i) steps[i] = StepCycles();
+    }
+
+    std::int64_t now() const { return now_; }
+    int scaled(int count) const { return static_cast<int>((count * settings_.scale_percent + 99) / 100); }
+
+    // processes
+
+    void begin_process(const char* name) {
+        process_ = dataflow.begin_process(name);
+        gap_ = 0;
+    }
+
+    void begin_last_process(const char* name) {
+        process_ = dataflow.begin_process(name);
+        dataflow.set_last(process_);
+        live_ = true;
+        now_ = 0;
+    }
+
+    // pipelined loops
+
+    int loop(const char* name) const {
+        for (std::size_t i = 0; i < loops_.size(); ++i) {
+            if (loops_[i] == name) return static_cast<int>(i);
+        }
+        fail(std::string("loop ") + name + " has no depth in the table of latencies");
+    }
+
+    /// An iteration begins (`condition`), or the loop ends.
+    bool iterate(int loop, bool condition, bool& first) {
+        if (!live_) {
+            if (condition) dataflow.log_iteration(process_, 1);
+            return condition;
+        }
+        if (first) {
+            pass(settings_.loop_entry, &StepCycles::other);
+            memories.begin_loop(loops_[static_cast<std::size_t>(loop)], depths_[static_cast<std::size_t>(loop)]);
+            in_loop_ = true;
+        } else {
+            end_iteration();
+        }
+        first = false;
+        if (condition) {
+            iteration_step_ = step_;
+            kind_ = &StepCycles::other;
+            memories.begin_iteration(now_);
+        } else {
+            const bool engine = loops_[static_cast<std::size_t>(loop)] == "ENGINE";
+            pass(depths_[static_cast<std::size_t>(loop)], engine ? &StepCycles::drain : &StepCycles::other);
+            memories.end_loop();
+            in_loop_ = false;
+        }
+        return condition;
+    }
+
+    void spend(int cycle_of_tile, Cycle cycle) {
+        if (cycle_of_tile == 0) stalls_ = 0;
+        kind_ = cycle == Cycle::TOKEN  ? &StepCycles::tokens
+                : cycle == Cycle::FILL ? &StepCycles::fill
+                                       : &StepCycles::drain;
+    }
+
+    /// Steps count from -1, loading; what comes is this step's from the next iteration on.
+    void begin_step(int step) {
+        if (step < 0) return;  // the idle step fills the first tile: loading
+        step_ = std::min(step + 1, num_steps_ - 1);
+        steps_[step_].begin = in_loop_ ? now_ + 1 : now_;
+    }
+
+    // streams and ports
+
+    void write(int channel) {
+        if (live_) fail("the last process may not write to " + dataflow.name(channel));
+        dataflow.log_write(process_, channel);
+    }
+
+    void read(int channel) {
+        if (live_) {
+            const std::int64_t at = dataflow.wait(channel, now_);
+            pass(at - now_, &StepCycles::other);
+            dataflow.take(channel, now_);
+        } else {
+            dataflow.log_read(process_, channel);
+        }
+    }
+
+    bool poll(int channel) {
+        if (!live_) fail("only the last process may poll " + dataflow.name(channel));
+        if (!dataflow.arrived(channel, now_)) {
+            ++stalls_;
+            return false;
+        }
+        dataflow.take(channel, now_);
+        return true;
+    }
+
+    void beat(const void* port) {
+        if (live_) fail("the last process has no read port");
+        dataflow.log_beat(process_, port);
+    }
+
+    /// Inside a pipelined loop the write rides along; alone, its response is waited for.
+    void axi_write() {
+        if (live_ && !in_loop_) pass(settings_.write_latency, &StepCycles::other);
+    }
+
+    void access(const void* array, int index, int line, bool is_write) {
+        if (live_ && in_loop_) memories.access(array, index, line, is_write);
+    }
+
+  private:
+    void pass(std::int64_t count, std::int64_t StepCycles::* kind) {
+        now_ += count;
+        steps_[step_].*kind += count;
+    }
+
+    void end_iteration() {
+        StepCycles& step = steps_[iteration_step_];
+        ++(step.*kind_);
+        ++now_;
+        if (kind_ == &StepCycles::fill && stalls_ > 0) {  // a wait is the stream's as far as the stream made it longer
+            --stalls_;
+            ++step.fifo;
+            --step.fill;
+        }
+    }
+
+    Settings settings_ = {};
+    StepCycles* steps_ = nullptr;
+    int num_steps_ = 0;
+    int step_ = 0;
+    int iteration_step_ = 0;
+    std::int64_t StepCycles::* kind_ = &StepCycles::other;
+    std::int64_t now_ = 0;
+    std::int64_t gap_ = 0;
+    std::int64_t stalls_ = 0;
+    int process_ = -1;
+    bool live_ = false;
+    bool in_loop_ = false;
+    std::vector<std::string> loops_;
+    std::vector<std::int64_t> depths_;
+};
+
+Clock& clock();
+
+}  // namespace timing
+}  // namespace spvit
+
+#endif  // SPVIT_CLOCK_HPP

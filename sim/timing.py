@@ -1,0 +1,197 @@
+"""The timed C-simulation: the kernels, run on a real image, count their cycles (sim/timed).
+
+Enters: a design compiled with `build_library(..., timed=True)`, what to assume. Leaves: cycles of each step, and whom
+each waits for. Raises CsimError when a loop asks more of a memory than its ports give or reads what has not landed, or
+when streams block one another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw.architecture import Architecture
+from hw.latency import BURST_BEATS, OUTSTANDING_READS, cycles, loop_depths, memory_spans
+from hw.layout import Design
+from hw.target import Target
+from sim.bridge import Accelerator, CsimResult, UnitResult
+
+LOADING, STORING = "loading", "storing"
+COST_FRACTION = 256
+"""Memory's time is counted in 1/256 cycles."""
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What the clock takes for granted.
+
+    beat_cost        1/256 cycles of the memory per 128-bit beat of a weight port
+    read_latency     cycles from a burst's request to its first beat
+    outstanding      bursts that a port may have requested
+    stream_latency   cycles from a word's write to its read
+    loop_entry       cycles to start a loop
+    depths           of each pipelined loop
+    spans            (loop, memory): cycles of read, change, write
+    scale_percent    of the kernels' own kPipelineCycles and kRmwCycles
+    fifo_words       of the weight FIFO; 0: as compiled
+    """
+
+    beat_cost: int
+    read_latency: int
+    write_latency: int
+    burst_beats: int
+    outstanding: int
+    stream_latency: int
+    loop_entry: int
+    depths: Mapping[str, int]
+    spans: Mapping[tuple[str, str], int]
+    scale_percent: int = 100
+    fifo_words: int = 0
+
+    def with_bandwidth(self, factor: float) -> Assumptions:
+        """Memory that is so many times as fast."""
+        return replace(self, beat_cost=round(self.beat_cost / factor))
+
+    def with_deeper_pipelines(self, factor: int = 2) -> Assumptions:
+        """Every loop, and every read-change-write, so many times as deep; the kernels' constants with them."""
+        return replace(
+            self,
+            depths={loop: factor * depth for loop, depth in self.depths.items()},
+            spans={key: factor * span for key, span in self.spans.items()},
+            scale_percent=factor * self.scale_percent,
+        )
+
+
+def assumptions(architecture: Architecture, target: Target) -> Assumptions:
+    """The table of `hw.latency` and the target's bandwidth."""
+    beat_bytes = target.port_bits // 8
+    beats_per_cycle = target.bandwidth_gbps * 1e3 / (beat_bytes * target.clock_mhz)
+    return Assumptions(
+        beat_cost=round(COST_FRACTION / beats_per_cycle),
+        read_latency=cycles("axi read"),
+        write_latency=cycles("axi write"),
+        burst_beats=BURST_BEATS,
+        outstanding=OUTSTANDING_READS,
+        stream_latency=cycles("fifo"),
+        loop_entry=cycles("loop entry"),
+        depths=loop_depths(architecture),
+        spans=memory_spans(),
+    )
+
+
+class _LoopDepth(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("depth", ctypes.c_int64)]
+
+
+class _MemorySpan(ctypes.Structure):
+    _fields_ = [("loop", ctypes.c_char_p), ("memory", ctypes.c_char_p), ("span", ctypes.c_int64)]
+
+
+class _Settings(ctypes.Structure):
+    _fields_ = [
+        ("beat_cost", ctypes.c_int64),
+        ("read_latency", ctypes.c_int64),
+        ("write_latency", ctypes.c_int64),
+        ("burst_beats", ctypes.c_int64),
+        ("outstanding", ctypes.c_int64),
+        ("stream_latency", ctypes.c_int64),
+        ("loop_entry", ctypes.c_int64),
+        ("scale_percent", ctypes.c_int64),
+        ("fifo_words", ctypes.c_int64),
+        ("num_loops", ctypes.c_int64),
+        ("loops", ctypes.POINTER(_LoopDepth)),
+        ("num_spans", ctypes.c_int64),
+        ("spans", ctypes.POINTER(_MemorySpan)),
+    ]
+
+
+@dataclass(frozen=True)
+class StepCycles:
+    """Cycles of one step, from its first to the next one's first.
+
+    tokens  a token enters the array
+    fill    waiting until the next tile is filled
+    fifo    waiting longer, for words of the weight stream
+    drain   waiting for results to land
+    other   in loops that are not the engine's, and between loops
+    """
+
+    name: str
+    tokens: int
+    fill: int
+    fifo: int
+    drain: int
+    other: int
+
+    @property
+    def total(self) -> int:
+        return self.tokens + self.fill + self.fifo + self.drain + self.other
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Cycles of a run: loading, the steps in order, storing."""
+
+    steps: tuple[StepCycles, ...]
+
+    @property
+    def cycles(self) -> int:
+        return sum(step.total for step in self.steps)
+
+    def of(self, name: str) -> StepCycles:
+        return next(step for step in self.steps if step.name == name)
+
+
+class TimedAccelerator:
+    """A design's timed C-simulation."""
+
+    def __init__(self, design: Design, library: Path, assumed: Assumptions) -> None:
+        self.design, self.assumed = design, assumed
+        self._accelerator = Accelerator(design, library)
+        self._library = ctypes.CDLL(str(library))
+        self._library.spvit_clock.restype = ctypes.c_int64
+
+    def run(self, pixels: NDArray[np.uint8]) -> tuple[CsimResult, Timing]:
+        """One image, uint8 [S, S, in_chans]."""
+        counters = self._configure()
+        result = self._accelerator.run(pixels)
+        return result, self._timing(counters)
+
+    def run_unit(
+        self, unit: str, index: int, x: NDArray[np.int16], num_packages: int = 0,
+        selection: NDArray[np.int32] | None = None,
+    ) -> tuple[UnitResult, Timing]:  # fmt: skip
+        """One kernel's own top, see `Accelerator.run_unit`."""
+        counters = self._configure()
+        result = self._accelerator.run_unit(unit, index, x, num_packages, selection)
+        return result, self._timing(counters)
+
+    def _configure(self) -> NDArray[np.int64]:
+        assumed = self.assumed
+        loops = (_LoopDepth * len(assumed.depths))(
+            *(_LoopDepth(loop.encode(), depth) for loop, depth in assumed.depths.items())
+        )
+        spans = (_MemorySpan * len(assumed.spans))(
+            *(_MemorySpan(loop.encode(), memory.encode(), span) for (loop, memory), span in assumed.spans.items())
+        )
+        values = {one.name: getattr(assumed, one.name) for one in fields(assumed)}
+        numbers = {key: value for key, value in values.items() if isinstance(value, int)}
+        self._settings = _Settings(**numbers, num_loops=len(loops), loops=loops, num_spans=len(spans), spans=spans)
+        self._tables = loops, spans  # as long as the library may look at them
+        counters = np.zeros((len(self.design.program.steps) + 2, 6), np.int64)
+        self._library.spvit_configure_clock(
+            ctypes.byref(self._settings), ctypes.c_void_p(counters.ctypes.data), len(counters)
+        )
+        return counters
+
+    def _timing(self, counters: NDArray[np.int64]) -> Timing:
+        names = [LOADING, *(step.name for step in self.design.program.steps), STORING]
+        steps = tuple(StepCycles(name, *map(int, row[1:])) for name, row in zip(names, counters, strict=True))
+        timing = Timing(steps)
+        assert timing.cycles == self._library.spvit_clock()
+        return timing
