@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,16 @@ def kernel_sources() -> dict[str, str]:
     return {path.name: path.read_text() for path in sorted(TEMPLATES.glob("*.hpp"))}
 
 
+@cache
+def _template_texts() -> list[str]:
+    """Read once, so that one process speaks of one state of them."""
+    return [f"{path.name}\n{path.read_text()}" for path in sorted(TEMPLATES.iterdir()) if path.is_file()]
+
+
 def design_digest(design: Design, num_words: int) -> str:
     """SHA-256 of what decides the generated sources and their weights."""
     parts = [design.network.digest, repr(design.architecture), repr(design.program), str(num_words)]
-    parts += [f"{path.name}\n{path.read_text()}" for path in sorted(TEMPLATES.iterdir()) if path.is_file()]
+    parts += _template_texts()
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

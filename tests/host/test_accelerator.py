@@ -159,7 +159,9 @@ def test_one_at_a_time(build):
     with Accelerator(build.folder, build.device()) as accelerator:
         stream = accelerator.stream(build.pixels)
         next(stream)
-        with pytest.raises(DeviceBusyError, match="^.*: another thread, or a stream that was not read to its end, is "):
+        with pytest.raises(
+            DeviceBusyError, match=r"^.*: another thread, or a stream that was not read to its end, is "
+        ):
             accelerator.infer(build.pixels)
         stream.close()
         check(build, accelerator.infer(build.pixels))
@@ -216,7 +218,7 @@ def test_close_twice_and_no_call_after(build):
     accelerator.close()
     accelerator.close()
     assert device.memory.bytes_in_use == 0
-    with pytest.raises(DeviceError, match="^.*: closed; make a new Accelerator$"):
+    with pytest.raises(DeviceError, match=r"^.*: closed; make a new Accelerator$"):
         accelerator.infer(build.pixels)
 
 
@@ -429,7 +431,7 @@ def test_an_overlay_whose_registers_lie_elsewhere(build):
     device = build.device(overlay=replace(interface, weight_ports=interface.weight_ports + 1))
     with pytest.raises(
         DeviceError,
-        match="^.*/spvit.bit: register num_words is at 0x34, the manifest has it at 0x28; the bitstream belongs to another "
+        match=r"^.*/spvit.bit: register num_words is at 0x34, the manifest has it at 0x28; the bitstream belongs to another "
         "design, make it again$",
     ):
         Accelerator(build.folder, device)
@@ -439,7 +441,7 @@ def test_an_overlay_whose_registers_lie_elsewhere(build):
 def test_an_overlay_without_a_register(build):
     interface = build.bundle.interface
     device = build.device(overlay=replace(interface, weight_ports=1))
-    with pytest.raises(DeviceError, match="^.*: register weights_1_1 is missing, the manifest has it at 0x1c; .*$"):
+    with pytest.raises(DeviceError, match=r"^.*: register weights_1_1 is missing, the manifest has it at 0x1c; .*$"):
         Accelerator(build.folder, device)
 
 
@@ -470,14 +472,14 @@ def test_a_bitstream_of_another_design(build):
     device = build.device()
     with (
         Accelerator(other, device) as accelerator,
-        pytest.raises(RefusedError, match="^.*: the bitstream was built from another design than digest="),
+        pytest.raises(RefusedError, match=r"^.*: the bitstream was built from another design than digest="),
     ):
         accelerator.infer(build.pixels)
 
 
 def test_another_board(build):
     with pytest.raises(
-        BundleError, match="^.*: made for zcu102, and this board is ZCU104; make it again with TARGET=zcu104$"
+        BundleError, match=r"^.*: made for zcu102, and this board is ZCU104; make it again with TARGET=zcu104$"
     ):
         Accelerator(build.folder, build.device(board="ZCU104"))
 
@@ -487,7 +489,7 @@ def test_no_bitstream_and_no_emulated_device(build):
     device.bitstream = None
     with pytest.raises(
         DeviceError,
-        match="^.*: no bitstream/spvit.bit, it was packed before make bitstream ran; make it where Vivado is",
+        match=r"^.*: no bitstream/spvit.bit, it was packed before make bitstream ran; make it where Vivado is",
     ):
         Accelerator(build.folder, device)
 

@@ -1,0 +1,225 @@
+"""The command line, on the emulated device: what it prints, what latency.json holds, and that no time is made up."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import host.benchmark
+from host.accelerator import Accelerator
+from host.measure import LABELS, Summary, image_list, latency_report, measure, summary_table, tokens_table
+from host.power import PowerMeter
+from spvit.errors import BundleError, ConfigError, DeviceTimeoutError, ImageError
+
+ROOT = Path(__file__).parents[2]
+CLOCK_MHZ = 199.998
+
+
+def cycles(tokens):
+    return 1000 * sum(tokens)
+
+
+@pytest.fixture
+def images(build, tmp_path):
+    """Files whose centre crop is the build's pixels."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    margin = (build.bundle.preprocessing.resize_to - build.pixels.shape[1]) // 2
+    for i, pixels in enumerate(build.pixels):
+        framed = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)))
+        Image.fromarray(framed).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def emulated(build, monkeypatch):
+    """Makes --emulated open devices with these options."""
+
+    def use(**options):
+        monkeypatch.setattr("sim.emulated_device.emulate", lambda bundle: build.device(**options))
+
+    return use
+
+
+def command(*arguments, folder=ROOT):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, "-m", "host.benchmark", *map(str, arguments)],
+        cwd=folder, capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+
+
+# --- as a person runs it ---
+
+
+def test_the_command_line(build, images, tmp_path, emulated, capsys):
+    emulated(cycles=cycles)
+    out = tmp_path / "latency.json"
+    host.benchmark.main([str(build.folder), str(images), "--emulated", "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert printed.startswith(LABELS["estimate"])
+    report = json.loads(out.read_text())
+    own = report["measurement"]
+    assert own["tokens"] == build.tokens
+    assert own["classes"] == build.golden.logits.argmax(axis=1).tolist()
+    expected = [cycles(tokens) / CLOCK_MHZ / 1e3 for tokens in build.tokens]
+    assert own["latency_ms"]["median"] == pytest.approx(np.median(expected))
+    assert own["latency_ms"]["p99"] == pytest.approx(np.percentile(expected, 99))
+    assert own["throughput"] == pytest.approx(1e3 / np.mean(expected))
+    assert own["kind"] == "estimate"
+    assert report["label"] == LABELS["estimate"]
+    assert (own["end_to_end_ms"], own["shares"], own["power_w"], own["warm_up"]) == (None, None, None, 0)
+    by_tokens = {tuple(entry["tokens"]): entry["latency_ms"] for entry in own["by_tokens"]}
+    assert by_tokens == {tuple(t): pytest.approx(cycles(t) / CLOCK_MHZ / 1e3) for t in build.tokens}
+    for tokens in build.tokens:
+        assert re.search(rf"^{' '.join(map(str, tokens))} +\d+ +{cycles(tokens) / CLOCK_MHZ / 1e3:.3f}$", printed, re.M)
+
+
+def test_as_a_process(build, images, tmp_path):
+    run = command(build.folder, images, "--emulated", "--out", tmp_path / "latency.json")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert json.loads((tmp_path / "latency.json").read_text())["measurement"]["tokens"] == build.tokens
+
+
+def test_without_a_cycle_model_no_time_is_given(build, images, tmp_path, emulated, capsys):
+    emulated()
+    out = tmp_path / "latency.json"
+    host.benchmark.main([str(build.folder), str(images), "--emulated", "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert printed.startswith(LABELS["none"])
+    assert not re.search(r"\d\.\d{3}", printed)
+    own = json.loads(out.read_text())["measurement"]
+    assert own["kind"] == "none"
+    assert [own[name] for name in ("latency_ms", "end_to_end_ms", "throughput", "shares", "power_w")] == [None] * 5
+    assert {entry["latency_ms"] for entry in own["by_tokens"]} == {None}
+
+
+def test_a_baseline_stands_beside_it(build, images, tmp_path, emulated, capsys):
+    emulated(cycles=cycles)
+    out = tmp_path / "latency.json"
+    arguments = [str(build.folder), str(images), "--emulated", "--out", str(out), "--baseline", str(build.folder)]
+    host.benchmark.main(arguments)
+    report = json.loads(out.read_text())
+    assert report["baseline"] == report["measurement"]
+    assert re.search(r"^ +micro +unpruned$", capsys.readouterr().out, re.M)
+
+
+# --- as it is on a board: the same code with measured times ---
+
+
+def test_on_a_board_times_are_measured(build, images):
+    device = build.device(cycles=cycles)
+    device.is_emulated = False
+    with Accelerator(build.folder, device) as accelerator:
+        names, files = image_list(images, accelerator)
+        own, results = measure(accelerator, files, warm_up=3, repeats=2)
+    count = len(build.pixels)
+    assert names == tuple(f"{i}.png" for i in range(count))
+    assert device.kernel.runs == 3 + 2 * count + 2 * count  # warm-up, one by one, pipelined
+    assert (own.kind, own.images, own.runs, own.warm_up) == ("board", count, 2 * count, 3)
+    assert len(results) == count
+    assert own.tokens == build.tokens
+    assert own.latency_ms.median == pytest.approx(np.median([cycles(t) / CLOCK_MHZ / 1e3 for t in build.tokens]))
+    assert own.end_to_end_ms.median > 0
+    assert own.throughput > 0
+    assert own.shares.keys() == {"preprocess", "transfer", "compute"}
+    assert sum(own.shares.values()) == pytest.approx(1)
+    text = summary_table(own)
+    assert text.startswith(LABELS["board"])
+    assert "an image's time: preprocess " in text
+
+
+def test_power_is_the_mean_of_the_rails_that_have_a_sensor(monkeypatch):
+    class Sensor:
+        def __init__(self, *values):
+            self.values = list(values)
+
+        @property
+        def value(self):
+            return self.values.pop(0) if len(self.values) > 1 else self.values[0]
+
+    class Rail:
+        def __init__(self, power):
+            self.power = power
+
+    sensors = {"VCCINT": Rail(Sensor(3.0)), "VCC1V8": Rail(None), "VCCBRAM": Rail(Sensor(0.5))}
+    monkeypatch.setattr("pynq.get_rails", lambda: sensors)
+    with PowerMeter(is_emulated=False) as meter:
+        pass
+    assert meter.mean_w == {"VCCINT": 3.0, "VCCBRAM": 0.5}
+    with PowerMeter(is_emulated=True) as meter:
+        pass
+    assert meter.mean_w is None
+    monkeypatch.setattr("pynq.get_rails", dict)
+    with PowerMeter(is_emulated=False) as meter:
+        pass
+    assert meter.mean_w is None
+
+
+def test_the_paper_stands_beside_its_models(build):
+    with Accelerator(build.folder, build.device(cycles=cycles)) as accelerator:
+        own, _ = measure(accelerator, list(build.pixels))
+    assert latency_report(own, None)["paper_table_4_ms"] is None
+    from dataclasses import replace
+
+    deit_s = replace(own, model="deit_s")
+    assert latency_report(deit_s, None)["paper_table_4_ms"] == {"unpruned": 22.31, "pruned": 13.23}
+    assert summary_table(deit_s).endswith("paper, Table 4, measured on its ZCU102: 13.23 ms, unpruned 22.31 ms")
+    assert tokens_table(own).count("\n") == len(own.by_tokens)
+
+
+def test_summaries():
+    values = list(range(1, 101))
+    summary = Summary.of(values)
+    assert (summary.median, summary.mean, summary.min, summary.max) == (50.5, 50.5, 1, 100)
+    assert (summary.p95, summary.p99) == (pytest.approx(95.05), pytest.approx(99.01))
+    assert Summary.of([None, None]) is None
+    assert Summary.of([None, 2.0]).median == 2.0
+
+
+# --- what goes wrong ---
+
+
+def test_errors_are_one_sentence_and_status_2(build, images, tmp_path):
+    for arguments, sentence in (
+        ((tmp_path, images, "--emulated"), f"{tmp_path}: no manifest.json in there; .*"),
+        ((build.folder, tmp_path / "x", "--emulated"), f"{tmp_path}/x: no such file or folder; .*"),
+        ((build.folder, images), "PYNQ finds no board here; .*"),
+    ):
+        run = command(*arguments, "--out", tmp_path / "latency.json")
+        assert (run.returncode, run.stdout) == (2, "")
+        assert re.fullmatch(f"error: {sentence}\n", run.stderr)
+    assert not (tmp_path / "latency.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "sentence"),
+    [
+        (["--repeats", "0"], ConfigError, "--repeats=0 must be at least 1"),
+        (["--warm-up", "-1"], ConfigError, "--warm-up=-1 must be at least 0"),
+        (["--timeout", "0"], DeviceTimeoutError, ".*: no result after 0 s; .*"),
+        (["--baseline", "nowhere"], BundleError, "nowhere: no manifest.json in there; .*"),
+    ],
+)
+def test_wrong_arguments(build, images, tmp_path, emulated, arguments, kind, sentence):
+    emulated()
+    with pytest.raises(kind, match=f"^{sentence}$"):
+        host.benchmark.main(
+            [str(build.folder), str(images), "--emulated", "--out", str(tmp_path / "l.json"), *arguments]
+        )
+    assert not (tmp_path / "l.json").exists()
+
+
+def test_a_broken_image_is_named(build, images, emulated):
+    (images / "9.png").write_bytes(b"no image")
+    emulated()
+    with pytest.raises(ImageError, match=r"^.*/9.png: not an image; replace it or leave it out$"):
+        host.benchmark.main([str(build.folder), str(images), "--emulated"])

@@ -1,0 +1,96 @@
+"""The notebook, executed on the emulated device: `make notebook` from nothing, and its sentences when it cannot."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from host.images import load_images
+from host.measure import LABELS
+from host.preprocess import Preprocessing
+from hw.architecture import Architecture
+from hw.generate import make_design
+from quant.network import load_network
+from sim import notebook
+from sim.bridge import Accelerator
+from sim.build import build_library
+from spvit.errors import BuildError, ImageError
+
+ROOT = Path(__file__).parents[2]
+
+
+def csimulated(folder: Path, images: Path) -> tuple[list[list[int]], list[int]]:
+    """Tokens and classes of the same images as `make csim` has them."""
+    network = load_network(folder / "network")
+    architecture = Architecture(**json.loads((folder / "manifest.json").read_text())["architecture"])
+    accelerator = Accelerator(make_design(network, architecture), build_library(folder / "src"))
+    results = [
+        accelerator.run(pixels) for pixels in load_images(images, Preprocessing.from_model(network.model)).pixels
+    ]
+    return [result.tokens for result in results], [int(np.argmax(result.logits)) for result in results]
+
+
+def check_executed(folder: Path, model: str) -> None:
+    executed = nbformat.read(folder / "latency.ipynb", as_version=4)
+    nbformat.validate(executed)
+    cells = [cell for cell in executed.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    printed = "".join(out.text for cell in cells for out in cell.outputs if out.output_type == "stream")
+    pictures = [out for cell in cells for out in cell.outputs if "image/png" in out.get("data", {})]
+    tokens, classes = csimulated(folder, folder / "images")
+    report = json.loads((folder / "latency.json").read_text())
+    own, baseline = report["measurement"], report["baseline"]
+    assert "on the emulated device" in printed
+    assert len(pictures) == len(tokens) == 2
+    assert (own["model"], own["tokens"], own["classes"]) == (model, tokens, classes)
+    assert baseline["tokens"] == [[], []]
+    assert own["kind"] in ("estimate", "none")
+    assert report["label"] == LABELS[own["kind"]]
+    assert LABELS[own["kind"]] in printed
+    for image, name in enumerate(("china.jpg", "flower.jpg")):
+        chain = " → ".join(map(str, (own["tokens_before"], *tokens[image])))
+        assert f"{name}: class {classes[image]}, " in printed
+        assert f"tokens {chain}\n" in printed
+    assert re.search(rf"^ +{model} +unpruned$", printed, re.M)
+
+
+def test_the_notebook_from_nothing(tmp_path, capsys):
+    folder = tmp_path / "micro-zcu102"
+    notebook.main(["--model", "micro", "--target", "zcu102", "--out", str(folder)])
+    assert "executed on the emulated device" in " ".join(capsys.readouterr().out.split())
+    check_executed(folder, "micro")
+
+
+@pytest.mark.slow
+def test_the_notebook_of_deit_t(tmp_path):
+    folder = tmp_path / "deit_t-zcu102"
+    notebook.main(["--model", "deit_t", "--target", "zcu102", "--out", str(folder)])
+    check_executed(folder, "deit_t")
+
+
+def test_a_users_error_in_the_notebook_is_one_sentence(build, tmp_path):
+    with pytest.raises(BuildError, match=rf"^latency.ipynb: {tmp_path}: no manifest.json in there; .*$"):
+        notebook.execute(tmp_path, None, tmp_path, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_broken_images_are_refused_before_the_work(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"^.*/x.png: not an image; replace it or leave it out$"):
+        notebook.main(["--model", "micro", "--out", str(tmp_path / "out"), "--images", str(tmp_path)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_committed_notebook_is_bare():
+    """Outputs belong to the build folder."""
+    text = (ROOT / "host" / "latency.ipynb").read_text()
+    committed = nbformat.reads(text, as_version=4)
+    assert text == nbformat.writes(committed, indent=1) + "\n"
+    assert all(
+        not cell.outputs and cell.execution_count is None for cell in committed.cells if cell.cell_type == "code"
+    )
