@@ -24,6 +24,7 @@ from host.result import ImageResult
 from spvit.errors import DeviceError
 
 SCHEMA = 1
+EMULATED_TIMEOUT_S = 600.0  # for a C-simulation, which takes seconds where the board takes milliseconds
 PAPER_TABLE_4_MS = {"deit_t": (8.81, 5.60), "deit_s": (22.31, 13.23)}
 """ZCU102, 16 bit, as the paper measured: (unpruned, pruned)."""
 LABELS = {
@@ -95,6 +96,7 @@ def open_accelerator(bundle: str | Path, emulated: bool = False, **options: Any)
     """The bundle on the board, or on the emulated device. Raises BundleError, DeviceError."""
     if not emulated:
         return Accelerator(bundle, **options)
+    options.setdefault("timeout_s", EMULATED_TIMEOUT_S)
     try:
         emulate = importlib.import_module("sim.emulated_device").emulate
     except ModuleNotFoundError as error:

@@ -2,8 +2,8 @@
 
 Enters: a bundle or a build folder with `src/`. Host code runs on it unchanged, through PYNQ's Overlay, allocate and
 register maps: register by register (s_axilite, AXI interrupt controller, AXI timer, the PS's clocks), buffer by buffer
-(what was not flushed does not arrive), with interrupts. Time is not emulated: the timer shows what the cycle model says
-of the image, or nothing.
+(what was not flushed does not arrive), with interrupts. Time is not emulated: the design's timer shows the cycles that
+the timed C-simulation counts for the image, an estimate, or nothing.
 
     device = EmulatedDevice("build/micro-zcu102")
     with Accelerator("build/micro-zcu102", device) as accelerator: ...
@@ -14,7 +14,9 @@ It can be told to misbehave: see `Fault`, `flip_weight_bit` and `contiguous_byte
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import itertools
+import json
 import os
 import shutil
 import tempfile
@@ -33,12 +35,15 @@ from pynq.interrupt import _InterruptController
 from pynqmetadata.frontends import Metadata
 from pynqmetadata.views.runtime import RuntimeMetadataParser
 
-from host.bundle import Bundle, load_bundle
+from host.bundle import MANIFEST, Bundle, load_bundle
 from hw import interface as names
+from hw.architecture import Architecture
 from hw.interface import AP_DONE, AP_IDLE, AP_READY, AP_START, STATUS_ERROR, STATUS_STAGES, Interface
+from hw.target import Target
 from sim.bridge import CsimError, load_library, run_top
 from sim.build import build_library
 from sim.handoff import handoff
+from sim.timing import Assumptions, Clock, assumptions
 
 PAGE_BYTES = 4096
 DDR_BASE = 0x1000_0000
@@ -77,6 +82,7 @@ class EmulatedDevice(Device):
         interrupt: bool = True,
         clear_on_read: bool = True,
         contiguous_bytes: int = 1 << 29,
+        timed: bool = False,
         cycles: Cycles | None = None,
     ) -> None:
         """Compile the bundle's kernels where that was not done yet.
@@ -87,7 +93,8 @@ class EmulatedDevice(Device):
         interrupt         whether the kernel's interrupt reaches the PS
         clear_on_read     IP_ISR as Vitis HLS has it since 2022.1; False: a written 1 toggles it
         contiguous_bytes  free memory for buffers
-        cycles            of an image, by its rows after each token selector
+        timed             run the timed C-simulation, slower, and let the timer show its cycles
+        cycles            what the timer shows in its place, by the image's rows after each token selector
         Raises BundleError, BuildError.
         """
         super().__init__(tag or f"emulated-{os.getpid()}-{next(self._tags)}")
@@ -99,7 +106,7 @@ class EmulatedDevice(Device):
         self.memory = Memory(self, contiguous_bytes)
         self.controller = InterruptController()
         self.timer = Timer()
-        self.kernel = Kernel(self, clear_on_read, cycles)
+        self.kernel = Kernel(self, clear_on_read, timed, cycles)
         self.faults: list[Fault] = []
         self.downloads = 0
         self._ps_registers = {IOPLL_CTRL: IOPLL_FBDIV << 8, PL0_REF_CTRL: 1 << 24}
@@ -232,10 +239,13 @@ class BusError(Exception):
 class Kernel:
     """The s_axilite registers of the top function, and its runs."""
 
-    def __init__(self, device: EmulatedDevice, clear_on_read: bool, cycles: Cycles | None) -> None:
+    _simulating = threading.Lock()  # the C++ keeps its state in statics
+
+    def __init__(self, device: EmulatedDevice, clear_on_read: bool, timed: bool, cycles: Cycles | None) -> None:
         self.device, self.clear_on_read, self.cycles = device, clear_on_read, cycles
         self.interface = device.bundle.interface
-        self.library = load_library(build_library(device.bundle.folder / "src"))
+        self.library = load_library(build_library(device.bundle.folder / "src", timed=timed))
+        self.clock = BundleClock(device.bundle, self.library) if timed else None
         self.runs = 0
         self.failures: list[str] = []  # why runs did not end, where the host has only a time-out to see
         self._guard = threading.RLock()
@@ -303,11 +313,14 @@ class Kernel:
                 for buffer in (interface.image, interface.logits, interface.status)
             )
             scores, answer = logits.copy(), status.copy()
-            run_top(
-                self.library, interface, [stripe.ctypes.data for stripe in stripes],
-                (self._register("num_words"), self._register("digest")),
-                (image.ctypes.data, scores.ctypes.data, answer.ctypes.data),
-            )  # fmt: skip
+            with self._simulating:
+                counters = None if self.clock is None else self.clock.start()
+                run_top(
+                    self.library, interface, [stripe.ctypes.data for stripe in stripes],
+                    (self._register("num_words"), self._register("digest")),
+                    (image.ctypes.data, scores.ctypes.data, answer.ctypes.data),
+                )  # fmt: skip
+                cycles = None if counters is None or self.clock is None else self.clock.cycles
         except (BusError, CsimError) as error:
             self.failures.append(str(error))
             return  # hardware would hang, or read nonsense: the host sees a kernel that does not finish
@@ -329,9 +342,10 @@ class Kernel:
                 return
             self._control = AP_DONE | AP_IDLE | AP_READY
             self._status |= self._enabled & 1
-            if self.cycles is not None and words[STATUS_ERROR] == names.Error.NONE:
-                tokens = words[names.STATUS_HEADER :: interface.stage_words].tolist()
-                self.device.timer.capture(self.cycles(tokens), bool(self._global and self._status))
+            if self.cycles is not None:
+                cycles = self.cycles(words[names.STATUS_HEADER :: interface.stage_words].tolist())
+            if cycles is not None:
+                self.device.timer.capture(cycles, bool(self._global and self._status))
             self._wire()
 
     def _register(self, name: str) -> int:
@@ -339,6 +353,18 @@ class Kernel:
 
     def _view(self, name: str, nbytes: int) -> NDArray[np.uint8]:
         return self.device.memory.at(self.address(name), nbytes)
+
+
+class BundleClock(Clock):
+    """Of a bundle's timed C-simulation, with its target's memory."""
+
+    def __init__(self, bundle: Bundle, library: ctypes.CDLL) -> None:
+        manifest = json.loads((bundle.folder / MANIFEST).read_text())
+        super().__init__(library, len(manifest["first_word_of_step"]))
+        self._assumed = assumptions(Architecture(**manifest["architecture"]), Target(**manifest["target"]))
+
+    def start(self, assumed: Assumptions | None = None) -> NDArray[np.int64]:
+        return super().start(assumed or self._assumed)
 
 
 class InterruptController:
@@ -444,5 +470,5 @@ class Timer:
 
 
 def emulate(bundle: str | Path) -> EmulatedDevice:
-    """The bundle's device as the benchmark and the notebook want it: with the cycle model's times."""
-    return EmulatedDevice(bundle)
+    """The bundle's device as the benchmark and the notebook want it: with estimated times."""
+    return EmulatedDevice(bundle, timed=True)

@@ -147,32 +147,15 @@ class Timing:
         return next(step for step in self.steps if step.name == name)
 
 
-class TimedAccelerator:
-    """A design's timed C-simulation."""
+class Clock:
+    """Of a library that was compiled with `timed`."""
 
-    def __init__(self, design: Design, library: Path, assumed: Assumptions) -> None:
-        self.design, self.assumed = design, assumed
-        self._accelerator = Accelerator(design, library)
-        self._library = ctypes.CDLL(str(library))
+    def __init__(self, library: ctypes.CDLL, num_steps: int) -> None:
+        self._library, self._num_steps = library, num_steps
         self._library.spvit_clock.restype = ctypes.c_int64
 
-    def run(self, pixels: NDArray[np.uint8]) -> tuple[CsimResult, Timing]:
-        """One image, uint8 [S, S, in_chans]."""
-        counters = self._configure()
-        result = self._accelerator.run(pixels)
-        return result, self._timing(counters)
-
-    def run_unit(
-        self, unit: str, index: int, x: NDArray[np.int16], num_packages: int = 0,
-        selection: NDArray[np.int32] | None = None,
-    ) -> tuple[UnitResult, Timing]:  # fmt: skip
-        """One kernel's own top, see `Accelerator.run_unit`."""
-        counters = self._configure()
-        result = self._accelerator.run_unit(unit, index, x, num_packages, selection)
-        return result, self._timing(counters)
-
-    def _configure(self) -> NDArray[np.int64]:
-        assumed = self.assumed
+    def start(self, assumed: Assumptions) -> NDArray[np.int64]:
+        """Before a run; returns what the run will fill: [loading, steps ..., storing] [begin and parts]."""
         loops = (_LoopDepth * len(assumed.depths))(
             *(_LoopDepth(loop.encode(), depth) for loop, depth in assumed.depths.items())
         )
@@ -183,15 +166,44 @@ class TimedAccelerator:
         numbers = {key: value for key, value in values.items() if isinstance(value, int)}
         self._settings = _Settings(**numbers, num_loops=len(loops), loops=loops, num_spans=len(spans), spans=spans)
         self._tables = loops, spans  # as long as the library may look at them
-        counters = np.zeros((len(self.design.program.steps) + 2, 6), np.int64)
+        counters = np.zeros((self._num_steps + 2, 6), np.int64)
         self._library.spvit_configure_clock(
             ctypes.byref(self._settings), ctypes.c_void_p(counters.ctypes.data), len(counters)
         )
         return counters
 
+    @property
+    def cycles(self) -> int:
+        """Of the last run."""
+        return int(self._library.spvit_clock())
+
+
+class TimedAccelerator:
+    """A design's timed C-simulation."""
+
+    def __init__(self, design: Design, library: Path, assumed: Assumptions) -> None:
+        self.design, self.assumed = design, assumed
+        self._accelerator = Accelerator(design, library)
+        self._clock = Clock(ctypes.CDLL(str(library)), len(design.program.steps))
+
+    def run(self, pixels: NDArray[np.uint8]) -> tuple[CsimResult, Timing]:
+        """One image, uint8 [S, S, in_chans]."""
+        counters = self._clock.start(self.assumed)
+        result = self._accelerator.run(pixels)
+        return result, self._timing(counters)
+
+    def run_unit(
+        self, unit: str, index: int, x: NDArray[np.int16], num_packages: int = 0,
+        selection: NDArray[np.int32] | None = None,
+    ) -> tuple[UnitResult, Timing]:  # fmt: skip
+        """One kernel's own top, see `Accelerator.run_unit`."""
+        counters = self._clock.start(self.assumed)
+        result = self._accelerator.run_unit(unit, index, x, num_packages, selection)
+        return result, self._timing(counters)
+
     def _timing(self, counters: NDArray[np.int64]) -> Timing:
         names = [LOADING, *(step.name for step in self.design.program.steps), STORING]
         steps = tuple(StepCycles(name, *map(int, row[1:])) for name, row in zip(names, counters, strict=True))
         timing = Timing(steps)
-        assert timing.cycles == self._library.spvit_clock()
+        assert timing.cycles == self._clock.cycles
         return timing

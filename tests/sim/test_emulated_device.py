@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from pynq import MMIO, Overlay, allocate
 
+from host.accelerator import Accelerator
 from hw import interface as names
 from hw.interface import AP_DONE, AP_IDLE, AP_READY, AP_START, STATUS_ERROR, STATUS_STAGES, UNWRITTEN, Error
-from sim.bridge import run_top
-from sim.emulated_device import DDR_BASE, PAGE_BYTES, EmulatedDevice, InterruptController, Timer
+from hw.target import resolve_target
+from sim.bridge import load_library, run_top
+from sim.build import build_library
+from sim.emulated_device import DDR_BASE, PAGE_BYTES, EmulatedDevice, Fault, InterruptController, Timer
+from sim.timing import TimedAccelerator, assumptions
+from spvit.errors import DeviceError
 from tests.host.conftest import Build, build  # noqa: F401 - a fixture
 
 
@@ -142,9 +147,6 @@ def test_the_accelerator_itself_refuses_another_host(build, device, kernel, regi
 
 @pytest.mark.parametrize("exact", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_both_builds_of_the_top_leave_the_same_status(build, exact):  # noqa: F811
-    from sim.bridge import load_library
-    from sim.build import build_library
-
     interface = build.bundle.interface
     library = load_library(build_library(build.folder / "src", exact=exact))
     stripes = [np.fromfile(path, np.int16) for path in build.bundle.weights]
@@ -216,6 +218,23 @@ def test_only_an_enabled_interrupt_reaches_the_processor(enabled, master, level)
     controller.write(controller.MER, master)
     controller.set_input(True)
     assert controller.line._level == level
+
+
+def test_the_timer_shows_the_cycles_of_the_timed_csimulation(build):  # noqa: F811
+    library = build_library(build.folder / "src", timed=True)
+    timed = TimedAccelerator(build.design, library, assumptions(build.design.architecture, resolve_target("zcu102")))
+    expected = [timed.run(pixels)[1].cycles for pixels in build.pixels]
+    for wait in ("interrupt", "polling"):
+        device = build.device(timed=True)
+        with Accelerator(build.folder, device, wait) as accelerator:
+            result = accelerator.infer(build.pixels)
+            assert [image.timing.cycles for image in result.images] == expected
+            assert np.array_equal(result.logits, build.golden.logits)
+            device.faults = [Fault(error=77)]
+            with pytest.raises(DeviceError):
+                accelerator.infer(build.pixels)
+            assert accelerator.infer(build.pixels[0]).images[0].timing.cycles == expected[0]
+    assert len(set(expected)) > 1
 
 
 def test_the_timer_captures_when_it_is_told_to():
