@@ -64,9 +64,9 @@ using FillWord = Vec<Int<16>, A::kFillLanes>;
 template <class A>
 using WeightFifo = Stream<FillWord<A>, A::kFifoWords>;
 
-/// On their way to the checksum.
+/// On their way to the checksum; with two words, a FIFO whose words take two cycles would pass two in three.
 template <class A>
-using ArrivingWords = Stream<FillWord<A>, 2>;
+using ArrivingWords = Stream<FillWord<A>, 8>;
 
 /// One port's stripe, in bursts.
 inline void read_port(const WeightPortWord* port, PortStream& stripe, int num_words) {

@@ -6,9 +6,11 @@ clock, at most 200 MHz (5 ns) on a speed grade -2 UltraScale+.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from hw.architecture import Architecture
+from hw.architecture import FIFO_WORDS, Architecture
+from hw.target import Target
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ OUTSTANDING_READS = 16
 """Per port: what the interface pragmas ask for."""
 STRIPE_WORDS = 64
 """FIFO behind each port (weight_stream.hpp)."""
+COST_FRACTION = 256
+"""The memory's time is counted in 1/256 cycles."""
 RMW_CYCLES = 8
 """Shortest tile (kRmwCycles)."""
 MARGIN = 1.125
@@ -109,6 +113,64 @@ def memory_spans() -> dict[tuple[str, str], int]:
         ("ENGINE", "partial_score_max"): rmw,
         ("COMPACT", "package_sum"): 1,  # lookup-table RAM: read, add and write within a cycle
     }
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What the clock takes for granted.
+
+    beat_cost        1/256 cycles of the memory per 128-bit beat of a weight port
+    read_latency     cycles from a burst's request to its first beat
+    outstanding      bursts that a port may have requested
+    stream_latency   cycles from a word's write to its read
+    loop_entry       cycles to start a loop
+    depths           of each pipelined loop
+    spans            (loop, memory): cycles of read, change, write
+    scale_percent    of the kernels' own kPipelineCycles and kRmwCycles
+    fifo_words       of the weight FIFO
+    """
+
+    beat_cost: int
+    read_latency: int
+    write_latency: int
+    burst_beats: int
+    outstanding: int
+    stream_latency: int
+    loop_entry: int
+    depths: Mapping[str, int]
+    spans: Mapping[tuple[str, str], int]
+    scale_percent: int = 100
+    fifo_words: int = FIFO_WORDS
+
+    def with_bandwidth(self, factor: float) -> Assumptions:
+        """Memory that is so many times as fast."""
+        return replace(self, beat_cost=round(self.beat_cost / factor))
+
+    def with_deeper_pipelines(self, factor: int = 2) -> Assumptions:
+        """Every loop, and every read-change-write, so many times as deep; the kernels' constants with them."""
+        return replace(
+            self,
+            depths={loop: factor * depth for loop, depth in self.depths.items()},
+            spans={loop_and_memory: factor * span for loop_and_memory, span in self.spans.items()},
+            scale_percent=factor * self.scale_percent,
+        )
+
+
+def assumptions(architecture: Architecture, target: Target) -> Assumptions:
+    """The table of `hw.latency` and the target's bandwidth."""
+    beat_bytes = target.port_bits // 8
+    beats_per_cycle = target.bandwidth_gbps * 1e3 / (beat_bytes * target.clock_mhz)
+    return Assumptions(
+        beat_cost=round(COST_FRACTION / beats_per_cycle),
+        read_latency=cycles("axi read"),
+        write_latency=cycles("axi write"),
+        burst_beats=BURST_BEATS,
+        outstanding=OUTSTANDING_READS,
+        stream_latency=cycles("fifo"),
+        loop_entry=cycles("loop entry"),
+        depths=loop_depths(architecture),
+        spans=memory_spans(),
+    )
 
 
 def _tree(operands: int) -> int:

@@ -5,12 +5,15 @@ Steps are logical here (features, formats, names of layers); `layout` says where
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from quant.functions import layer_norm_epsilon
-from quant.network import SELECTOR_LAYER_NORM_EPS, QuantizedNetwork
+from quant.network import SELECTOR_LAYER_NORM_EPS
+from spvit.config import ModelConfig, PruningConfig
 
 
 class Op(Enum):
@@ -139,8 +142,37 @@ class Program:
                 start = i + 1
 
 
-def build_program(network: QuantizedNetwork) -> Program:
-    """Lower a quantized network to steps."""
+class Lowerable(Protocol):
+    """What a program is made of: a `QuantizedNetwork`, or its sizes alone."""
+
+    @property
+    def model(self) -> ModelConfig: ...
+    @property
+    def pruning(self) -> PruningConfig: ...
+    @property
+    def frac_bits(self) -> Mapping[str, int]: ...
+    @property
+    def thresholds(self) -> Sequence[int]: ...
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A network before it is quantized: every format and threshold is 0."""
+
+    model: ModelConfig
+    pruning: PruningConfig
+
+    @property
+    def frac_bits(self) -> Mapping[str, int]:
+        return defaultdict(int)
+
+    @property
+    def thresholds(self) -> Sequence[int]:
+        return (0,) * self.pruning.num_selectors
+
+
+def build_program(network: Lowerable) -> Program:
+    """Lower a network to steps. Of `Sizes`, they have no formats: enough to count cycles."""
     model, pruning, bits = network.model, network.pruning, network.frac_bits
     steps = [_patch_embed(network)]
     residual_bits = bits["patch_embed"]
@@ -166,7 +198,7 @@ def build_program(network: QuantizedNetwork) -> Program:
     return Program(tuple(steps))
 
 
-def _patch_embed(network: QuantizedNetwork) -> Step:
+def _patch_embed(network: Lowerable) -> Step:
     model, bits = network.model, network.frac_bits
     return Step(
         "patch_embed",
@@ -186,7 +218,7 @@ def _patch_embed(network: QuantizedNetwork) -> Step:
     )
 
 
-def _msa_block(network: QuantizedNetwork, block: int, residual_bits: int) -> Iterator[Step]:
+def _msa_block(network: Lowerable, block: int, residual_bits: int) -> Iterator[Step]:
     """K, V, Q: in this order, so that the first head's keys are complete when their tile is filled behind Q."""
     model, bits = network.model, network.frac_bits
     dim, d = model.embed_dim, model.head_dim
@@ -257,7 +289,7 @@ def _msa_block(network: QuantizedNetwork, block: int, residual_bits: int) -> Ite
     )
 
 
-def _mlp_block(network: QuantizedNetwork, block: int, residual_bits: int) -> Iterator[Step]:
+def _mlp_block(network: Lowerable, block: int, residual_bits: int) -> Iterator[Step]:
     model, bits = network.model, network.frac_bits
     mlp = f"blocks.{block}.mlp"
     yield Step(
@@ -295,7 +327,7 @@ def _mlp_block(network: QuantizedNetwork, block: int, residual_bits: int) -> Ite
     )
 
 
-def _token_selector(network: QuantizedNetwork, index: int, residual_bits: int) -> Iterator[Step]:
+def _token_selector(network: Lowerable, index: int, residual_bits: int) -> Iterator[Step]:
     model, pruning, bits = network.model, network.pruning, network.frac_bits
     d, heads = model.head_dim, model.num_heads
     selector = f"selectors.{index}"
@@ -412,7 +444,7 @@ def _token_selector(network: QuantizedNetwork, index: int, residual_bits: int) -
     )
 
 
-def _head(network: QuantizedNetwork, residual_bits: int) -> Step:
+def _head(network: Lowerable, residual_bits: int) -> Step:
     model, bits = network.model, network.frac_bits
     return Step(
         "head",

@@ -39,11 +39,12 @@ from host.bundle import MANIFEST, Bundle, load_bundle
 from hw import interface as names
 from hw.architecture import Architecture
 from hw.interface import AP_DONE, AP_IDLE, AP_READY, AP_START, STATUS_ERROR, STATUS_STAGES, Interface
+from hw.latency import Assumptions, assumptions
 from hw.target import Target
 from sim.bridge import CsimError, load_library, run_top
 from sim.build import build_library
 from sim.handoff import handoff
-from sim.timing import Assumptions, Clock, assumptions
+from sim.timing import Clock
 
 PAGE_BYTES = 4096
 DDR_BASE = 0x1000_0000

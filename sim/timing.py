@@ -8,80 +8,17 @@ when streams block one another.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.architecture import Architecture
-from hw.latency import BURST_BEATS, OUTSTANDING_READS, cycles, loop_depths, memory_spans
+from hw.latency import Assumptions
 from hw.layout import Design
-from hw.target import Target
 from sim.bridge import Accelerator, CsimResult, UnitResult
 
 LOADING, STORING = "loading", "storing"
-COST_FRACTION = 256
-"""Memory's time is counted in 1/256 cycles."""
-
-
-@dataclass(frozen=True)
-class Assumptions:
-    """What the clock takes for granted.
-
-    beat_cost        1/256 cycles of the memory per 128-bit beat of a weight port
-    read_latency     cycles from a burst's request to its first beat
-    outstanding      bursts that a port may have requested
-    stream_latency   cycles from a word's write to its read
-    loop_entry       cycles to start a loop
-    depths           of each pipelined loop
-    spans            (loop, memory): cycles of read, change, write
-    scale_percent    of the kernels' own kPipelineCycles and kRmwCycles
-    fifo_words       of the weight FIFO; 0: as compiled
-    """
-
-    beat_cost: int
-    read_latency: int
-    write_latency: int
-    burst_beats: int
-    outstanding: int
-    stream_latency: int
-    loop_entry: int
-    depths: Mapping[str, int]
-    spans: Mapping[tuple[str, str], int]
-    scale_percent: int = 100
-    fifo_words: int = 0
-
-    def with_bandwidth(self, factor: float) -> Assumptions:
-        """Memory that is so many times as fast."""
-        return replace(self, beat_cost=round(self.beat_cost / factor))
-
-    def with_deeper_pipelines(self, factor: int = 2) -> Assumptions:
-        """Every loop, and every read-change-write, so many times as deep; the kernels' constants with them."""
-        return replace(
-            self,
-            depths={loop: factor * depth for loop, depth in self.depths.items()},
-            spans={key: factor * span for key, span in self.spans.items()},
-            scale_percent=factor * self.scale_percent,
-        )
-
-
-def assumptions(architecture: Architecture, target: Target) -> Assumptions:
-    """The table of `hw.latency` and the target's bandwidth."""
-    beat_bytes = target.port_bits // 8
-    beats_per_cycle = target.bandwidth_gbps * 1e3 / (beat_bytes * target.clock_mhz)
-    return Assumptions(
-        beat_cost=round(COST_FRACTION / beats_per_cycle),
-        read_latency=cycles("axi read"),
-        write_latency=cycles("axi write"),
-        burst_beats=BURST_BEATS,
-        outstanding=OUTSTANDING_READS,
-        stream_latency=cycles("fifo"),
-        loop_entry=cycles("loop entry"),
-        depths=loop_depths(architecture),
-        spans=memory_spans(),
-    )
 
 
 class _LoopDepth(ctypes.Structure):

@@ -38,7 +38,7 @@ class Dataflow {
     int channel(const std::string& name, std::int64_t depth) {
         channels_.emplace_back();
         channels_.back().name = name;
-        channels_.back().depth = name == "weights" && settings_.fifo_words > 0 ? settings_.fifo_words : depth;
+        channels_.back().depth = name == "weights" ? settings_.fifo_words : depth;
         return static_cast<int>(channels_.size()) - 1;
     }
 

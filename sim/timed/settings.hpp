@@ -28,7 +28,7 @@ struct Settings {
     std::int64_t stream_latency;  // from a write to when the word can be read
     std::int64_t loop_entry;
     std::int64_t scale_percent;  // of kPipelineCycles and kRmwCycles
-    std::int64_t fifo_words;     // depth of `weights`; 0: as compiled
+    std::int64_t fifo_words;     // depth of `weights`
     std::int64_t num_loops;
     const LoopDepth* loops;
     std::int64_t num_spans;

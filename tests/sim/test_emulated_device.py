@@ -11,11 +11,12 @@ from pynq import MMIO, Overlay, allocate
 from host.accelerator import Accelerator
 from hw import interface as names
 from hw.interface import AP_DONE, AP_IDLE, AP_READY, AP_START, STATUS_ERROR, STATUS_STAGES, UNWRITTEN, Error
+from hw.latency import assumptions
 from hw.target import resolve_target
 from sim.bridge import load_library, run_top
 from sim.build import build_library
 from sim.emulated_device import DDR_BASE, PAGE_BYTES, EmulatedDevice, Fault, InterruptController, Timer
-from sim.timing import TimedAccelerator, assumptions
+from sim.timing import TimedAccelerator
 from spvit.errors import DeviceError
 from tests.host.conftest import Build, build  # noqa: F401 - a fixture
 
