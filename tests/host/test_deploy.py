@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -53,11 +54,14 @@ def bundle(build, project, tmp_path):
 
 def test_it_works_with_the_emulated_device(build, bundle):
     assert bundle.name == "spvit-micro-zcu102"
+    shutil.copytree(build.folder / "csim", bundle / "csim")  # compiled already: found only if the sources are the same
+    compiled = len(list((bundle / "csim").iterdir()))
     with Accelerator(bundle, EmulatedDevice(bundle)) as accelerator:
         result = accelerator.infer(build.pixels)
     assert np.array_equal(result.logits, build.golden.logits)
     with Accelerator(bundle, EmulatedDevice(bundle)) as accelerator:
         assert len(accelerator.infer(bundle / "images").images) == 2
+    assert len(list((bundle / "csim").iterdir())) == compiled
 
 
 def test_every_file_has_its_digest(bundle):
@@ -89,8 +93,6 @@ def test_the_readme_says_which_image_and_that_there_is_no_bitstream(bundle):
 
 
 def test_a_bitstream_goes_along(build, project, tmp_path):
-    import shutil
-
     folder = tmp_path / "micro-zcu102"
     shutil.copytree(build.folder, folder)
     (folder / "bitstream").mkdir()
