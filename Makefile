@@ -14,7 +14,7 @@ option = $(if $(strip $(2)),--$(1) $(call quoted,$(2)))
 FLOW = $(call option,model,$(MODEL)) $(call option,target,$(TARGET)) \
        $(call option,ckpt,$(CKPT)) $(call option,calib,$(CALIB)) $(call option,keep,$(KEEP))
 
-NEEDS_MODEL := $(firstword $(filter hls csim deploy notebook,$(MAKECMDGOALS)))
+NEEDS_MODEL := $(firstword $(filter hls csim synth cosim bitstream deploy notebook,$(MAKECMDGOALS)))
 MISSING := $(strip $(foreach name,TARGET MODEL,$(if $(strip $($(name))),,$(name)=)))
 ifneq ($(NEEDS_MODEL),)
 ifneq ($(MISSING),)
@@ -33,6 +33,29 @@ hls: $(ENVIRONMENT) ## quantize the model and generate its Vitis HLS project in 
 .PHONY: csim
 csim: $(ENVIRONMENT) ## compile and run that C++, and compare each tap with the golden: csim.json
 	@$(PY) -m sim.csim $(FLOW) $(call option,images,$(IMAGES)) $(call option,top,$(TOP))
+
+##@ With AMD's tools
+
+vendor = $(PY) -m hw.synth $(1) $(FLOW) $(call option,top,$(TOP)) $(call option,hls,$(HLS))
+vectors = $(PY) -m sim.vectors $(FLOW) $(call option,top,$(TOP)) $(call option,images,$(IMAGES))
+
+.PHONY: synth
+synth: $(ENVIRONMENT) ## Vitis HLS: simulate, synthesize and export; its figures beside the estimate: reports.json
+	@$(call vendor,synth) --check
+	@$(vectors)
+	@$(call vendor,synth)
+
+.PHONY: cosim
+cosim: $(ENVIRONMENT) ## Vitis HLS: the RTL against the golden (and synth, when needed)
+	@$(call vendor,cosim) --check
+	@$(vectors)
+	@$(call vendor,cosim)
+
+.PHONY: bitstream
+bitstream: $(ENVIRONMENT) ## Vivado: block design, implementation, bitstream (and synth, when needed): bitstream/
+	@$(call vendor,bitstream) --check
+	@$(vectors)
+	@$(call vendor,bitstream)
 
 ##@ Onto the board
 
@@ -85,13 +108,14 @@ help: ## this list
 	      /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@printf '\nVariables\n'
 	@printf '  %-8s %s\n' \
-	    TARGET= 'the board: zcu102' \
+	    TARGET= 'the board: zcu102, zcu104, kv260, ultra96v2, u50, or a .toml' \
 	    MODEL= 'a name of the registry (deit_t, deit_s, ...) or the path of a .toml' \
 	    CKPT= 'weights, .safetensors or .pth; without it, seeded random ones' \
 	    CALIB= 'images to calibrate with: a folder, or digits:train' \
 	    KEEP= 'none, or kept fractions of the patches, one per selector: 0.629,0.396,0.249' \
 	    IMAGES= 'images for csim and the notebook: a folder, an image, or digits:test' \
-	    TOP= 'one unit alone for csim: msa_block, mlp_block, ...' \
+	    TOP= 'one unit alone for csim, synth, cosim: msa_block, ...' \
+	    HLS= 'which form of Vitis HLS: vitis-run, v++ or vitis_hls' \
 	    PYTHON= 'the Python 3.11 that makes the environment'
 
 find_cpp = find hls_templates sim tests \( -name '*.hpp' -o -name '*.h' -o -name '*.cpp' \)

@@ -30,9 +30,10 @@ from numpy.typing import NDArray
 
 from hw.architecture import Architecture
 from hw.layout import Design, Layout
-from hw.memory import bram36, check_fits
+from hw.memory import bram36
 from hw.program import Op, build_program
 from hw.render import design_digest, design_interface, render_sources
+from hw.resources import check_fits
 from hw.scripts import render_scripts
 from hw.target import Target, resolve_target
 from hw.weights import port_stripes, stream_checksum, weight_stream

@@ -1,17 +1,14 @@
-"""On-chip memories of a design, in block RAMs, and whether the target has as many.
+"""On-chip memories of a design, in block RAMs.
 
 An estimate from each array's shape and partitioning and the device's real block shapes; no synthesis has seen it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from hw.architecture import FIFO_WORDS, Architecture
+from hw.architecture import FIFO_WORDS
 from hw.layout import NUM_BANKS, Layout
-from hw.target import Target
-from spvit.config import ModelConfig
-from spvit.errors import ConfigError
 
 LANE_BITS = 16
 ACCUMULATOR_BITS = 48
@@ -65,34 +62,3 @@ def bram36(layout: Layout) -> float:
     """Estimated 36 Kbit blocks, AXI adapters included."""
     ports = layout.architecture.weight_ports + 2  # image, result
     return (sum(array.bram18 for array in on_chip_arrays(layout)) + ports * AXI_PORT_BRAM18) / 2
-
-
-def check_fits(layout: Layout, target: Target) -> None:
-    """Raises ConfigError, saying by how much it is too large and what would fit."""
-    needed = bram36(layout)
-    if needed <= target.bram36:
-        return
-    model = layout.model
-    raise ConfigError(
-        f"{model.name} with a {layout.architecture.tile_in}x{layout.architecture.tile_out} engine needs an estimated "
-        f"{needed:g} BRAM36 on chip, {target.name} has {target.bram36}: {needed - target.bram36:g} too many; "
-        f"{_what_fits(layout, target)}"
-    )
-
-
-def _what_fits(layout: Layout, target: Target) -> str:
-    model, architecture = layout.model, layout.architecture
-    for image in range(model.img_size - model.patch_size, 0, -model.patch_size):
-        smaller = Layout(_replace(model, img_size=image), architecture)
-        if bram36(smaller) <= target.bram36:
-            return f"it would fit with img_size={image} ({smaller.rows} tokens, {bram36(smaller):g} BRAM36)"
-    for heads in range(model.num_heads - 1, 0, -1):
-        narrower = Layout(_replace(model, num_heads=heads, embed_dim=heads * model.head_dim), architecture)
-        if bram36(narrower) <= target.bram36:
-            return f"it would fit with embed_dim={heads * model.head_dim} and num_heads={heads}"
-    smallest = Layout(model, Architecture(8, 8, architecture.inner_product, 1))
-    return f"not even an 8x8 engine fits ({bram36(smallest):g} BRAM36): choose a larger board"
-
-
-def _replace(model: ModelConfig, **fields: int) -> ModelConfig:
-    return replace(model, **fields)  # type: ignore[arg-type]

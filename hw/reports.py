@@ -1,0 +1,257 @@
+"""What the vendor's tools report, parsed: csynth, co-simulation, utilization, timing.
+
+Enters: report files of Vitis HLS and Vivado, 2022.2 to 2025.x. Leaves: `Figures`, the same fields for every stage and
+None where a tool says nothing, and the `Bindings` of a synthesis: which operator and which memory became what.
+
+hls4ml's parser reads the same csynth.xml (a test holds ours to it), but expects hls4ml's project folder, stops at the
+totals, and looks for block RAMs and DSPs where they stand in a report from before placement.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from spvit.errors import BuildError
+
+RESOURCES = ("dsp", "bram36", "uram", "lut", "ff")
+
+
+class ReportError(BuildError):
+    """A report that is missing, cannot be read, or belongs to another design."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one stage says of a design.
+
+    stage        estimate | csynth | cosim | vivado
+    clock_mhz    the highest that it believes in
+    cycles       of one call; fewest and most differ where loop bounds are run-time values
+    wns_ns       worst negative slack after routing
+    """
+
+    stage: str
+    dsp: float | None = None
+    bram36: float | None = None
+    uram: float | None = None
+    lut: float | None = None
+    ff: float | None = None
+    clock_mhz: float | None = None
+    cycles_min: int | None = None
+    cycles_max: int | None = None
+    wns_ns: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Figures:
+        return cls(**{key: value for key, value in values.items() if key in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator in hardware: its instance's name, the module around it, its DSPs."""
+
+    name: str
+    module: str
+    dsp: int
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A memory: the variable that it holds, and its 18 Kbit blocks."""
+
+    variable: str
+    module: str
+    bram18: int
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop: its label, and the initiation interval that was reached; None where it isn't pipelined."""
+
+    label: str
+    interval: int | None
+    pipelined: bool
+
+
+@dataclass(frozen=True)
+class Bindings:
+    """The parts of a synthesized design."""
+
+    operators: tuple[Operator, ...]
+    storages: tuple[Storage, ...]
+    loops: tuple[Loop, ...]
+
+
+# --- Vitis HLS ---
+
+
+def read_csynth(path: Path, top: str, part: str) -> Figures:
+    """`<top>_csynth.xml`. Raises ReportError when it is another design's."""
+    try:
+        root = ElementTree.fromstring(_read(path))
+    except ElementTree.ParseError as error:
+        raise ReportError(f"{path}: not a synthesis report ({error})") from None
+    found = (root.findtext("UserAssignments/TopModelName"), root.findtext("UserAssignments/Part"))
+    if found != (top, part):
+        raise ReportError(
+            f"{path}: this is a report of {found[0]} on {found[1]}, not of {top} on {part}; remove it, run make synth"
+        )
+    area = root.find("AreaEstimates/Resources")
+    if area is None:
+        raise ReportError(f"{path}: has no AreaEstimates; remove it and run make synth")
+    used = {"DSP" if child.tag == "DSP48E" else child.tag: _number(child.text) for child in area}
+    latency = root.find("PerformanceEstimates/SummaryOfOverallLatency")
+    period = _number(root.findtext("PerformanceEstimates/SummaryOfTimingAnalysis/EstimatedClockPeriod"))
+    bram18 = used.get("BRAM_18K")
+    return Figures(
+        stage="csynth",
+        dsp=used.get("DSP"),
+        bram36=None if bram18 is None else bram18 / 2,
+        uram=used.get("URAM"),
+        lut=used.get("LUT"),
+        ff=used.get("FF"),
+        clock_mhz=None if not period else 1000 / period,
+        cycles_min=_cycles(None if latency is None else latency.findtext("Best-caseLatency")),
+        cycles_max=_cycles(None if latency is None else latency.findtext("Worst-caseLatency")),
+    )
+
+
+def read_bindings(path: Path) -> Bindings:
+    """`csynth.rpt`, the report of the whole design: its tables of loops, operators and memories."""
+    text = _read(path)
+    operators: dict[tuple[str, str], Operator] = {}
+    for module, row in _hierarchy(text, r"Bind Op Report"):
+        # an operator has a row for each operation that it took in
+        operators[module, row["Name"]] = Operator(row["Name"], module, int(row.get("DSP") or 0))
+    storages = [
+        Storage(row.get("Variable") or row["Name"], module, int(row.get("BRAM") or 0))
+        for module, row in _hierarchy(text, r"(?:Bind )?Storage Report")
+    ]
+    loops = [
+        Loop(row["Modules & Loops"][1:].strip(" *"), _cycles(row["Interval"]), row["Pipelined"] == "yes")
+        for row in _table(text, r"Synthesis Summary Report")
+        if row["Modules & Loops"].startswith("o ")
+    ]
+    if not operators:
+        raise ReportError(f"{path}: has no Bind Op Report; Vitis HLS 2022.2 or later writes one")
+    return Bindings(tuple(operators.values()), tuple(storages), tuple(loops))
+
+
+def read_cosim(path: Path) -> Figures:
+    """`<top>_cosim.rpt`. Raises ReportError unless the RTL agreed with the testbench."""
+    for line in _read(path).splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) >= 8 and cells[0] in ("Verilog", "VHDL") and cells[1] != "NA":
+            if cells[1] != "Pass":
+                raise ReportError(f"{path}: co-simulation says {cells[1]}, so the RTL differs from the golden")
+            return Figures(stage="cosim", cycles_min=_cycles(cells[2]), cycles_max=_cycles(cells[4]))
+    raise ReportError(f"{path}: no result of a co-simulation in it")
+
+
+# --- Vivado ---
+
+UTILIZATION_ROWS = {
+    "lut": ("CLB LUTs", "Slice LUTs"),
+    "ff": ("CLB Registers", "Slice Registers"),
+    "bram36": ("Block RAM Tile",),
+    "uram": ("URAM",),
+    "dsp": ("DSPs",),
+}
+
+
+def read_utilization(path: Path) -> Figures:
+    """`report_utilization` of a placed design."""
+    used: dict[str, float] = {}
+    for line in _read(path).splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        for name, rows in UTILIZATION_ROWS.items():
+            # a star marks a footnote; the first table that has the row is the summary
+            if len(cells) >= 4 and cells[0].rstrip("*") in rows and name not in used:
+                used[name] = float(cells[1])
+    missing = [name for name in UTILIZATION_ROWS if name not in used and name != "uram"]
+    if missing:
+        raise ReportError(f"{path}: no row of {UTILIZATION_ROWS[missing[0]][0]} in it")
+    return Figures.from_json({"stage": "vivado"} | used)
+
+
+def read_timing(path: Path, clock_mhz: float) -> tuple[float, float]:
+    """`report_timing_summary`: worst negative slack in ns, and the clock in MHz that it allows.
+
+    clock_mhz  that was asked for
+    """
+    lines = _read(path).splitlines()
+    for number, line in enumerate(lines):
+        if line.split()[:2] == ["WNS(ns)", "TNS(ns)"] and number + 2 < len(lines):
+            try:
+                slack = float(lines[number + 2].split()[0])
+            except (ValueError, IndexError):
+                break
+            return slack, 1000 / (1000 / clock_mhz - slack)
+    raise ReportError(f"{path}: no worst negative slack in it")
+
+
+def read_implementation(folder: Path, clock_mhz: float) -> Figures:
+    """What `vivado.tcl` leaves: utilization.rpt and timing.rpt."""
+    slack, reached = read_timing(folder / "timing.rpt", clock_mhz)
+    return replace(read_utilization(folder / "utilization.rpt"), wns_ns=slack, clock_mhz=reached)
+
+
+# --- text ---
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        raise ReportError(f"{path}: the report cannot be read ({error.strerror})") from None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None  # `undef`, `-`
+
+
+def _cycles(text: str | None) -> int | None:
+    number = _number(text)
+    return None if number is None else int(number)
+
+
+def _table(text: str, title: str) -> Iterator[dict[str, str]]:
+    """Rows of the first table of a section, by column; header cells over several lines are joined."""
+    section = re.search(rf"^== {title}.*?\n=+\n(.*?)(?=^== |\Z)", text, re.MULTILINE | re.DOTALL)
+    if section is None:
+        return
+    header: list[str] = []
+    borders = 0
+    for line in section[1].splitlines():
+        line = line.strip()
+        if line.startswith("+-"):
+            borders += 1
+        elif line.startswith("|"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if borders == 1:
+                header = [" ".join(pair).strip() for pair in zip(header or [""] * len(cells), cells, strict=True)]
+            elif borders == 2:
+                yield dict(zip(header, cells, strict=True))
+        if borders == 3:
+            return
+
+
+def _hierarchy(text: str, title: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a table whose first column is a tree of modules, with the module around each."""
+    module = ""
+    for row in _table(text, title):
+        if row["Name"].startswith("+ "):
+            module = row["Name"][2:].strip()
+        else:
+            yield module, row
