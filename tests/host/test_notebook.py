@@ -11,24 +11,25 @@ import nbformat
 import numpy as np
 import pytest
 
+from host.accelerator import Accelerator
 from host.images import load_images
 from host.measure import LABELS
 from host.preprocess import Preprocessing
 from hw.program import build_program
 from quant.network import load_network
 from sim import notebook
-from sim.golden import Golden
+from sim.emulated_device import EmulatedDevice
+from sim.golden import Golden, GoldenResult
 from spvit.errors import BuildError, ImageError
 
 ROOT = Path(__file__).parents[2]
 
 
-def golden(folder: Path, images: Path) -> tuple[list[list[int]], list[int]]:
-    """Tokens and classes of the same images as the golden, and so `make csim`, has them."""
+def golden(folder: Path, images: Path) -> GoldenResult:
+    """The same images as the golden, and so `make csim`, has them."""
     network = load_network(folder / "network")
     pixels = load_images(images, Preprocessing.from_model(network.model)).pixels
-    result = Golden(network, build_program(network), arrays).run(pixels)
-    return np.array(result.tokens).T.tolist(), result.logits.argmax(axis=1).tolist()
+    return Golden(network, build_program(network), arrays).run(pixels)
 
 
 def check_executed(folder: Path, model: str) -> None:
@@ -38,7 +39,8 @@ def check_executed(folder: Path, model: str) -> None:
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     printed = "".join(out.text for cell in cells for out in cell.outputs if out.output_type == "stream")
     pictures = [out for cell in cells for out in cell.outputs if "image/png" in out.get("data", {})]
-    tokens, classes = golden(folder, folder / "images")
+    expected = golden(folder, folder / "images")
+    tokens, classes = np.array(expected.tokens).T.tolist(), expected.logits.argmax(axis=1).tolist()
     report = json.loads((folder / "latency.json").read_text())
     own, baseline = report["measurement"], report["baseline"]
     assert "on the emulated device" in printed
@@ -68,6 +70,9 @@ def test_the_notebook_of_deit_t(tmp_path):
     folder = tmp_path / "deit_t-zcu102"
     notebook.main(["--model", "deit_t", "--target", "zcu102", "--out", str(folder)])
     check_executed(folder, "deit_t")
+    with Accelerator(folder, EmulatedDevice(folder), timeout_s=600) as accelerator:
+        logits = accelerator.infer(folder / "images").logits
+    assert np.array_equal(logits, golden(folder, folder / "images").logits)
     report = json.loads((folder / "latency.json").read_text())
     assert report["measurement"]["latency_ms"]["max"] < report["baseline"]["latency_ms"]["min"]  # pruning pays
 
