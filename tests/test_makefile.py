@@ -106,6 +106,14 @@ def test_options_arrive_as_they_were_given(checkout):
         assert command[command.index(f"--{name.lower()}") + 1] == value.replace("$$", "$")
 
 
+@pytest.mark.parametrize(
+    ("target", "module", "images"), [("deploy", "hw.deploy", []), ("notebook", "sim.notebook", ["--images", "photos"])]
+)
+def test_onto_the_board(checkout, target, module, images):
+    assert make(checkout, target, "TARGET=zcu102", "MODEL=deit_s", "IMAGES=photos").returncode == 0
+    assert commands(checkout) == [["-m", module, "--model", "deit_s", "--target", "zcu102", *images]]
+
+
 def test_hls_takes_no_images(checkout):
     make(checkout, "hls", "TARGET=zcu102", "MODEL=m", "IMAGES=x", "TOP=y")
     assert all("--images" not in command and "--top" not in command for command in commands(checkout))
@@ -125,6 +133,8 @@ def test_a_failing_step_ends_the_target_with_2(checkout):
         (["hls", "TARGET=zcu102", "MODEL="], "make hls needs MODEL="),
         (["csim", "MODEL=deit_s"], "make csim needs TARGET="),
         (["csim"], "make csim needs TARGET= and MODEL="),
+        (["deploy", "TARGET=zcu102"], "make deploy needs MODEL="),
+        (["notebook"], "make notebook needs TARGET= and MODEL="),
     ],
 )
 def test_a_missing_model_or_target_is_one_sentence(tmp_path, arguments, missing):
