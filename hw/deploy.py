@@ -23,9 +23,10 @@ from host.images import digits
 from hw.generate import MANIFEST, Project, check_request, ensure_project
 from hw.interface import BITSTREAM, BITSTREAM_FOLDER
 from hw.render import design_interface
+from hw.target import resolve_target, target_names
 from quant.build import add_arguments, build_folder
 from quant.quantize import ensure_network
-from spvit.errors import BuildError, exit_on_user_error
+from spvit.errors import BuildError, ConfigError, exit_on_user_error
 
 ARCHIVE = "deploy.tar.gz"
 ROOT = Path(__file__).parents[1]
@@ -111,7 +112,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m hw.deploy", description=__doc__.partition("\n")[0])
     add_arguments(parser)
     args = parser.parse_args(argv)
-    check_request(args)
+    _, target, _ = check_request(args)
+    if not target.has_processing_system:
+        raise ConfigError(
+            f"TARGET={target.name} has no processor beside its logic, and the runtime is for PYNQ on one; choose one of "
+            f"{', '.join(name for name in target_names() if resolve_target(name).has_processing_system)}"
+        )
     ensure_network(args, Console())
     project, _ = ensure_project(args)
     folder = build_folder(args)

@@ -18,10 +18,11 @@ import pytest
 from host.accelerator import Accelerator
 from host.bundle import load_bundle
 from hw.deploy import RUNTIME, bundle_files, bundle_name, pack, sample_images
+from hw.deploy import main as deploy
 from hw.generate import make_project
 from hw.target import resolve_target
 from sim.emulated_device import EmulatedDevice
-from spvit.errors import BuildError
+from spvit.errors import BuildError, ConfigError
 
 ROOT = Path(__file__).parents[2]
 BOARD_PACKAGES = {"numpy", "PIL", "pynq"}
@@ -111,6 +112,23 @@ def test_a_bitstream_goes_along(build, project, tmp_path):
         BuildError, match=r"^.*/spvit.bit: older than .*manifest.json, the design has changed since; run "
     ):
         bundle_files(project, folder)
+
+
+def test_a_card_without_a_processor_gets_none():
+    with pytest.raises(ConfigError, match=r"^TARGET=u50 has no processor beside its logic, .*; choose one of .*zcu102"):
+        deploy(["--model", "micro", "--target", "u50"])
+
+
+def test_the_command(tmp_path, capsys):
+    folder = tmp_path / "micro-zcu102"
+    deploy(["--model", "micro", "--target", "zcu102", "--out", str(folder)])
+    printed = capsys.readouterr().out
+    assert f"{folder}/deploy.tar.gz: " in printed
+    assert printed.endswith(
+        "without a bitstream (make bitstream was not run): it works with the emulated device alone\n"
+    )
+    bundle = unpack((folder / "deploy.tar.gz").read_bytes(), tmp_path / "board")
+    assert load_bundle(bundle).digest == load_bundle(folder).digest
 
 
 # --- the board needs nothing else ---
