@@ -18,6 +18,7 @@ from quant.network import QuantizedLinear
 from spvit.errors import NetworkError
 
 MAX_SHIFT = 31
+ACCUMULATOR_BITS = 48
 Words = NDArray[np.int16]
 
 
@@ -71,7 +72,22 @@ def shifts(step: Step, linear: QuantizedLinear) -> NDArray[np.int64]:
             f"layer {step.linear}: its formats ask for shifts of {lowest}..{shift.max()} bits, the engine has "
             f"0..{MAX_SHIFT}; calibrate with images that are like those in use"
         )
+    bits = _accumulator_bits(step, linear, shift)
+    if bits > ACCUMULATOR_BITS:
+        raise NetworkError(
+            f"layer {step.linear}: its sums may need {bits} bits, the engine has {ACCUMULATOR_BITS}; calibrate with "
+            "images that are like those in use"
+        )
     return shift
+
+
+def _accumulator_bits(step: Step, linear: QuantizedLinear, shift: NDArray[np.int64]) -> int:
+    """What holds the sums with bias, residual and rounding, whatever int16 enters."""
+    largest = np.abs(linear.weight.astype(np.float64)).sum(axis=1) * 2.0**15
+    largest += np.abs(linear.bias_at(step.input_bits)) + 2.0 ** (shift - 1)
+    if step.epilogue is Epilogue.RESIDUAL:
+        largest += 2.0 ** (15 + shift + step.output_bits - step.residual_bits)
+    return int(np.ceil(np.log2(largest.max() + 1))) + 1
 
 
 def pair_terms(tiles: NDArray[np.int16]) -> NDArray[np.int64]:
