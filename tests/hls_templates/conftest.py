@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from hw.generate import make_project, write_project
 from hw.target import resolve_target
 from sim.build import compile_flags
+from tests.hls_templates.worlds import NUM_WORLDS, World, make_world
 from tests.sim.networks import MICRO, design_of, random_network
 
 Ints = NDArray[np.int64]
@@ -74,6 +75,11 @@ def arithmetic(request: pytest.FixtureRequest, compile_harness: Callable[[str, b
 @pytest.fixture(params=[False, True], ids=["native", "exact"], scope="session")
 def structures(request: pytest.FixtureRequest, compile_harness: Callable[[str, bool], Harness]) -> Harness:
     return compile_harness("structures.cpp", request.param)
+
+
+@pytest.fixture(params=range(NUM_WORLDS))
+def world(request: pytest.FixtureRequest, structures: Harness) -> World:
+    return make_world(structures, request.param)
 
 
 def _pointer(array: Ints) -> ctypes.c_void_p:

@@ -154,9 +154,11 @@ def _random_linear(
 ) -> QuantizedLinear:
     """Weights, and the formats in which their sums spread over int16, or (extreme) any that the engine can shift."""
     source, ends = bits[wire.source], [bits[wire.result]]
-    if wire.residual is not None:
+    up = int(rng.integers(0, 2)) if extreme else 0
+    lowest, highest = ends[0] + up, ends[0] + up + 30  # of source + weight
+    if wire.residual is not None:  # it and the bias move up by 30 at most, so that their sum stays below 2^47
         ends.append(bits[wire.residual])
-    lowest, highest = max(ends), min(ends) + 31  # of source + weight
+        lowest, highest = max(ends), min(ends) + 30
     if extreme:
         product = rng.integers(lowest, highest + 1, shape[0])
     else:
@@ -164,7 +166,7 @@ def _random_linear(
         product = bits[wire.result] + round(np.log2(spread / 2**13)) + rng.integers(-1, 2, shape[0])
         product = np.clip(product, lowest, highest)
     weight_frac_bits = (product - source).astype(np.int16)
-    bias_bits = int(rng.integers(product.max() - 31, product.min() + 1)) if extreme else min(ends)
+    bias_bits = int(rng.integers(product.max() - 30, product.min() + 1)) if extreme else min(ends)
     bias = _integers(rng, shape[:1], extreme)
     return QuantizedLinear(_integers(rng, shape, extreme), weight_frac_bits, bias if extreme else bias // 4, bias_bits)
 
