@@ -146,26 +146,25 @@ ROWS = (
     ("LUT", "lut", "{:,.0f}"),
     ("FF", "ff", "{:,.0f}"),
     ("clock, MHz", "clock_mhz", "{:,.1f}"),
-    ("cycles, fewest", "cycles_min", "{:,.0f}"),
-    ("cycles, most", "cycles_max", "{:,.0f}"),
+    ("cycles, min", "cycles_min", "{:,.0f}"),
+    ("cycles, max", "cycles_max", "{:,.0f}"),
 )
 
 
 def comparison(request: Request, estimate: Figures, stages: list[Figures]) -> Table:
-    """Each figure of each stage beside the estimate, with the difference."""
+    """Each figure of each stage beside the estimate, with the difference from it."""
     table = Table(title=f"{request.project.top} on {request.target.name}", title_justify="left")
-    table.add_column("")
-    table.add_column("estimate", justify="right")
+    table.add_column("", no_wrap=True)
+    table.add_column("estimate", justify="right", no_wrap=True)
     for figures in stages:
-        table.add_column(figures.stage, justify="right")
-        table.add_column("against it", justify="right")
+        table.add_column(figures.stage, justify="right", no_wrap=True)
     for title, name, form in ROWS:
         base = getattr(estimate, name)
         cells = [title, "" if base is None else form.format(base)]
         for figures in stages:
             value = getattr(figures, name)
-            cells.append("" if value is None else form.format(value))
-            cells.append("" if value is None or not base else f"{value / base - 1:+.1%}")
+            against = "" if value is None or not base else f" ({value / base - 1:+.1%})"
+            cells.append("" if value is None else form.format(value) + against)
         if any(cells[1:]):
             table.add_row(*cells)
     return table

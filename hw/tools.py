@@ -127,9 +127,9 @@ def find_hls(target: str, wanted: str | None = None) -> str:
         # v++ synthesizes, and leaves simulation and packaging to vitis-run
         if all(shutil.which(tool) for tool in ((form, "vitis-run") if form == "v++" else (form,))):
             return form
-    looked_for = "none of vitis-run, v++ and vitis_hls" if wanted is None else f"{wanted} (as HLS= asks) not"
+    missing = "none of vitis-run, v++ and vitis_hls is" if wanted is None else f"{wanted}, which HLS= asks for, is not"
     raise BuildError(
-        f"make {target} needs Vitis HLS 2022.2 or later, and {looked_for} is on PATH: install AMD Vitis and source its "
+        f"make {target} needs Vitis HLS 2022.2 or later, and {missing} on PATH: install AMD Vitis and source its "
         "settings64.sh"
     )
 
