@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -140,7 +141,7 @@ def run_images(
         if i < SHOWN_IMAGES:
             tokens = " → ".join(map(str, [design.layout.rows, *report.tokens[-1]]))
             table.add_row(
-                images.names[i], tokens, str(len(design.program.steps)), str(sum(m.count for m in found)),
+                escape(images.names[i]), tokens, str(len(design.program.steps)), str(sum(m.count for m in found)),
                 str(int(np.argmax(expected.logits[place]))), str(int(np.argmax(reference.logits[i]))),
                 f"{agreement.errors[-1]:.4f}", f"{seconds:.2f}",
             )  # fmt: skip
@@ -149,7 +150,7 @@ def run_images(
         console.print(f"and {len(images) - SHOWN_IMAGES} more images", highlight=False)
     agreement.summarise(report)
     for line in [*agreement.lines(), saturation_line(report.saturations)]:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return mismatches
 
 
@@ -226,7 +227,7 @@ def finish(report: CsimReport, mismatches: list[Mismatch], path: Path, console: 
     verdict = "[green]bit-exact[/green]" if not mismatches else "[red]NOT bit-exact[/red]"
     console.print(
         f"{verdict}: {report.taps_compared:,} taps of {report.images} images, {report.values_compared:,} values, "
-        f"{report.mismatches:,} mismatches; {report.seconds:.1f} s of C-simulation; {path}",
+        f"{report.mismatches:,} mismatches; {report.seconds:.1f} s of C-simulation; {escape(str(path))}",
         highlight=False,
         soft_wrap=True,
     )
