@@ -1,0 +1,135 @@
+"""The boards: what each file says, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from hw.target import TARGETS, resolve_target, target_names
+from spvit.errors import ConfigError
+
+WHOLE = (TARGETS / "zcu102.toml").read_text()
+
+# Device -> DSP48E2, BRAM36, URAM, LUTs, flip-flops: AMD's product tables
+DEVICES = {
+    "xczu9eg": (2520, 912, 0, 274080, 548160),
+    "xczu7ev": (1728, 312, 96, 230400, 460800),
+    "xck26": (1248, 144, 64, 117120, 234240),
+    "xczu3eg": (360, 216, 0, 70560, 141120),
+    "xcu50": (5952, 1344, 640, 871680, 1743360),
+}
+
+
+def test_the_boards():
+    assert target_names() == ("kv260", "u50", "ultra96v2", "zcu102", "zcu104")
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_each_board_has_its_device(name):
+    target = resolve_target(name)
+    assert target.name == name
+    assert (target.dsp, target.bram36, target.uram, target.lut, target.ff) == DEVICES[target.part.split("-")[0]]
+    # a LUT has two flip-flops beside it in all of these
+    assert target.ff == 2 * target.lut
+    assert re.fullmatch(r"[\w.]+:\w+:part0:\d+\.\d+", target.board_part)
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_no_board_is_planned_with_more_than_its_ports_carry(name):
+    target = resolve_target(name)
+    carried_gbps = target.ports * target.port_bits / 8 * target.clock_mhz / 1000
+    assert 0.1 * carried_gbps < target.bandwidth_gbps <= 0.86 * carried_gbps
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_every_figure_has_its_source(name):
+    target = resolve_target(name)
+    assert set(target.sources) == {"part", "clock", "resources", "memory"}
+    for key in ("part", "resources", "memory"):
+        assert re.search(r"\b(DS|UG|PG)\d{3,4}\b|data sheet|user's guide", target.sources[key]), key
+    assert "GB/s in theory" in target.sources["memory"] and "planned" in target.sources["memory"]
+
+
+def test_who_has_a_processor():
+    assert {name for name in target_names() if not resolve_target(name).has_processing_system} == {"u50"}
+
+
+def test_a_file_of_ones_own(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(WHOLE.replace("clock_mhz = 200", "clock_mhz = 187.5").replace('name = "zcu102"', 'name = "mine"'))
+    target = resolve_target(str(path))
+    assert (target.name, target.clock_mhz, target.dsp) == ("mine", 187.5, 2520)
+
+
+# --- wrong files ---
+
+
+def refusal(path):
+    with pytest.raises(ConfigError) as error:
+        resolve_target(str(path))
+    return str(error.value)
+
+
+def test_an_unknown_name():
+    assert refusal("zcu999") == "TARGET=zcu999 is unknown; choose one of kv260, u50, ultra96v2, zcu102, zcu104"
+    assert refusal("boards/none.toml") == (
+        "TARGET=boards/none.toml does not exist; give the path of a .toml, or one of kv260, u50, ultra96v2, zcu102, zcu104"
+    )
+
+
+@pytest.mark.parametrize("field", re.findall(r"^(\w+) = ", WHOLE.partition("[sources]")[0], flags=re.MULTILINE))
+def test_a_missing_field(tmp_path, field):
+    path = tmp_path / "board.toml"
+    path.write_text(re.sub(rf"^{field} = .*\n", "", WHOLE, count=1, flags=re.MULTILINE))
+    assert refusal(path) == f"{path}: field {field} is missing"
+
+
+@pytest.mark.parametrize("table", ["", "[resources]\n", "[memory]\n"])
+def test_an_unknown_field(tmp_path, table):
+    path = tmp_path / "board.toml"
+    path.write_text("dsps = 5\n" + WHOLE if not table else WHOLE.replace(table, table + "dsps = 5\n"))
+    assert refusal(path).startswith(
+        f"{path}: field dsps is unknown; known are name, board_part, part, processor, clock_mhz"
+    )
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "sentence"),
+    [
+        ("dsp = 2520", 'dsp = "many"', "dsp='many' must be a whole number, 1 or more"),
+        ("dsp = 2520", "dsp = 2520.5", "dsp=2520.5 must be a whole number, 1 or more"),
+        ("dsp = 2520", "dsp = true", "dsp=True must be a whole number, 1 or more"),
+        ("lut = 274080", "lut = 0", "lut=0 must be a whole number, 1 or more"),
+        ("uram = 0", "uram = -1", "uram=-1 must be a whole number, 0 or more"),
+        ("clock_mhz = 200", "clock_mhz = 0", "clock_mhz=0 must be a number, 1 or more"),
+        ("clock_mhz = 200", "clock_mhz = nan", "clock_mhz=nan must be a number, 1 or more"),
+        ('name = "zcu102"', "name = 102", "name=102 must be a text"),
+        ('"zynq_ultra_ps_e"', '"microblaze"', "processor='microblaze' is unknown; choose zynq_ultra_ps_e or none"),
+        ("[resources]", "[resource]", "field dsp is missing"),
+    ],
+)
+def test_a_wrong_value(tmp_path, right, wrong, sentence):
+    path = tmp_path / "board.toml"
+    assert right in WHOLE
+    path.write_text(WHOLE.replace(right, wrong))
+    assert refusal(path) == f"{path}: {sentence}"
+
+
+def test_sources_are_texts(tmp_path):
+    path = tmp_path / "board.toml"
+    path.write_text(WHOLE.partition("[sources]")[0] + '[sources]\npart = ""\n')
+    assert refusal(path) == f"{path}: sources must be a table of texts, [sources]"
+    path.write_text("memory = 3\n" + re.sub(r"\[memory\]\n(.*\n)*?\n", "", WHOLE))
+    assert refusal(path) == f"{path}: memory must be a table, [memory]"
+
+
+def test_what_is_no_toml(tmp_path):
+    path = tmp_path / "board.toml"
+    path.write_text("name = \n")
+    assert refusal(path).startswith(f"{path}: not a TOML file (")
+    path.write_bytes(b"\xff\xfe")
+    assert refusal(path).startswith(f"{path}: not a TOML file (")
+    path.unlink()
+    path.mkdir()
+    assert refusal(path) == f"{path}: cannot be read (Is a directory)"
