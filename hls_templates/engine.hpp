@@ -243,7 +243,7 @@ int engine_run(int index, int first, int last, const Tokens& tokens, WeightFifo<
     Position at = {0, 0, 0, pass.rows.first};
     Fill<A> fill = fill_after<A>(at, pass, next, tokens);
     bool running = true;
-    timing::begin_step(index);
+    if (index >= first) timing::begin_step(index);
     timing::Pipeline loop("ENGINE");
 ENGINE:
     while (loop.runs(running)) {

@@ -135,7 +135,7 @@ class _Walk:
         self.steps: list[StepCycles] = []
         self.rate = min(1.0, COST_FRACTION / (assumed.beat_cost * architecture.weight_ports))
         self.capacity = assumed.fifo_words + STRIPE_WORDS + assumed.outstanding * assumed.burst_beats
-        self.level = -self.rate * (assumed.read_latency + 4 * assumed.stream_latency)  # the first word is on its way
+        self.level = 0.0
         self.least = -(-RMW_CYCLES * assumed.scale_percent // 100)
         self.least_of_pass = -(-pipeline_cycles(architecture) * assumed.scale_percent // 100)
         self.idle = _Pass(0, 1, 1, 0, 0, False)
@@ -143,16 +143,21 @@ class _Walk:
     # what is around the program
 
     def load(self, with_image: bool) -> None:
+        """X from the stream, the image from its own port: until the later one has arrived."""
         self.steps.append(StepCycles(LOADING))
         model, layout, assumed = self.layout.model, self.layout, self.assumed
+        fifos = 3 if with_image else 2  # behind the port, before the checksum, before the engine
         words = self.tokens * layout.embed_lanes // layout.architecture.fill_lanes
-        arrived = self._arrival(words)
-        pixels = model.img_size**2 * model.in_chans // layout.image_lanes if with_image else 0
-        begun = assumed.loop_entry if with_image else 0.0
-        image = assumed.read_latency + assumed.stream_latency + pixels
-        lasts = max(arrived, float(image)) if with_image else arrived
-        self._pass(begun + max(0.0, lasts - begun) + assumed.depths["LOAD_INPUTS" if with_image else "LOAD_POSITION"])
-        self.level = min(self.level, self.capacity + words) - words
+        under_way = assumed.read_latency + fifos * assumed.stream_latency
+        arrived = under_way + words / self.rate
+        if with_image:
+            pixels = model.img_size**2 * model.in_chans // layout.image_lanes
+            beat = max(1.0, assumed.beat_cost / COST_FRACTION)
+            in_last_burst = min(pixels, assumed.burst_beats)
+            image = (pixels - in_last_burst) * beat + in_last_burst
+            arrived = max(arrived, assumed.read_latency + assumed.stream_latency + image)
+        self.level = -self.rate * (under_way - assumed.stream_latency) - words
+        self._pass(arrived + assumed.depths["LOAD_INPUTS" if with_image else "LOAD_POSITION"])
 
     def store(self) -> None:
         self.steps.append(StepCycles(STORING))
@@ -168,7 +173,7 @@ class _Walk:
         first = self._next_engine(span.start - 1, span)
         if steps[span.start].op is not Op.ENGINE:
             first = self.idle
-        self._tile(self.idle, first.first_words, first.streams, 1, self.least)
+        self._tile(self.idle, first.first_words, first.streams, 1, self.least_of_pass)
         running = True
         for index in span:
             step = steps[index]
@@ -262,10 +267,6 @@ class _Walk:
 
     def _elapse(self, count: float) -> None:
         self.level = min(self.capacity, self.level + self.rate * count)
-
-    def _arrival(self, words: int) -> float:
-        """When the stream's first words have all arrived, from the very beginning."""
-        return (words - self.level) / self.rate + self.assumed.stream_latency
 
     def _tile(self, one: _Pass, words: int, streams: bool, count: int, least: int) -> None:
         """`count` equal tiles, each of which fills one of `words`."""
