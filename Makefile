@@ -14,7 +14,7 @@ option = $(if $(strip $(2)),--$(1) $(call quoted,$(2)))
 FLOW = $(call option,model,$(MODEL)) $(call option,target,$(TARGET)) \
        $(call option,ckpt,$(CKPT)) $(call option,calib,$(CALIB)) $(call option,keep,$(KEEP))
 
-NEEDS_MODEL := $(firstword $(filter hls csim synth cosim bitstream deploy notebook,$(MAKECMDGOALS)))
+NEEDS_MODEL := $(firstword $(filter hls csim estimate synth cosim bitstream deploy notebook,$(MAKECMDGOALS)))
 MISSING := $(strip $(foreach name,TARGET MODEL,$(if $(strip $($(name))),,$(name)=)))
 ifneq ($(NEEDS_MODEL),)
 ifneq ($(MISSING),)
@@ -33,6 +33,10 @@ hls: $(ENVIRONMENT) ## quantize the model and generate its Vitis HLS project in 
 .PHONY: csim
 csim: $(ENVIRONMENT) ## compile and run that C++, and compare each tap with the golden: csim.json
 	@$(PY) -m sim.csim $(FLOW) $(call option,images,$(IMAGES)) $(call option,top,$(TOP))
+
+.PHONY: estimate
+estimate: $(ENVIRONMENT) ## cycles, latency and resources in closed form, before any weights: estimate.json
+	@$(PY) -m hw.estimate $(FLOW) $(call option,kept,$(KEPT)) $(call option,clock,$(CLOCK))
 
 ##@ With AMD's tools
 
@@ -113,6 +117,8 @@ help: ## this list
 	    CKPT= 'weights, .safetensors or .pth; without it, seeded random ones' \
 	    CALIB= 'images to calibrate with: a folder, or digits:train' \
 	    KEEP= 'none, or kept fractions of the patches, one per selector: 0.629,0.396,0.249' \
+	    KEPT= 'patches that an image has left after each selector, for estimate: 123,78,49' \
+	    CLOCK= 'MHz of the accelerator, for estimate' \
 	    IMAGES= 'images for csim and the notebook: a folder, an image, or digits:test' \
 	    TOP= 'one unit alone for csim, synth, cosim: msa_block, ...' \
 	    HLS= 'which form of Vitis HLS: vitis-run, v++ or vitis_hls' \
