@@ -114,9 +114,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     _, target, _ = check_request(args)
     if not target.has_processing_system:
+        boards = ", ".join(name for name in target_names() if resolve_target(name).has_processing_system)
         raise ConfigError(
-            f"TARGET={target.name} has no processor beside its logic, and the runtime is for PYNQ on one; choose one of "
-            f"{', '.join(name for name in target_names() if resolve_target(name).has_processing_system)}"
+            f"TARGET={target.name} has no processor beside its logic, and the runtime is for PYNQ on one; choose one "
+            f"of {boards}"
         )
     ensure_network(args, Console())
     project, _ = ensure_project(args)

@@ -342,11 +342,13 @@ class Kernel:
             if fault.delay_s == NEVER:
                 return
             self._control = AP_DONE | AP_IDLE | AP_READY
+            was_high = bool(self._global and self._status)
             self._status |= self._enabled & 1
+            rises = not was_high and bool(self._global and self._status)
             if self.cycles is not None:
                 cycles = self.cycles(words[names.STATUS_HEADER :: interface.stage_words].tolist())
             if cycles is not None:
-                self.device.timer.capture(cycles, bool(self._global and self._status))
+                self.device.timer.capture(cycles, rises)
             self._wire()
 
     def _register(self, name: str) -> int:

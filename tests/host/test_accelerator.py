@@ -57,6 +57,7 @@ def test_results_are_the_goldens(build, wait, clear_on_read):
         assert accelerator.waits_by_interrupt == (wait != "polling")
         for _ in range(3):  # what an interrupt leaves behind would show the second time
             check(build, accelerator.infer(build.pixels))
+        assert device.kernel.read(0x0C) == 0  # IP_ISR: acknowledged
     assert device.kernel.runs == 3 * len(build.pixels)
     assert device.kernel.failures == []
     assert len(set(map(tuple, build.tokens))) > 1  # the images differ in what they keep
