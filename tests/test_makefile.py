@@ -75,11 +75,12 @@ def test_every_target_is_phony():
 # --- the flow's commands ---
 
 
-def test_hls_quantizes_then_generates(checkout):
+def test_hls_asks_whether_it_can_be_then_quantizes_and_generates(checkout):
     run = make(checkout, "hls", "TARGET=zcu102", "MODEL=deit_s")
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
     options = ["--model", "deit_s", "--target", "zcu102"]
-    assert commands(checkout) == [["-m", "quant.quantize", *options], ["-m", "hw.generate", *options]]
+    generate = ["-m", "hw.generate", *options]
+    assert commands(checkout) == [[*generate, "--check"], ["-m", "quant.quantize", *options], generate]
 
 
 def test_csim_is_one_command(checkout):
@@ -106,6 +107,14 @@ def test_options_arrive_as_they_were_given(checkout):
         assert command[command.index(f"--{name.lower()}") + 1] == value.replace("$$", "$")
 
 
+@pytest.mark.parametrize("target", ["synth", "cosim", "bitstream"])
+def test_with_amds_tools_it_asks_for_them_before_the_long_work(checkout, target):
+    assert make(checkout, target, "TARGET=zcu102", "MODEL=m", "TOP=mlp_block", "HLS=v++", "IMAGES=x").returncode == 0
+    options = ["--model", "m", "--target", "zcu102", "--top", "mlp_block"]
+    driver = ["-m", "hw.synth", target, *options, "--hls", "v++"]
+    assert commands(checkout) == [[*driver, "--check"], ["-m", "sim.vectors", *options, "--images", "x"], driver]
+
+
 @pytest.mark.parametrize(
     ("target", "module", "images"), [("deploy", "hw.deploy", []), ("notebook", "sim.notebook", ["--images", "photos"])]
 )
@@ -122,7 +131,7 @@ def test_hls_takes_no_images(checkout):
 def test_a_failing_step_ends_the_target_with_2(checkout):
     run = make(checkout, "hls", "TARGET=zcu102", "MODEL=deit_s", RECORDER_STATUS="2")
     assert run.returncode == 2
-    assert [command[1] for command in commands(checkout)] == ["quant.quantize"]
+    assert [command[1] for command in commands(checkout)] == ["hw.generate"]
 
 
 @pytest.mark.parametrize(
