@@ -109,11 +109,21 @@ def ensure_project(args: argparse.Namespace) -> tuple[Project, bool]:
     _, target, architecture = check_request(args)
     project = make_project(make_design(load_network(network_folder(args)), architecture), target)
     folder = build_folder(args)
-    manifest = folder / MANIFEST
-    if manifest.exists() and manifest.read_text() == project.files[MANIFEST]:
+    if is_written(project, folder):
         return project, False
     write_project(project, folder)
     return project, True
+
+
+def is_written(project: Project, folder: Path) -> bool:
+    """Whether every text lies there as it would be written now; of the weights, whose digests are in it, the size."""
+    try:
+        return all((folder / path).read_text() == text for path, text in project.files.items()) and all(
+            (folder / "weights" / f"weights_{port}.bin").stat().st_size == stripe.nbytes
+            for port, stripe in enumerate(project.stripes)
+        )
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -15,8 +15,12 @@ from hw.architecture import Architecture
 from hw.program import Buffer, Op, Program, Step
 from quant.network import QuantizedNetwork
 from spvit.config import ModelConfig
+from spvit.errors import ConfigError
 
 NUM_BANKS = 4
+MAX_CHANNELS = 2047  # of a row: LayerNorm sums them in 27 bits, their squares in 42
+MAX_ROWS = 1023  # the package's sum, of products with 37 bits, has 48
+MAX_HEADS = 255  # the token selector sums their weights, of 16 bits, in 24
 BUFFER_BANK = {
     Buffer.PATCHES: 0,
     Buffer.Q: 0,
@@ -41,6 +45,18 @@ class Layout:
 
     model: ModelConfig
     architecture: Architecture
+
+    def __post_init__(self) -> None:
+        model = self.model
+        for name, value, largest in (
+            ("embed_dim", model.embed_dim, MAX_CHANNELS),
+            ("num_heads", model.num_heads, MAX_HEADS),
+            ("num_tokens", model.num_tokens, MAX_ROWS),
+        ):
+            if value > largest:
+                raise ConfigError(
+                    f"{model.name}: {name}={value} overflows the engine's sums; it has room for {largest}"
+                )
 
     @property
     def rows(self) -> int:
