@@ -87,10 +87,8 @@ def estimate_cycles(
 
     kept  patches alive after each selector
     """
-    walk = _Walk(program, layout, pruning, assumed)
-    walk.load(with_image=True)
-    walk.run(range(len(program.steps)), kept)
-    walk.store()
+    walk = Walk(program, layout, pruning, assumed)
+    walk.image(kept)
     return CycleEstimate(walk.steps, walk.stages)
 
 
@@ -105,7 +103,7 @@ def estimate_unit(
     kept: Sequence[int] = (),
 ) -> CycleEstimate:
     """A kernel as a top of its own: `span` of the program's steps, on so many rows."""
-    walk = _Walk(program, layout, pruning, assumed)
+    walk = Walk(program, layout, pruning, assumed)
     walk.tokens, walk.packages = tokens, packages
     walk.load(with_image=False)
     walk.run(span, kept)
@@ -113,7 +111,7 @@ def estimate_unit(
 
 
 @dataclass(frozen=True)
-class _Pass:
+class Pass:
     """An engine step at run time."""
 
     rows: int
@@ -124,7 +122,7 @@ class _Pass:
     streams: bool
 
 
-class _Walk:
+class Walk:
     """Time, and the weight FIFO's level, along the program."""
 
     def __init__(self, program: Program, layout: Layout, pruning: PruningConfig, assumed: Assumptions) -> None:
@@ -133,12 +131,22 @@ class _Walk:
         self.tokens, self.packages = layout.rows, 0
         self.stages: list[int] = []
         self.steps: list[StepCycles] = []
-        self.rate = min(1.0, COST_FRACTION / (assumed.beat_cost * architecture.weight_ports))
+        bandwidth = COST_FRACTION / (assumed.beat_cost * architecture.weight_ports)
+        requested = (
+            assumed.outstanding * assumed.burst_beats
+        )  # per port: after these it waits for the first one's answer
+        self.rate = min(1.0, bandwidth, requested / (assumed.read_latency + assumed.burst_beats))
         self.capacity = assumed.fifo_words + STRIPE_WORDS + assumed.outstanding * assumed.burst_beats
         self.level = 0.0
         self.least = -(-RMW_CYCLES * assumed.scale_percent // 100)
         self.least_of_pass = -(-pipeline_cycles(architecture) * assumed.scale_percent // 100)
-        self.idle = _Pass(0, 1, 1, 0, 0, False)
+        self.idle = Pass(0, 1, 1, 0, 0, False)
+
+    def image(self, kept: Sequence[int]) -> None:
+        """All of one image; `kept` patches are alive after each selector."""
+        self.load(with_image=True)
+        self.run(range(len(self.program.steps)), kept)
+        self.store()
 
     # what is around the program
 
@@ -157,12 +165,12 @@ class _Walk:
             image = (pixels - in_last_burst) * beat + in_last_burst
             arrived = max(arrived, assumed.read_latency + assumed.stream_latency + image)
         self.level = -self.rate * (under_way - assumed.stream_latency) - words
-        self._pass(arrived + assumed.depths["LOAD_INPUTS" if with_image else "LOAD_POSITION"])
+        self.other(arrived + assumed.depths["LOAD_INPUTS" if with_image else "LOAD_POSITION"])
 
     def store(self) -> None:
         self.steps.append(StepCycles(STORING))
         self._loop("LOGITS", self.layout.model.num_classes)
-        self._pass(self.assumed.write_latency)  # checksum
+        self.other(self.assumed.write_latency)  # checksum
 
     # the program
 
@@ -173,7 +181,7 @@ class _Walk:
         first = self._next_engine(span.start - 1, span)
         if steps[span.start].op is not Op.ENGINE:
             first = self.idle
-        self._tile(self.idle, first.first_words, first.streams, 1, self.least_of_pass)
+        self.tile(self.idle, first.first_words, first.streams, 1, self.least_of_pass)
         running = True
         for index in span:
             step = steps[index]
@@ -198,23 +206,21 @@ class _Walk:
             self._end_run()
 
     def _begin_run(self) -> None:
-        self._pass(self.assumed.loop_entry)
+        self.other(self.assumed.loop_entry)
 
     def _end_run(self) -> None:
-        depth = self.assumed.depths["ENGINE"]
-        self.steps[-1].drain += depth
-        self._elapse(depth)
+        self.drain(self.assumed.depths["ENGINE"])
 
-    def _next_engine(self, index: int, span: range) -> _Pass:
+    def _next_engine(self, index: int, span: range) -> Pass:
         found = next((i for i in range(index + 1, span.stop) if self.program.steps[i].op is Op.ENGINE), None)
         return self.idle if found is None else self._make_pass(self.program.steps[found])
 
-    def _make_pass(self, step: Step) -> _Pass:
+    def _make_pass(self, step: Step) -> Pass:
         architecture, tokens = self.layout.architecture, self.tokens
         streams = step.weights is Weights.STREAM
         words = architecture.tile_out * (architecture.tile_in // architecture.fill_lanes if streams else 1)
         params = -(-architecture.tile_out * PARAM_LANES // architecture.fill_lanes) if streams else 0
-        return _Pass(
+        return Pass(
             self._rows(step.rows),
             self.layout.in_tiles(step) or -(-tokens // architecture.tile_in),
             self.layout.out_tiles(step) or -(-tokens // architecture.tile_out),
@@ -232,13 +238,13 @@ class _Walk:
             Rows.FIRST: 1,
         }[rows]
 
-    def _engine(self, one: _Pass, following: _Pass) -> None:
+    def _engine(self, one: Pass, following: Pass) -> None:
         for out_tile in range(one.out_tiles):
             if one.in_tiles > 1:
-                self._tile(one, one.words, one.streams, one.in_tiles - 1, self.least)
+                self.tile(one, one.words, one.streams, one.in_tiles - 1, self.least)
             if out_tile + 1 < one.out_tiles:
-                self._tile(one, one.first_words, one.streams, 1, self.least)
-        self._tile(one, following.first_words, following.streams, 1, self.least_of_pass)
+                self.tile(one, one.first_words, one.streams, 1, self.least)
+        self.tile(one, following.first_words, following.streams, 1, self.least_of_pass)
 
     def _package(self, kept: int) -> None:
         layout, policy = self.layout, self.pruning.package
@@ -253,22 +259,26 @@ class _Walk:
                 self.tokens += 1
                 self.packages += 1
         self.stages.append(self.tokens)
-        self._pass(2 * self.assumed.write_latency)
+        self.other(2 * self.assumed.write_latency)
         self._loop("KEEP_FLAGS", -(-layout.rows // KEEP_ROWS_PER_WORD) * KEEP_ROWS_PER_WORD)
 
     # time
 
     def _loop(self, name: str, iterations: int) -> None:
-        self._pass(self.assumed.loop_entry + iterations + self.assumed.depths[name])
+        self.other(self.assumed.loop_entry + iterations + self.assumed.depths[name])
 
-    def _pass(self, count: float) -> None:
+    def drain(self, count: int) -> None:
+        self.steps[-1].drain += count
+        self._elapse(count)
+
+    def other(self, count: float) -> None:
         self.steps[-1].other += count
         self._elapse(count)
 
     def _elapse(self, count: float) -> None:
         self.level = min(self.capacity, self.level + self.rate * count)
 
-    def _tile(self, one: _Pass, words: int, streams: bool, count: int, least: int) -> None:
+    def tile(self, one: Pass, words: int, streams: bool, count: int, least: int) -> None:
         """`count` equal tiles, each of which fills one of `words`."""
         while count > 0:
             lasts, repeats = self._same(one.rows, words if streams else 0, words, count, least)
