@@ -36,9 +36,11 @@ def measure(module: str, **parameters: int) -> tuple[int, int, int]:
 
 def _map(module: str, parameters: Mapping[str, int], options: str) -> tuple[int, int, int]:
     settings = " ".join(f"-set {name} {value}" for name, value in parameters.items())
+    # only what the module needs is read: an unrelated file changes names, and with them what abc finds
     script = (
-        f"read_verilog -sv {' '.join(path.name for path in sorted(LANES.glob('*.v')))}; chparam {settings} {module}; "
-        f"synth_xilinx -family xcup -top {module} -noiopad -noclkbuf -nodsp {options}; tee -q -o stat.json stat -json"
+        f"read_verilog -sv {module}.v; {f'chparam {settings} {module};' if settings else ''} "
+        f"hierarchy -libdir . -top {module}; synth_xilinx -family xcup -noiopad -noclkbuf -nodsp {options}; "
+        "flatten; tee -q -o stat.json stat -json"
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
