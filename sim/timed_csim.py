@@ -1,0 +1,178 @@
+"""The command that counts cycles: `python -m sim.timed_csim --model deit_s --target zcu102 [--at-keep-ratios]`.
+
+Enters: the build's arguments (`quant.build`), an image. Quantizes first where that is needed. Leaves: `timing.json` in
+the build folder, and a table: where the time goes, beside the closed form's estimate. The figures are the timed
+C-simulation's: no synthesis and no board has seen the design.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import array_api_compat.torch as arrays
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from host.images import load_images
+from host.preprocess import Preprocessing
+from hw.architecture import Architecture
+from hw.cycles import PARTS, CycleEstimate, estimate_cycles
+from hw.generate import make_design, make_project, write_project
+from hw.latency import assumptions
+from hw.layout import Design
+from hw.program import build_program
+from hw.target import Target, resolve_target
+from quant.build import add_arguments, build_folder, model_spec, network_folder
+from quant.network import QuantizedNetwork, load_network
+from quant.quantize import ensure_network
+from sim.build import build_library
+from sim.csim import default_images
+from sim.golden import Golden
+from sim.timing import TimedAccelerator, Timing
+from spvit.cost import count_macs, kept_patches
+from spvit.errors import ConfigError, NetworkError, exit_on_user_error
+
+PROBABILITY_ONE = 1 << 22
+REPORT = "timing.json"
+
+
+def at_keep_ratios(network: QuantizedNetwork, pixels: NDArray[np.uint8]) -> QuantizedNetwork:
+    """The network with its thresholds moved so that this image keeps just what the keep ratios say.
+
+    pixels  uint8 [S, S, in_chans]
+    """
+    for selector, wanted in enumerate(kept_patches(network.model, network.pruning)):
+        golden = Golden(network, build_program(network), arrays).run(pixels[None], taps=True)
+        probability = np.sort(golden.taps[f"selectors.{selector}.keep"][0][:, 1])[::-1]
+        bounds = [PROBABILITY_ONE, *map(int, probability), 0]
+        thresholds = list(network.thresholds)
+        thresholds[selector] = (bounds[wanted] + bounds[wanted + 1]) // 2
+        if bounds[wanted] - bounds[wanted + 1] < 4:
+            raise NetworkError(
+                f"selector {selector}: tokens {wanted} and {wanted + 1} of this image have equal scores; choose another"
+            )
+        network = replace(network, thresholds=tuple(thresholds))
+    return network
+
+
+def parse_engine(text: str) -> dict[str, int | str]:
+    """`64x64-fast`. Raises ConfigError."""
+    match = re.fullmatch(r"(\d+)x(\d+)-(\w+)", text)
+    if match is None:
+        raise ConfigError(f"--engine {text} must be tile_in x tile_out and the inner product, as 64x64-fast")
+    return {"tile_in": int(match[1]), "tile_out": int(match[2]), "inner_product": match[3]}
+
+
+def count(design: Design, target: Target, pixels: NDArray[np.uint8], folder: Path) -> tuple[Timing, list[int], float]:
+    """Cycles of one image, patches alive after each selector, seconds of C-simulation. `folder` takes the C++."""
+    write_project(make_project(design, target), folder)
+    library = build_library(folder / "src", timed=True)
+    accelerator = TimedAccelerator(design, library, assumptions(design.architecture, target))
+    start = time.monotonic()
+    result, timing = accelerator.run(pixels)
+    seconds = time.monotonic() - start
+    selectors = range(design.network.pruning.num_selectors)
+    kept = [int((result.trace[f"selectors.{index}.keep"][:, 0] == 1).sum()) for index in selectors]
+    return timing, kept, seconds
+
+
+def document(design: Design, target: Target, timing: Timing, kept: Sequence[int], seconds: float) -> dict[str, Any]:
+    """`timing.json`."""
+    architecture, network = design.architecture, design.network
+    estimate = _estimate(design, target, kept)
+    return {
+        "kind": "csim",
+        "model": network.model.name,
+        "target": target.name,
+        "engine": f"{architecture.tile_in}x{architecture.tile_out} {architecture.inner_product}",
+        "clock_mhz": target.clock_mhz,
+        "tokens": [design.layout.rows, *estimate.tokens],
+        "macs": round(count_macs(network.model, network.pruning, tuple(kept)).total),
+        "cycles": timing.cycles,
+        "latency_ms": timing.cycles / target.clock_mhz / 1e3,
+        "estimated_cycles": estimate.cycles,
+        "seconds": seconds,
+        "steps": {step.name: {part: getattr(step, part) for part in PARTS} for step in timing.steps},
+    }
+
+
+def show(design: Design, target: Target, timing: Timing, kept: Sequence[int], console: Console) -> None:
+    """The table, for people."""
+    estimate = _estimate(design, target, kept)
+    sums: dict[str, dict[str, int]] = {}
+    for step in timing.steps:
+        name = ".".join(part for part in step.name.split(".") if not part.isdigit())
+        row = sums.setdefault(name, dict.fromkeys(PARTS, 0))
+        for part in PARTS:
+            row[part] += getattr(step, part)
+    table = Table(title="cycles: timed C-simulation, beside the closed form", title_justify="left")
+    table.add_column("pass")
+    for heading in (*PARTS, "all", "closed form"):
+        table.add_column(heading, justify="right")
+    estimated = estimate.by_pass()
+    for name, row in sums.items():
+        parts = [f"{value:,}" if value else "" for value in row.values()]
+        table.add_row(name, *parts, f"{sum(row.values()):,}", f"{estimated[name].total:,.0f}")
+    console.print(table)
+
+
+def _estimate(design: Design, target: Target, kept: Sequence[int]) -> CycleEstimate:
+    assumed = assumptions(design.architecture, target)
+    return estimate_cycles(design.program, design.layout, design.network.pruning, assumed, kept)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m sim.timed_csim", description=__doc__.partition("\n")[0])
+    add_arguments(parser)
+    parser.add_argument("--images", metavar="FOLDER", help="its first image is run (default: a photograph)")
+    parser.add_argument(
+        "--at-keep-ratios", action="store_true", help="move the thresholds: the image keeps what the keep ratios say"
+    )
+    parser.add_argument("--engine", metavar="64x64-fast", help="another engine than the model's own")
+    parser.add_argument("--clock", type=float, metavar="MHZ", help="of the accelerator (default: the target's)")
+    args = parser.parse_args(argv)
+    console = Console()
+    spec, target = model_spec(args), resolve_target(args.target)
+    if args.clock is not None:
+        if not args.clock > 0:
+            raise ConfigError(f"--clock {args.clock:g} must be above 0 MHz")
+        target = replace(target, clock_mhz=args.clock)
+    architecture = Architecture.for_target(target, parse_engine(args.engine) if args.engine else spec.engine)
+    images = load_images(args.images or default_images(spec.model.in_chans), Preprocessing.from_model(spec.model))
+    ensure_network(args, console)
+    network, pixels = load_network(network_folder(args)), images.pixels[0]
+    if args.at_keep_ratios:
+        network = at_keep_ratios(network, pixels)
+    design = make_design(network, architecture)
+    with tempfile.TemporaryDirectory(prefix="timed-") as scratch:
+        timing, kept, seconds = count(design, target, pixels, Path(scratch))
+    report = document(design, target, timing, kept, seconds)
+    show(design, target, timing, kept, console)
+    difference = report["estimated_cycles"] / timing.cycles - 1
+    lines = [
+        f"{report['model']} on {target.name}, {report['engine']} engine, {target.clock_mhz:g} MHz, {images.names[0]}, "
+        f"tokens {' → '.join(map(str, report['tokens']))}: {report['macs'] / 1e9:.2f} GMACs",
+        f"{report['latency_ms']:.3f} ms by the timed C-simulation, {timing.cycles:,} cycles; closed form "
+        f"{report['estimated_cycles']:,} ({difference:+.2%}); {seconds:.1f} s to run",
+    ]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    path = build_folder(args) / REPORT
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(report, indent=1) + "\n")
+    partial.replace(path)
+    console.print(str(path), highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,52 @@
+"""The command that counts cycles, on the smallest model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from hw.program import build_program
+from sim.timed_csim import at_keep_ratios, main, parse_engine
+from spvit.cost import kept_patches, tokens_per_stage
+from spvit.errors import ConfigError, NetworkError
+from tests.sim.conftest import golden_of
+from tests.sim.networks import MICRO, deciding, design_of, micro, random_images
+
+
+def test_thresholds_can_be_moved_so_that_an_image_keeps_what_was_asked():
+    pixels = random_images(MICRO.model, 1, seed=3)
+    network = at_keep_ratios(micro(), pixels[0])
+    golden = golden_of(design_of(network), pixels)
+    kept = [int(golden.taps[f"selectors.{selector}.keep"][0][:, 0].sum()) for selector in range(3)]
+    assert tuple(kept) == kept_patches(MICRO.model, MICRO.pruning)
+    assert [stage[0] for stage in golden.tokens] == list(tokens_per_stage(MICRO.model, MICRO.pruning))[1:]
+    assert build_program(network).steps[0] == build_program(micro()).steps[0]
+
+
+def test_equal_scores_cannot_be_parted():
+    with pytest.raises(NetworkError, match=r"^selector 0: tokens 12 and 13 of this image have equal scores"):
+        at_keep_ratios(deciding(micro(), 0, 500), random_images(MICRO.model, 1)[0])
+
+
+def test_the_command(tmp_path, capsys):
+    arguments = ["--model", "micro", "--out", str(tmp_path), "--at-keep-ratios"]
+    main(arguments)
+    report = json.loads((tmp_path / "timing.json").read_text())
+    assert report["kind"] == "csim"
+    assert report["tokens"] == list(tokens_per_stage(MICRO.model, MICRO.pruning))
+    assert report["cycles"] == sum(sum(step.values()) for step in report["steps"].values())
+    assert report["latency_ms"] == pytest.approx(report["cycles"] / 200e3)
+    assert report["estimated_cycles"] == pytest.approx(report["cycles"], rel=0.01)
+    assert f"{report['cycles']:,} cycles" in capsys.readouterr().out
+    main([*arguments, "--engine", "16x16-direct", "--clock", "150"])
+    other = json.loads((tmp_path / "timing.json").read_text())
+    assert (other["engine"], other["clock_mhz"]) == ("16x16 direct", 150)
+    assert not np.isclose(other["cycles"], report["cycles"])
+
+
+@pytest.mark.parametrize("text", ["64", "64x64", "64x64fast", "ax8-fast"])
+def test_an_engine_that_cannot_be_read_is_refused(text):
+    with pytest.raises(ConfigError, match=rf"^--engine {text} must be tile_in x tile_out and the inner product"):
+        parse_engine(text)
