@@ -529,7 +529,8 @@ def test_the_testbench_refuses_missing_and_cut_vectors(testbench, vectors, tmp_p
     assert (run.returncode, run.stderr) == (2, f"ERROR: {tmp_path}/cut/0/logits.bin is missing\n")
 
 
-@pytest.mark.parametrize("unit", [pytest.param(unit, marks=[slow] if unit != "mlp_block" else []) for unit in UNITS])
+@slow
+@pytest.mark.parametrize("unit", UNITS)
 def test_a_kernels_own_testbench_passes_and_fails(build, tmp_path, unit):
     top = f"{unit}_top"
     count = write_cases(unit_cases(DESIGN, unit, random_images(DESIGN.network.model, 1)), 9, build / "tb" / top)
