@@ -1,0 +1,184 @@
+"""The weight stream, taken apart again by a decoder of its own, as the engine would."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hw.architecture import Architecture
+from hw.generate import make_design
+from hw.program import Epilogue, Op, Weights
+from hw.weights import pair_terms, port_stripes, row_words, shifts, step_words, stream_checksum, weight_stream
+from quant.wiring import wiring
+from spvit.errors import NetworkError
+from tests.sim.networks import MICRO, design_of, micro, random_network, with_linear
+
+ENGINES = [(8, 16, "fast", 1), (16, 8, "direct", 1), (64, 64, "fast", 4), (32, 64, "direct", 2), (128, 8, "fast", 4)]
+
+
+class Decoder:
+    """Reads the ports side by side, value after value, and counts what it took."""
+
+    def __init__(self, stripes):
+        self.words = [[value for port in stripes for value in port[w].tolist()] for w in range(stripes.shape[1])]
+        self.position = 0
+
+    def take(self, count):
+        lanes = len(self.words[0])
+        assert count % lanes == 0
+        taken = [value for word in self.words[self.position : self.position + count // lanes] for value in word]
+        self.position += count // lanes
+        return taken
+
+
+def decode_step(decoder, architecture, in_tiles, out_tiles):
+    """Weights by (output lane, input lane); bias and shift by output lane."""
+    weights, biases, shift_of = {}, {}, {}
+    for out_tile in range(out_tiles):
+        params = decoder.take(4 * architecture.tile_out)
+        for column in range(architecture.tile_out):
+            low, middle, high, shift = params[4 * column : 4 * column + 4]
+            lane = out_tile * architecture.tile_out + column
+            biases[lane] = (low & 0xFFFF) + ((middle & 0xFFFF) << 16) + (high << 32)
+            shift_of[lane] = shift
+        for in_tile in range(in_tiles):
+            for column in range(architecture.tile_out):
+                for i, value in enumerate(decoder.take(architecture.tile_in)):
+                    lane = out_tile * architecture.tile_out + column
+                    weights[lane, in_tile * architecture.tile_in + i] = value
+    return weights, biases, shift_of
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize(("tile_in", "tile_out", "inner_product", "ports"), ENGINES)
+def test_every_weight_bias_and_shift_is_recovered(tile_in, tile_out, inner_product, ports, extreme):
+    network = random_network(np.random.default_rng(0), replace(MICRO.model, distilled=True), MICRO.pruning, extreme)
+    architecture = Architecture(tile_in, tile_out, inner_product, ports)
+    design = make_design(network, architecture)
+    layout, bits, wires = design.layout, network.frac_bits, wiring(network.model, network.pruning)
+    words, offsets = weight_stream(design)
+    decoder = Decoder(port_stripes(words))
+
+    rows = np.array(decoder.take(layout.rows * layout.embed_lanes)).reshape(layout.rows, layout.embed_lanes)
+    assert np.array_equal(rows[:, layout.embedding()], network.position)
+    assert not np.delete(rows, layout.embedding(), axis=1).any()
+
+    for index, step in enumerate(design.program.steps):
+        assert decoder.position == offsets[index], step.name
+        if step.op is not Op.ENGINE or step.weights is not Weights.STREAM:
+            continue
+        in_tiles, out_tiles = layout.in_tiles(step), layout.out_tiles(step)
+        weights, biases, shift_of = decode_step(decoder, architecture, in_tiles, out_tiles)
+        linear, wire = network.linears[step.linear], wires[step.linear]
+        inputs, outputs = layout.in_columns(step).tolist(), layout.out_columns(step).tolist()
+        for out_feature, out_lane in enumerate(outputs):
+            row = linear.weight[out_feature].tolist()
+            assert [weights[out_lane, lane] for lane in inputs] == row, step.name
+            product_bits = bits[wire.source] + int(linear.weight_frac_bits[out_feature])
+            bias = int(linear.bias[out_feature]) << product_bits - linear.bias_frac_bits
+            if inner_product == "fast":  # less sum w[j] w[j + h] of each tile
+                lanes = [weights[out_lane, lane] for lane in range(in_tiles * tile_in)]
+                tiles = [lanes[i : i + tile_in] for i in range(0, len(lanes), tile_in)]
+                half = tile_in // 2
+                bias -= sum(a * b for tile in tiles for a, b in zip(tile[:half], tile[half:], strict=True))
+            assert biases[out_lane] == bias, step.name
+            assert shift_of[out_lane] == product_bits - bits[wire.result], step.name
+        used = {(out_lane, lane) for out_lane in outputs for lane in inputs}
+        assert not any(value for place, value in weights.items() if place not in used), "padding must be zero"
+        assert all(biases[lane] == shift_of[lane] == 0 for lane in biases if lane not in outputs)
+    assert decoder.position == len(decoder.words) == offsets[-1]
+
+
+def test_shared_scorers_are_streamed_for_each_head():
+    design = design_of(micro())
+    steps = {step.name: step for step in design.program.steps}
+    first, second = (step_words(design, steps[f"selectors.1.fc1.{head}"]) for head in range(2))
+    assert np.array_equal(first, second) and len(first)
+
+
+def test_steps_without_streamed_weights_take_no_word():
+    design = design_of(micro())
+    for step in design.program.steps:
+        assert (len(step_words(design, step)) == 0) == (not step.linear)
+
+
+def test_rows_travel_padded_head_by_head():
+    design = design_of(micro(), 64, 64)
+    x = np.arange(3 * 32, dtype=np.int16).reshape(3, 32) + 1
+    rows = row_words(design, x).reshape(3, 2, 64)
+    assert np.array_equal(rows[:, :, :16].reshape(3, 32), x) and not rows[:, :, 16:].any()
+
+
+def test_ports_carry_eight_lanes_each():
+    words = np.arange(5 * 32, dtype=np.int16).reshape(5, 32)
+    stripes = port_stripes(words)
+    assert stripes.shape == (4, 5, 8) and stripes.flags.c_contiguous
+    assert stripes[2, 3].tolist() == list(range(3 * 32 + 16, 3 * 32 + 24))
+
+
+def test_pair_terms_at_the_ends_of_int16():
+    tiles = np.full((2, 128), -32768, np.int16)
+    tiles[1, :64] = 32767
+    assert pair_terms(tiles).tolist() == [64 * 2**30, -64 * 32767 * 32768]
+
+
+def test_the_checksum_depends_on_every_word_and_their_order():
+    words = np.random.default_rng(0).integers(-32768, 32768, (40, 8)).astype(np.int16)
+    total = stream_checksum(words)
+    assert stream_checksum(words[::-1]) != total and stream_checksum(words[:-1]) != total
+    for word in range(40):
+        changed = words.copy()
+        changed[word, word % 8] ^= 64
+        assert stream_checksum(changed) != total
+
+
+# --- what the engine cannot do ---
+
+
+def refused(network, layer):
+    design = design_of(network)
+    step = next(step for step in design.program.steps if step.linear == layer)
+    with pytest.raises(NetworkError) as error:
+        shifts(step, network.linears[layer])
+    with pytest.raises(NetworkError):
+        weight_stream(design)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(("by", "text"), [(-20, "-"), (25, "")])
+def test_shifts_beyond_the_engine_s(by, text):
+    network, layer = micro(), "blocks.1.mlp.fc1"
+    linear = network.linears[layer]
+    changed = with_linear(network, layer, weight_frac_bits=(linear.weight_frac_bits + by).astype(np.int16),
+                          bias_frac_bits=linear.bias_frac_bits + by)  # fmt: skip
+    message = refused(changed, layer)
+    assert message.startswith(f"layer {layer}: its formats ask for shifts of {text}")
+    assert message.endswith(" bits, the engine has 0..31; calibrate with images that are like those in use")
+
+
+def test_a_residual_that_would_have_to_move_down():
+    network, layer = micro(), "blocks.0.attn.proj"
+    stream = network.frac_bits["patch_embed"]
+    result = network.frac_bits[layer]
+    changed = replace(network, frac_bits={**network.frac_bits, "patch_embed": stream + 30, layer: result})
+    step = next(step for step in design_of(changed).program.steps if step.linear == layer)
+    assert step.epilogue is Epilogue.RESIDUAL
+    assert "its formats ask for shifts of -" in refused(changed, layer)
+
+
+def test_sums_that_may_not_fit_the_accumulator():
+    """Bias and residual, both at the ends of int16 and moved up by 31 bits."""
+    network, layer = micro(), "blocks.0.attn.proj"
+    linear = network.linears[layer]
+    product = network.frac_bits["patch_embed"] + 31
+    changed = with_linear(
+        replace(network, frac_bits={**network.frac_bits, layer: network.frac_bits["patch_embed"]}),
+        layer,
+        weight_frac_bits=np.full_like(linear.weight_frac_bits, product - network.frac_bits["blocks.0.attn.context"]),
+        bias=np.full_like(linear.bias, 32767),
+        bias_frac_bits=product - 31,
+    )
+    message = refused(changed, layer)
+    assert message == (
+        f"layer {layer}: its sums may need 49 bits, the engine has 48; calibrate with images that are like those in use"
+    )
