@@ -139,9 +139,7 @@ def gelu(x: Array, frac_bits: int) -> Array:
     magnitude = xp.abs(x) * 2.0 ** (GELU_MAX_FRAC_BITS - frac_bits)
     limit = GELU_LIMIT * 2.0**GELU_MAX_FRAC_BITS
     inside = magnitude < limit
-    h = _interpolate(
-        gelu_table, xp.where(inside, magnitude, xp.zeros_like(x)), GELU_MAX_FRAC_BITS - GELU_SEGMENT_BITS
-    )
+    h = _interpolate(gelu_table, xp.where(inside, magnitude, xp.zeros_like(x)), GELU_MAX_FRAC_BITS - GELU_SEGMENT_BITS)
     return xp.clip(x, 0, None) * 2.0 ** (GELU_FRAC_BITS - frac_bits) - xp.where(inside, h, xp.zeros_like(x))
 
 
