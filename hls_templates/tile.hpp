@@ -78,14 +78,14 @@ inline void fill_from_stream(Fill<A>& fill, Tile<A>& tile, WeightFifo<A>& fifo) 
     if (!fifo.read_nb(word)) return;  // never waits: a stalled read would stop the whole array
     const int params = fill.has_params() ? Fill<A>::kParamWords : 0;
     if (fill.index < params) {
+        constexpr int kColumnsPerWord = A::kFillLanes / kParamLanes;
     PARAM_COLUMNS:
-        for (int i = 0; i < A::kFillLanes / kParamLanes; ++i) {
+        for (int column = 0; column < A::kTileOut; ++column) {
 #pragma HLS UNROLL
-            const int column = fill.index * (A::kFillLanes / kParamLanes) + i;
-            if (column < A::kTileOut) {
-                tile.shadow_bias[column] =
-                    unpack_bias(word[kParamLanes * i], word[kParamLanes * i + 1], word[kParamLanes * i + 2]);
-                tile.shadow_shift[column] = word[kParamLanes * i + 3];
+            const int lane = column % kColumnsPerWord * kParamLanes;
+            if (column / kColumnsPerWord == fill.index) {
+                tile.shadow_bias[column] = unpack_bias(word[lane], word[lane + 1], word[lane + 2]);
+                tile.shadow_shift[column] = word[lane + 3];
             }
         }
     } else {
