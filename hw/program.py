@@ -11,9 +11,17 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from quant.functions import layer_norm_epsilon
+from quant.formats import MAX_FRAC_BITS
+from quant.functions import (
+    EXP_MAX_FRAC_BITS,
+    GELU_MAX_FRAC_BITS,
+    GELU_MAX_OUTPUT_FRAC_BITS,
+    SIGMOID_MAX_FRAC_BITS,
+    layer_norm_epsilon,
+)
 from quant.network import SELECTOR_LAYER_NORM_EPS
 from spvit.config import ModelConfig, PruningConfig
+from spvit.errors import NetworkError
 
 
 class Op(Enum):
@@ -195,7 +203,34 @@ def build_program(network: Lowerable) -> Program:
         steps += _mlp_block(network, block, residual_bits)
         residual_bits = bits[f"blocks.{block}.mlp.fc2"]
     steps.append(_head(network, residual_bits))
+    for step in steps:
+        _check_formats(step)
     return Program(tuple(steps))
+
+
+def _check_formats(step: Step) -> None:
+    """Raises NetworkError where a unit beside the array has no bits for a format; the layers' own: `weights.shifts`."""
+    limits: list[tuple[str, int, int, int]] = []
+    if step.epilogue is Epilogue.GELU:
+        limits.append(("what enters GELU", step.gelu_bits, 0, GELU_MAX_FRAC_BITS))
+        limits.append(("what leaves GELU", step.output_bits, -16, GELU_MAX_OUTPUT_FRAC_BITS))
+    elif step.epilogue is Epilogue.SCORES:
+        limits.append(("scores", step.output_bits, 0, EXP_MAX_FRAC_BITS))
+        product = step.input_bits + step.weight_bits
+        limits.append(("the product of q and k", product, step.output_bits, step.output_bits + 31))
+    elif step.epilogue is Epilogue.CONTEXT:
+        limits.append(("context", step.output_bits, step.weight_bits, step.weight_bits + 8))
+    elif step.op is Op.DECIDE:
+        limits.append(("scores", step.source_bits, 0, SIGMOID_MAX_FRAC_BITS))
+        limits.append(("head weights", step.branch_bits, 0, SIGMOID_MAX_FRAC_BITS))
+    if step.prologue in (Prologue.LAYER_NORM, Prologue.HEAD_LAYER_NORM):
+        limits.append(("what leaves LayerNorm", step.input_bits, 0, MAX_FRAC_BITS))
+    for what, bits, lowest, highest in limits:
+        if not lowest <= bits <= highest:
+            raise NetworkError(
+                f"{step.name}: {what} would have {bits} fraction bits, the engine takes {lowest}..{highest}; "
+                "calibrate with images that are like those in use, or train with smaller weights"
+            )
 
 
 def _patch_embed(network: Lowerable) -> Step:

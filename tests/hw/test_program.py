@@ -10,6 +10,7 @@ from hw.program import Buffer, Epilogue, Op, Prologue, Rows, Weights, build_prog
 from quant.network import SELECTOR_LAYER_NORM_EPS, linear_shapes
 from quant.wiring import stream_before, wiring
 from spvit.config import ModelConfig, PruningConfig
+from spvit.errors import NetworkError
 from tests.sim.networks import MICRO, random_network
 
 OTHER = ModelConfig(
@@ -180,3 +181,48 @@ def test_the_next_step_of_the_engine(program):
         assert i < following <= len(program.steps)
         assert all(program.steps[j].op is not Op.ENGINE for j in range(i + 1, following))
         assert following == len(program.steps) or program.steps[following].op is Op.ENGINE
+
+
+# --- formats that no unit of the engine takes ---
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "sentence"),
+    [
+        ("blocks.1.mlp.fc1", -1, "blocks.1.mlp.fc1: what enters GELU would have -1 fraction bits, the engine takes 0..14"),
+        ("blocks.1.mlp.fc1", 15, "blocks.1.mlp.fc1: what enters GELU would have 15 fraction bits, the engine takes 0..14"),
+        ("blocks.1.mlp.fc1.gelu", 14, "blocks.1.mlp.fc1: what leaves GELU would have 14 fraction bits, the engine takes -16..13"),
+        ("blocks.0.attn.scores", -1, "blocks.0.attn.scores.0: scores would have -1 fraction bits, the engine takes 0..10"),
+        ("blocks.0.attn.scores", 11, "blocks.0.attn.scores.0: scores would have 11 fraction bits, the engine takes 0..10"),
+        ("selectors.2.fc3", 13, "selectors.2.keep: scores would have 13 fraction bits, the engine takes 0..12"),
+        ("selectors.2.head_branch.fc2", -2, "selectors.2.keep: head weights would have -2 fraction bits, the engine takes 0..12"),
+        ("blocks.3.norm2", 15, "blocks.3.mlp.fc1: what leaves LayerNorm would have 15 fraction bits, the engine takes 0..14"),
+    ],
+)  # fmt: skip
+def test_formats_that_no_table_takes_are_refused(name, bits, sentence):
+    network = random_network(np.random.default_rng(0), MICRO.model, MICRO.pruning)
+    with pytest.raises(NetworkError) as refused:
+        build_program(replace(network, frac_bits={**network.frac_bits, name: bits}))
+    assert str(refused.value) == (
+        f"{sentence}; calibrate with images that are like those in use, or train with smaller weights"
+    )
+
+
+@pytest.mark.parametrize("up", [-1, 9])
+def test_contexts_far_from_their_values_are_refused(up):
+    network = random_network(np.random.default_rng(0), MICRO.model, MICRO.pruning)
+    values = network.frac_bits["blocks.2.attn.v"]
+    with pytest.raises(NetworkError) as refused:
+        build_program(replace(network, frac_bits={**network.frac_bits, "blocks.2.attn.context": values + up}))
+    assert str(refused.value).startswith(
+        f"blocks.2.attn.context.0: context would have {values + up} fraction bits, the engine takes {values}..{values + 8};"
+    )
+
+
+def test_products_coarser_than_the_scores_are_refused():
+    network = random_network(np.random.default_rng(0), MICRO.model, MICRO.pruning)
+    finer = {**network.frac_bits, "blocks.0.attn.q": 2, "blocks.0.attn.k": 2, "blocks.0.attn.scores": 5}
+    with pytest.raises(
+        NetworkError, match=r"the product of q and k would have 4 fraction bits, the engine takes 5\.\.36;"
+    ):
+        build_program(replace(network, frac_bits=finer))
