@@ -15,6 +15,7 @@ from hw.generate import make_project, write_project
 from hw.target import resolve_target
 from sim.build import compile_flags
 from tests.hls_templates.worlds import NUM_WORLDS, World, make_world
+from tests.sim.conftest import locked, shared_folder
 from tests.sim.networks import MICRO, design_of, random_network
 
 Ints = NDArray[np.int64]
@@ -48,21 +49,23 @@ class Harness:
 
 @pytest.fixture(scope="session")
 def compile_harness(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], Harness]:
-    folder = tmp_path_factory.mktemp("harness")
+    shared = shared_folder(tmp_path_factory, "harness")
     network = random_network(np.random.default_rng(0), MICRO.model, MICRO.pruning)
-    write_project(make_project(design_of(network), resolve_target("zcu102")), folder)  # for tables.hpp
-    compiled: dict[tuple[str, bool], Harness] = {}
+    with locked(shared / "micro") as folder:
+        if not folder.exists():
+            write_project(make_project(design_of(network), resolve_target("zcu102")), folder)  # for tables.hpp
 
     def compile_one(source: str, exact: bool) -> Harness:
-        if (source, exact) not in compiled:
-            library = folder / f"{source}-{exact}.so"
+        with locked(shared / f"{source}-{exact}") as path:
+            library = path.with_suffix(".so")
+            if library.exists():
+                return Harness(library, exact)
             flags = [flag for flag in compile_flags(exact) if flag != "-O3"]
             flags += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # of ap_fixed, see sim/build.py
             command = ["g++", *flags, "-O1", "-shared", f"-I{folder / 'src'}", str(Path(__file__).with_name(source))]
             run = subprocess.run([*command, "-o", str(library)], capture_output=True, text=True)
             assert (run.returncode, run.stderr) == (0, "")
-            compiled[source, exact] = Harness(library, exact)
-        return compiled[source, exact]
+            return Harness(library, exact)
 
     return compile_one
 

@@ -1,8 +1,12 @@
-"""C-simulations, compiled once per session."""
+"""C-simulations, compiled once per session; workers side by side share them."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from hw.generate import make_project, write_project
+from hw.generate import is_written, make_project, write_project
 from hw.layout import Design
 from hw.target import resolve_target
 from hw.weights import port_stripes, weight_stream
@@ -24,24 +28,40 @@ from sim.golden import Golden, GoldenResult
 Pixels = NDArray[np.uint8]
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[Path]:
+    """One worker at a time."""
+    with folder.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield folder
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
+    """A folder of this session, the same one for all its workers."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 class Simulators:
     """Compiles designs, each in a folder of its own."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._folders: dict[str, Path] = {}
 
     def folder(self, design: Design) -> Path:
         """Where the design's project lies, as `make hls` leaves it."""
         project = make_project(design, resolve_target("zcu102"))
-        key = project.files["manifest.json"]
-        if key not in self._folders:
-            self._folders[key] = self.root / f"design-{len(self._folders)}"
-            write_project(project, self._folders[key])
-        return self._folders[key]
+        digest = hashlib.sha256(project.files["manifest.json"].encode()).hexdigest()
+        with locked(self.root / digest[:16]) as folder:
+            if not is_written(project, folder):
+                write_project(project, folder)
+        return folder
 
     def __call__(self, design: Design, unit: str | None = None, **options: Any) -> Accelerator:
-        return Accelerator(design, build_library(self.folder(design) / "src", unit, **options))
+        with locked(self.folder(design)) as folder:
+            return Accelerator(design, build_library(folder / "src", unit, **options))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,7 +75,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def simulators(tmp_path_factory: pytest.TempPathFactory) -> Simulators:
-    return Simulators(tmp_path_factory.mktemp("csim"))
+    return Simulators(shared_folder(tmp_path_factory, "csim"))
 
 
 def golden_of(design: Design, pixels: Pixels) -> GoldenResult:
