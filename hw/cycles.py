@@ -156,7 +156,11 @@ class Walk:
         model, layout, assumed = self.layout.model, self.layout, self.assumed
         fifos = 3 if with_image else 2  # behind the port, before the checksum, before the engine
         words = self.tokens * layout.embed_lanes // layout.architecture.fill_lanes
-        under_way = assumed.read_latency + fifos * assumed.stream_latency
+        burst = min(words, assumed.burst_beats) * assumed.beat_cost / COST_FRACTION
+        turns = (layout.architecture.weight_ports - 1) * burst
+        under_way = (
+            assumed.read_latency + turns + fifos * assumed.stream_latency
+        )  # a word is there with its last port's
         arrived = under_way + words / self.rate
         if with_image:
             pixels = model.img_size**2 * model.in_chans // layout.image_lanes
