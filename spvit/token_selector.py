@@ -11,6 +11,7 @@ from torch.nn.functional import gelu
 
 from spvit.config import ModelConfig, PruningConfig
 from spvit.cost import head_branch_width, scorer_layers
+from spvit.distributed import draw_exponential
 
 
 def masked_mean(x: Tensor, candidates: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ def gumbel_decision(probability: Tensor, generator: torch.Generator | None = Non
     """A draw of Eq. 7 at temperature 1: exactly 0 or 1 forwards, the soft sample's gradient backwards."""
     tiny = torch.finfo(probability.dtype).tiny
     scores = torch.stack([probability, 1 - probability], dim=-1).clamp(min=tiny).log()
-    noise = torch.empty_like(scores).exponential_(generator=generator).clamp(min=tiny).log()
+    noise = draw_exponential(scores, generator).clamp(min=tiny).log()
     soft = (scores - noise).softmax(dim=-1)[..., 0]
     return (soft >= 0.5).to(soft.dtype) + (soft - soft.detach())
 

@@ -1,0 +1,84 @@
+"""Several processes that train one model together, started by torchrun; without it, one process alone.
+
+A step's batch is the whole one, cut into equal parts, a part per process. What training draws for the batch, every
+process draws whole and takes its own rows of; what the loss averages over the batch is averaged over all of them. So
+two processes compute what one would.
+"""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_reduce
+
+
+def start(device: str = "auto") -> torch.device:
+    """Join the processes that torchrun started, if it did, and choose this one's device.
+
+    device  "auto": a GPU of its own where there is one; else what torch calls a device
+    """
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if device == "auto":
+        device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if "RANK" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return chosen
+
+
+def stop() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return int(dist.get_rank()) if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return int(dist.get_world_size()) if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes files and talks to people."""
+    return rank() == 0
+
+
+def own_rows(whole: Tensor) -> Tensor:
+    """This process's part of the whole batch's rows; as many for each."""
+    count = len(whole) // world_size()
+    return whole[rank() * count : (rank() + 1) * count]
+
+
+def draw_exponential(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Exponential draws in the shape of `like` (this process's rows), from those for the whole batch."""
+    whole = like.new_empty(len(like) * world_size(), *like.shape[1:])
+    return own_rows(whole.exponential_(generator=generator))
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of each process's `value`, differentiable."""
+    return all_reduce(value) / world_size() if dist.is_initialized() else value
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of each process's `value`, without a gradient."""
+    if dist.is_initialized():
+        value = value.detach().clone()
+        dist.all_reduce(value)
+    return value
+
+
+def from_first(value: Tensor) -> Tensor:
+    """The first process's `value`, written into each one's."""
+    if dist.is_initialized():
+        dist.broadcast(value, 0)
+    return value
+
+
+def wait_for_all() -> None:
+    if dist.is_initialized():
+        dist.barrier()
