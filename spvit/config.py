@@ -18,7 +18,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 PACKAGE_POLICIES = ("append", "add", "none")
 SELECTOR_FEATURES = ("split", "single")
-ENGINE_KEYS = ("tile_in", "tile_out", "inner_product")
+ENGINE_KEYS = ("tile_in", "tile_out", "inner_product", "weight_ports", "fifo_words", "uram")
 REGISTRY_FILE = Path(__file__).with_name("models.toml")
 
 
