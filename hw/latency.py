@@ -21,6 +21,7 @@ class Operator:
 
 OPERATORS = {
     "memory": Operator(2, "UG573: block RAM read with its output register"),
+    "large memory": Operator(3, "UG573: UltraRAM read with its cascade and output registers"),
     "table": Operator(2, "as a block RAM; distributed ROMs are one cycle faster"),
     "product": Operator(4, "UG579: DSP48E2 with A/B, AD, M and P registers"),
     "wide product": Operator(5, "UG579: two cascaded DSP48E2, one register more"),
@@ -37,6 +38,10 @@ OPERATORS = {
 
 BURST_BEATS = 16
 """AXI3 ports of the Zynq UltraScale+ (UG1085)."""
+BEAT_BYTES = 16
+"""The kernel's ports are 128 bits wide, also on boards whose memory takes wider ones."""
+PORT_EFFICIENCY = 0.85
+"""Beats per cycle of a port that reads without pause: the rest goes between bursts. What the targets plan with."""
 OUTSTANDING_READS = 16
 """Per port: what the interface pragmas ask for."""
 STRIPE_WORDS = 64
@@ -57,7 +62,7 @@ def cycles(*names: str) -> int:
 def engine_depth(architecture: Architecture) -> int:
     """Of the loop ENGINE, from a token's address to its result's place in memory, along the longest path."""
     inputs = architecture.tile_in // 2 if architecture.is_fast else architecture.tile_in
-    read = cycles("add", "memory", "select")
+    read = cycles("add", "large memory" if {"x", "work"} & set(architecture.uram) else "memory", "select")
     variance = cycles("wide product", "add", "add")
     reciprocal_sqrt = cycles("shift", "shift", "table", "product", "requantize")
     prologue = variance + reciprocal_sqrt + cycles("wide product", "requantize", "select")
@@ -157,9 +162,9 @@ class Assumptions:
 
 
 def assumptions(architecture: Architecture, target: Target) -> Assumptions:
-    """The table of `hw.latency` and the target's bandwidth."""
-    beat_bytes = target.port_bits // 8
-    beats_per_cycle = target.bandwidth_gbps * 1e3 / (beat_bytes * target.clock_mhz)
+    """The table of `hw.latency`, and what the target's memory and the weight ports bring, whichever is less."""
+    memory = target.bandwidth_gbps * 1e3 / (BEAT_BYTES * target.clock_mhz)
+    beats_per_cycle = min(memory, PORT_EFFICIENCY * architecture.weight_ports)
     return Assumptions(
         beat_cost=round(COST_FRACTION / beats_per_cycle),
         read_latency=cycles("axi read"),
@@ -170,6 +175,7 @@ def assumptions(architecture: Architecture, target: Target) -> Assumptions:
         loop_entry=cycles("loop entry"),
         depths=loop_depths(architecture),
         spans=memory_spans(),
+        fifo_words=architecture.fifo_words,
     )
 
 

@@ -1,4 +1,4 @@
-"""On-chip memories of a design, in block RAMs.
+"""On-chip memories of a design, in block RAMs and UltraRAMs.
 
 An estimate from each array's shape and partitioning and the device's real block shapes; no synthesis has seen it.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hw.architecture import FIFO_WORDS
 from hw.layout import NUM_BANKS, Layout
 
 LANE_BITS = 16
@@ -15,6 +14,8 @@ ACCUMULATOR_BITS = 48
 STATISTICS_BITS = 27 + 42
 BRAM18_SHAPES = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 """Depth and width of an 18 Kbit block in simple dual port mode (UG573)."""
+URAM_SHAPE = (4096, 72)
+"""Depth and width of an UltraRAM (UG573)."""
 AXI_PORT_BRAM18 = 4
 """A read adapter's buffer: 16 bursts of 16 words of 128 bits."""
 LUTRAM_DEPTH = 64
@@ -29,27 +30,39 @@ class Array:
     banks: int
     depth: int
     width: int
+    in_uram: bool = False
 
     @property
     def bram18(self) -> int:
-        if self.depth <= LUTRAM_DEPTH:
+        if self.depth <= LUTRAM_DEPTH or self.in_uram:
             return 0
         blocks = min(-(-self.depth // depth) * -(-self.width // width) for depth, width in BRAM18_SHAPES)
         return self.banks * blocks
 
+    @property
+    def uram(self) -> int:
+        depth, width = URAM_SHAPE
+        return self.banks * -(-self.depth // depth) * -(-self.width // width) if self.in_uram else 0
+
 
 def on_chip_arrays(layout: Layout) -> tuple[Array, ...]:
-    """Every array that block RAMs hold."""
-    architecture, heads = layout.architecture, layout.model.num_heads
+    """Every array that block RAMs or UltraRAMs hold."""
+    architecture, heads, uram = layout.architecture, layout.model.num_heads, layout.architecture.uram
     word, rows = architecture.word, layout.rows
     group, image_lanes = architecture.group, layout.image_lanes
     key_blocks = -(-rows // word)
     return (
-        Array("residual stream", word // group, rows * layout.embed_lanes // word, group * LANE_BITS),
-        Array("work", NUM_BANKS * (word // image_lanes), rows * layout.bank_lanes // word, image_lanes * LANE_BITS),
+        Array("residual stream", word // group, rows * layout.embed_lanes // word, group * LANE_BITS, "x" in uram),
+        Array(
+            "work",
+            NUM_BANKS * (word // image_lanes),
+            rows * layout.bank_lanes // word,
+            image_lanes * LANE_BITS,
+            "work" in uram,
+        ),
         Array("values, skewed", word, key_blocks * layout.embed_lanes, LANE_BITS),
         Array("accumulators", 1, rows, architecture.tile_out * ACCUMULATOR_BITS),
-        Array("weight FIFO", 1, FIFO_WORDS, architecture.fill_lanes * LANE_BITS),
+        Array("weight FIFO", 1, architecture.fifo_words, architecture.fill_lanes * LANE_BITS, "weights" in uram),
         Array("row statistics, partial too", 2, rows, STATISTICS_BITS),
         Array("head statistics, partial too", 2, rows * heads, STATISTICS_BITS),
         Array("score maximum, partial too", 2, rows, LANE_BITS),
@@ -62,3 +75,8 @@ def bram36(layout: Layout) -> float:
     """Estimated 36 Kbit blocks, AXI adapters included."""
     ports = layout.architecture.weight_ports + 2  # image, result
     return (sum(array.bram18 for array in on_chip_arrays(layout)) + ports * AXI_PORT_BRAM18) / 2
+
+
+def uram(layout: Layout) -> int:
+    """Estimated UltraRAMs."""
+    return sum(array.uram for array in on_chip_arrays(layout))

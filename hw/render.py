@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from hw.architecture import FIFO_WORDS, PORT_LANES
+from hw.architecture import PORT_LANES
 from hw.interface import Interface
 from hw.latency import pipeline_cycles
 from hw.layout import Design
@@ -96,7 +96,7 @@ def render_sources(design: Design, title: str, num_words: int) -> dict[str, str]
         "port_words": num_words,
         "image_words": network.model.img_size**2 * network.model.in_chans // layout.image_lanes,
         "interface": design_interface(design, num_words),
-        "fifo_words": FIFO_WORDS,
+        "fifo_words": design.architecture.fifo_words,
         "pipeline_cycles": pipeline_cycles(design.architecture),
         "logits_bits": network.frac_bits["head"],
         "logits_lane": layout.first_lane(Buffer.LOGITS),

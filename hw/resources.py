@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from hw.architecture import PARAM_LANES, PORT_LANES, TILE_SIZES, Architecture
+from hw.architecture import TILE_SIZES, Architecture, most_ports
 from hw.layout import NUM_BANKS, Layout
-from hw.memory import bram36
+from hw.memory import bram36, uram
 from hw.target import Target
 from spvit.config import ModelConfig
 from spvit.errors import ConfigError
@@ -154,7 +154,7 @@ class Resources:
 
 def estimate_resources(layout: Layout) -> Resources:
     """Every part of the design, with its count."""
-    return Resources(tuple(_parts(layout)), bram36(layout))
+    return Resources(tuple(_parts(layout)), bram36(layout), uram(layout))
 
 
 def array_multipliers(architecture: Architecture) -> int:
@@ -266,7 +266,7 @@ def smaller_engines(architecture: Architecture) -> list[Architecture]:
         replace(architecture, tile_in=tile_in, tile_out=tile_out, weight_ports=ports)
         for tile_in in TILE_SIZES
         for tile_out in TILE_SIZES
-        for ports in [_ports(tile_in, tile_out, architecture.weight_ports)]
+        for ports in [most_ports(tile_in, tile_out, architecture.weight_ports)]
         if tile_in * tile_out < architecture.tile_in * architecture.tile_out
     ]
     return sorted(found, key=lambda one: (-one.multipliers, abs(one.tile_in - one.tile_out), one.tile_in))
@@ -274,13 +274,6 @@ def smaller_engines(architecture: Architecture) -> list[Architecture]:
 
 def _replace(model: ModelConfig, **fields: int) -> ModelConfig:
     return replace(model, **fields)  # type: ignore[arg-type]
-
-
-def _ports(tile_in: int, tile_out: int, most: int) -> int:
-    """The most weight ports that a tile can take: Architecture.for_target has the rule."""
-    while most > 1 and (tile_in % (most * PORT_LANES) or tile_out * PARAM_LANES % (most * PORT_LANES)):
-        most -= 1
-    return most
 
 
 def _engine(architecture: Architecture) -> str:

@@ -1,7 +1,8 @@
 """The engine's sizes: what is accepted, and the sentences for what is not."""
 
 import itertools
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -30,6 +31,14 @@ ZCU102 = resolve_target("zcu102")
             {"tile_out": 8, "weight_ports": 8},
             "[engine] 8 ports bring 64 weights per cycle, which must divide tile_in=64 and 4 * tile_out=8; use fewer ports",
         ),
+        (
+            {"fifo_words": 1000},
+            "[engine] fifo_words=1000 is no depth of the weight FIFO; choose one of 512, 1024, 2048, 4096, 8192, 16384, 32768",
+        ),
+        (
+            {"uram": ("x", "v")},
+            "[engine] uram='v' is no memory that UltraRAM can hold; choose of x, work, weights",
+        ),
     ],
 )
 def test_impossible_engines_are_one_sentence(fields, sentence):
@@ -43,6 +52,35 @@ def test_wrong_types_of_a_toml_are_one_sentence(engine):
     with pytest.raises(ConfigError) as refused:
         Architecture.for_target(ZCU102, engine)
     assert str(refused.value) == f"[engine] {engine}: tile_in and tile_out are numbers, inner_product is a word"
+
+
+@pytest.mark.parametrize("engine", [{"fifo_words": "4096"}, {"weight_ports": 2.0}, {"uram": 1}])
+def test_wrong_types_of_the_other_fields_are_one_sentence(engine):
+    with pytest.raises(ConfigError) as refused:
+        Architecture.for_target(ZCU102, engine)
+    assert str(refused.value) == (
+        f'[engine] {engine}: fifo_words and weight_ports are numbers, uram is names with commas, "x,work"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("engine", "sentence"),
+    [
+        ({"weight_ports": 8}, "[engine] weight_ports=8 is more than zcu102 has: 4"),
+        ({"uram": "x"}, "[engine] uram='x': zcu102 has no UltraRAM; leave it out"),
+    ],
+)
+def test_what_the_board_has_not_is_one_sentence(engine, sentence):
+    with pytest.raises(ConfigError) as refused:
+        Architecture.for_target(ZCU102, engine)
+    assert str(refused.value) == sentence
+
+
+def test_everything_can_be_asked_for():
+    asked = {"tile_in": 32, "tile_out": 32, "weight_ports": 2, "fifo_words": 8192, "uram": "weights, x"}
+    engine = Architecture.for_target(resolve_target("kv260"), asked)
+    assert engine == Architecture(32, 32, "fast", 2, 8192, ("x", "weights"))
+    assert Architecture(**json.loads(json.dumps(asdict(engine)))) == engine
 
 
 def test_the_default_is_64_by_64_fast_on_all_four_ports():

@@ -113,9 +113,20 @@ def test_every_assumption_costs_time():
 
 
 def test_the_memorys_share_of_a_clock_follows_the_clock():
-    at_200, at_100 = (assumptions(ENGINE, replace(ZCU102, clock_mhz=mhz)).beat_cost for mhz in (200, 100))
+    at_400, at_200, at_100 = (assumptions(ENGINE, replace(ZCU102, clock_mhz=mhz)).beat_cost for mhz in (400, 200, 100))
     assert at_200 == 75  # 256 / (10.9 GB/s / (16 B * 200 MHz))
-    assert at_100 == pytest.approx(at_200 / 2, abs=1)
+    assert at_400 == pytest.approx(at_200 * 2, abs=1)
+    assert at_100 == 75  # four ports carry no more: 256 / (85% of four beats)
+
+
+@pytest.mark.parametrize(("ports", "beat_cost"), [(1, 301), (2, 151), (4, 75)])
+def test_few_ports_bring_only_their_part(ports, beat_cost):
+    assert assumptions(Architecture(weight_ports=ports), ZCU102).beat_cost == beat_cost
+
+
+def test_wider_memory_ports_do_not_widen_the_kernels():
+    wide = replace(ZCU102, port_bits=256, bandwidth_gbps=100)
+    assert assumptions(ENGINE, wide).beat_cost == assumptions(ENGINE, replace(wide, port_bits=128)).beat_cost == 75
 
 
 @pytest.mark.parametrize("inner_product", ["fast", "direct"])
@@ -127,6 +138,12 @@ def test_the_kernels_constants_cover_the_table(size, inner_product):
     assert depth < pipeline_cycles(engine) <= 1.3 * depth
     assert loop_depths(engine)["ENGINE"] == depth
     assert all(span <= RMW_CYCLES for (loop, _), span in memory_spans().items() if loop == "ENGINE")
+
+
+def test_ultraram_is_a_cycle_farther_away():
+    placed = replace(ENGINE, uram=("x",))
+    assert engine_depth(placed) == engine_depth(ENGINE) + 1
+    assert engine_depth(replace(ENGINE, uram=("weights",))) == engine_depth(ENGINE)
 
 
 def test_every_operator_has_a_source():

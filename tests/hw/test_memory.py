@@ -4,7 +4,7 @@ import pytest
 
 from hw.architecture import Architecture
 from hw.layout import Layout
-from hw.memory import Array, bram36, on_chip_arrays
+from hw.memory import Array, bram36, on_chip_arrays, uram
 from spvit.config import resolve_model
 
 DEIT_S = Layout(resolve_model("deit_s").model, Architecture())
@@ -48,3 +48,26 @@ def test_deit_s_by_hand():
 def test_more_tokens_need_more_blocks():
     sizes = [bram36(Layout(resolve_model(name).model, Architecture())) for name in ("deit_t", "deit_s", "deit_b")]
     assert sizes == sorted(sizes) and sizes[0] < sizes[2]
+
+
+@pytest.mark.parametrize(("depth", "width", "blocks"), [(4096, 72, 1), (4097, 72, 2), (65, 73, 2), (1182, 1024, 15)])
+def test_ultrarams_of_one_memory(depth, width, blocks):
+    assert (Array("a", 2, depth, width, True).uram, Array("a", 2, depth, width, True).bram18) == (2 * blocks, 0)
+    assert Array("a", 2, depth, width).uram == 0
+
+
+def test_memories_move_to_ultraram_one_by_one():
+    """What leaves the block RAMs: 1,182 words of 1,024 bits, sixteen times 1,182 of 256, 4,096 of 512."""
+    moved = {"x": 15, "work": 16 * 4, "weights": 8}
+    for name, ultrarams in moved.items():
+        layout = Layout(DEIT_S.model, Architecture(uram=(name,)))
+        assert uram(layout) == ultrarams
+        gone = {"x": "residual stream", "work": "work", "weights": "weight FIFO"}[name]
+        blocks = next(array.bram18 for array in on_chip_arrays(DEIT_S) if array.name == gone)
+        assert bram36(layout) == bram36(DEIT_S) - blocks / 2
+    assert uram(Layout(DEIT_S.model, Architecture(uram=tuple(moved)))) == sum(moved.values())
+    assert uram(DEIT_S) == 0
+
+
+def test_a_deeper_fifo_takes_more():
+    assert bram36(Layout(DEIT_S.model, Architecture(fifo_words=16384))) == bram36(DEIT_S) + 228 - 57

@@ -196,3 +196,17 @@ def test_the_digest_depends_on_all_that_is_rendered(design):
     digests.add(design_digest(design_of(replace(design.network, thresholds=thresholds)), 7))
     assert len(digests) == 5
     assert design_digest(design_of(micro()), 7) in digests
+
+
+def test_ultraram_and_the_fifos_depth_are_said_to_synthesis(design):
+    asked = replace(design.architecture, fifo_words=512, uram=("work", "weights"))
+    sources = render_sources(make_design(design.network, asked), "t", 7)
+    for name in ("top.cpp", "msa_block.cpp"):
+        pragmas = re.findall(r"#pragma HLS BIND_STORAGE (.*)", sources[name])
+        assert pragmas == [
+            "variable = engine.memory.work type = ram_s2p impl = uram",
+            "variable = fifo type = fifo impl = uram",
+        ]
+        assert "#pragma HLS STREAM variable = fifo depth = 512\n" in sources[name]
+    assert "kFifoWords = 512;" in sources["config.hpp"]
+    assert not any("BIND_STORAGE" in text for text in render_sources(design, "t", 7).values())

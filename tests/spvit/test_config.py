@@ -89,7 +89,7 @@ def test_pruning_that_cannot_be(fields, sentence):
             "num_heads=6 gives heads of 6 channels at embed_dim=36; "
             "a selector halves a head twice, so choose heads with a multiple of 4",
         ),
-        ({}, {}, {"tiles": 4}, "[engine] has no tiles; it knows tile_in, tile_out, inner_product"),
+        ({}, {}, {"tiles": 4}, "[engine] has no tiles; it knows tile_in, tile_out, inner_product, weight_ports, fifo_words, uram"),
     ],
 )
 def test_parts_that_do_not_fit_each_other(model, pruning, engine, sentence):
@@ -179,7 +179,7 @@ def test_a_file_without_pruning_is_unpruned(tmp_path):
             "[model]\n[pruning]\nlocations = [12]\n",
             "own.toml: locations=[12]: there is no block 12; depth=12 numbers them ",
         ),
-        ("[model]\n[engine]\ntile = 1\n", "own.toml: [engine] has no tile; it knows tile_in, tile_out, inner_product"),
+        ("[model]\n[engine]\ntile = 1\n", "own.toml: [engine] has no tile; it knows tile_in, tile_out, inner_product, weight_ports, fifo_words, uram"),
         ("[modle]\n", "own.toml: there is no [modle]; the tables are [model], [pruning] and [engine]"),
         ("model = 3\n", "own.toml: model=3 must be a table, [model]"),
         ("", "own.toml: there is no [model] table; it holds img_size, embed_dim, depth and the other sizes"),
