@@ -1,28 +1,44 @@
 """What training minimises (paper, Eq. 11 and 12).
 
-Enters: a masked forward's `Output`, the labels, and what the unpruned teacher made of the same images.
+Enters: a masked forward's `Output`, the targets, and what the unpruned teacher made of the same images. Means over the
+batch are over that of all processes.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
+from spvit.distributed import mean_over_processes, sum_over_processes, world_size
 from spvit.pruned_vit import Output, SelectorRecord
 
-WEIGHT_KL = 0.5
-WEIGHT_DISTILL = 0.5
-WEIGHT_RATIO = 2.0
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Eq. 12's λ."""
+
+    kl: float = 0.5
+    distill: float = 0.5
+    ratio: float = 2.0
 
 
-def spvit_loss(output: Output, labels: Tensor, teacher: Output, keep: Sequence[float]) -> Tensor:
-    """Eq. 12: classification, agreement with the teacher in logits and in kept tokens, and the kept fractions."""
+def spvit_loss(
+    output: Output, targets: Tensor, teacher: Output, keep: Sequence[float], weights: LossWeights | None = None
+) -> Tensor:
+    """Eq. 12: classification, agreement with the teacher in logits and in kept tokens, and the kept fractions.
+
+    targets  classes (B), or probabilities (B, classes)
+    keep     wanted fractions of the original patches, one per selector
+    weights  None: the paper's
+    """
+    weights = weights or LossWeights()
     return (
-        cross_entropy(output.logits, labels)
-        + WEIGHT_KL * logits_loss(output.logits, teacher.logits)
-        + WEIGHT_DISTILL * features_loss(output.patch_features, teacher.patch_features, output.keep)
-        + WEIGHT_RATIO * ratio_loss(output.records, keep)
+        cross_entropy(output.logits, targets)
+        + weights.kl * logits_loss(output.logits, teacher.logits)
+        + weights.distill * features_loss(output.patch_features, teacher.patch_features, output.keep)
+        + weights.ratio * ratio_loss(output.records, keep)
     )
 
 
@@ -38,7 +54,8 @@ def features_loss(student: Tensor, teacher: Tensor, keep: Tensor) -> Tensor:
     """
     kept = keep.detach()
     squares = (student - teacher).square().mean(dim=-1)  # (B, N)
-    return (squares * kept).sum() / kept.sum().clamp(min=1)
+    per_process = sum_over_processes(kept.sum()) / world_size()  # gradients are averaged over the processes
+    return (squares * kept).sum() / per_process.clamp(min=1 / world_size())
 
 
 def ratio_loss(records: Sequence[SelectorRecord], keep: Sequence[float]) -> Tensor:
@@ -46,5 +63,6 @@ def ratio_loss(records: Sequence[SelectorRecord], keep: Sequence[float]) -> Tens
 
     The mean runs over the batch before it is squared, so that an image may keep more than another.
     """
-    distances = [record.keep.mean() - fraction for record, fraction in zip(records, keep, strict=True)]
-    return torch.stack(distances).square().mean()
+    assert len(keep) == len(records), f"{len(keep)} fractions for {len(records)} selectors"
+    kept = mean_over_processes(torch.stack([record.keep.mean() for record in records]))
+    return (kept - kept.new_tensor(list(keep))).square().mean()

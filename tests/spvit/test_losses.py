@@ -22,7 +22,7 @@ def test_the_ratio_is_the_batches():
 
 
 def test_one_fraction_per_selector():
-    with pytest.raises(ValueError, match="argument 2 is"):
+    with pytest.raises(AssertionError, match="2 fractions for 1 selectors"):
         ratio_loss([record([[1.0]])], [0.5, 0.5])
 
 
