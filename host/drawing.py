@@ -11,30 +11,32 @@ from PIL import Image
 from host.preprocess import Pixels
 
 GAP = 8  # pixels between the panels
-DROPPED = 0.25  # brightness of what was packed away
+DROPPED = 0.25  # brightness of what was packed away, under
+VEIL = (36, 52, 92)  # this blue, so that it stands out from black as well
 MIN_SIDE = 160  # pixels of a panel
 
 
 def draw_kept(pixels: Pixels, kept: Sequence[NDArray[np.int64]], patch_size: int) -> Image.Image:
-    """The image, and beside it one panel per token selector with what it dropped darkened.
+    """The image, and beside it one panel per token selector with what was dropped by then veiled.
 
     pixels  uint8 [S, S, C]
     kept    per selector, the patches it kept, counted row by row
     """
-    panels = [pixels, *(darken_dropped(pixels, patches, patch_size) for patches in kept)]
+    colours = pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
+    panels = [colours, *(veil_dropped(colours, patches, patch_size) for patches in kept)]
     side = pixels.shape[0] * max(1, -(-MIN_SIDE // pixels.shape[0]))
     strip = Image.new("RGB", (len(panels) * (side + GAP) - GAP, side), "white")
     for i, panel in enumerate(panels):
-        image = Image.fromarray(panel if panel.shape[2] == 3 else np.repeat(panel, 3, axis=2))
-        strip.paste(image.resize((side, side), Image.Resampling.NEAREST), (i * (side + GAP), 0))
+        image = Image.fromarray(panel).resize((side, side), Image.Resampling.NEAREST)
+        strip.paste(image, (i * (side + GAP), 0))
     return strip
 
 
-def darken_dropped(pixels: Pixels, patches: NDArray[np.int64], patch_size: int) -> Pixels:
-    """A copy with every patch dark that is not among `patches`."""
+def veil_dropped(pixels: Pixels, patches: NDArray[np.int64], patch_size: int) -> Pixels:
+    """A copy of uint8 [S, S, 3] with every patch dark and blue that is not among `patches`."""
     grid = pixels.shape[0] // patch_size
-    brightness = np.full(grid * grid, DROPPED)
-    brightness[patches] = 1.0
-    brightness = brightness.reshape(grid, grid).repeat(patch_size, axis=0).repeat(patch_size, axis=1)
-    darkened: Pixels = np.rint(pixels * brightness[:, :, None]).astype(np.uint8)
-    return darkened
+    is_kept = np.zeros(grid * grid, dtype=np.bool_)
+    is_kept[patches] = True
+    is_kept = is_kept.reshape(grid, grid).repeat(patch_size, axis=0).repeat(patch_size, axis=1)
+    veiled = np.rint(pixels * DROPPED + VEIL)
+    return np.where(is_kept[:, :, None], pixels, veiled).astype(np.uint8)

@@ -32,8 +32,8 @@ ARCHIVE = "deploy.tar.gz"
 ROOT = Path(__file__).parents[1]
 RUNTIME = (
     "host/__init__.py", "host/accelerator.py", "host/benchmark.py", "host/board.py", "host/bundle.py",
-    "host/drawing.py", "host/images.py", "host/measure.py", "host/power.py", "host/preprocess.py", "host/result.py",
-    "hw/__init__.py", "hw/interface.py", "spvit/__init__.py", "spvit/errors.py",
+    "host/drawing.py", "host/figures.py", "host/images.py", "host/measure.py", "host/power.py",
+    "host/preprocess.py", "host/result.py", "hw/__init__.py", "hw/interface.py", "spvit/__init__.py", "spvit/errors.py",
 )  # fmt: skip
 """What the board imports."""
 SAMPLE_DIGITS = 8

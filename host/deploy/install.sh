@@ -26,7 +26,7 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
     echo "error: $python: Python 3.10 or later is needed; PYNQ 3.0 and later have it" >&2
     exit 2
 fi
-for package in numpy PIL pynq; do
+for package in numpy PIL pynq matplotlib; do
     if ! "$python" -W ignore -c "import $package"; then
         echo "error: $package: $python cannot import it; README.md says which PYNQ image to use" >&2
         exit 2

@@ -45,7 +45,7 @@ def check_executed(folder: Path, model: str) -> None:
     report = json.loads((folder / "latency.json").read_text())
     own, baseline = report["measurement"], report["baseline"]
     assert "on the emulated device" in printed
-    assert len(pictures) == len(tokens) == 2
+    assert len(pictures) == len(tokens) + 1 == 3
     assert (own["model"], own["tokens"], own["classes"]) == (model, tokens, classes)
     assert baseline["tokens"] == [[], []]
     assert own["kind"] == baseline["kind"] == "estimate"
