@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ def load_images(source: str | Path | None, preprocessing: Preprocessing) -> Imag
         return _digits(source, preprocessing)
     folder, files = image_files(Path(source))
     names = tuple(file.relative_to(folder).as_posix() for file in files)
-    return ImageSet(names, _stack((_read(file, preprocessing) for file in files), len(files)), None)
+    return ImageSet(names, _stack((read_image(file, preprocessing) for file in files), len(files)), None)
 
 
 def digits(split: Literal["train", "test"]) -> tuple[Pixels, NDArray[np.int64]]:
@@ -127,10 +127,17 @@ def _is_image(path: Path, folder: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()
 
 
-def _read(path: Path, preprocessing: Preprocessing) -> Pixels:
+class View(Protocol):
+    """What makes pixels of an image: `Preprocessing`, or a training's augmentation."""
+
+    def to_uint8(self, image: Image.Image) -> Pixels: ...
+
+
+def read_image(path: Path, view: View) -> Pixels:
+    """The image in a file, as `view` sees it. Raises ImageError, with the file in its text."""
     try:
         with Image.open(path) as image:
-            return preprocessing.to_uint8(image)
+            return view.to_uint8(image)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
     except UnidentifiedImageError:

@@ -72,11 +72,15 @@ class Preprocessing:
 
         Transparency is dropped, not blended. Raises ImageError for what has no such pixels.
         """
-        image = _resize_shorter_side(_in_channels(ImageOps.exif_transpose(image), self.in_chans), self.resize_to)
+        image = _resize_shorter_side(self.upright(image), self.resize_to)
         # round() is half to even, as in torchvision's center_crop
         left, top = (round((side - self.img_size) / 2) for side in image.size)
         image = image.crop((left, top, left + self.img_size, top + self.img_size))
         return np.array(image, np.uint8).reshape(self.img_size, self.img_size, self.in_chans)
+
+    def upright(self, image: Image.Image) -> Image.Image:
+        """The whole image as its camera held it, with the model's channels of 8 bits. Raises ImageError."""
+        return _in_channels(ImageOps.exif_transpose(image), self.in_chans)
 
     def normalise(self, pixels: Pixels) -> NDArray[np.float64]:
         """(pixels / 255 - mean) / std: uint8 [N, S, S, C] to float64 [N, C, S, S]."""
