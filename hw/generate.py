@@ -39,7 +39,7 @@ from hw.target import Target, resolve_target
 from hw.weights import port_stripes, stream_checksum, weight_stream
 from quant.build import add_arguments, build_folder, model_spec, network_folder
 from quant.network import QuantizedNetwork, load_network
-from spvit.config import ModelSpec
+from spvit.config import ModelSpec, to_table
 from spvit.errors import exit_on_user_error
 
 MANIFEST = "manifest.json"
@@ -162,8 +162,8 @@ def _manifest(
         "digest": design_digest(design, len(words)),
         "network_digest": network.digest,
         "target": asdict(target),
-        "model": asdict(network.model),
-        "pruning": asdict(network.pruning),
+        "model": to_table(network.model),
+        "pruning": to_table(network.pruning),
         "architecture": asdict(design.architecture),
         "max_tokens": layout.rows,
         "port_words": len(words),

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from spvit.config import ModelConfig, PruningConfig
+from spvit.config import ModelConfig, PruningConfig, to_table
 from spvit.errors import NetworkError
 
 SCHEMA_VERSION = 1
@@ -197,8 +197,8 @@ def load_network(folder: Path) -> QuantizedNetwork:
 def _header(network: QuantizedNetwork) -> str:
     header: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
-        "model": asdict(network.model),
-        "pruning": asdict(network.pruning),
+        "model": to_table(network.model),
+        "pruning": to_table(network.pruning),
         "bias_frac_bits": {name: linear.bias_frac_bits for name, linear in network.linears.items()},
         "frac_bits": dict(network.frac_bits),
         "thresholds": list(network.thresholds),

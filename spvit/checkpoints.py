@@ -12,7 +12,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spvit.config import ModelConfig, PruningConfig
+from spvit.config import LATER_FIELDS, ModelConfig, PruningConfig, to_table
 from spvit.errors import CheckpointError
 from spvit.initialisation import initialise_selectors
 from spvit.pruned_vit import SPViT
@@ -31,8 +31,11 @@ FRESH_SELECTORS_SEED = 0
 METADATA_KEY = "spvit"
 WRAPPERS = ("model", "state_dict", "model_ema")  # keys under which training scripts keep the weights, best first
 # What the configuration in a file of our own must agree on with the one asked for; shapes alone don't show it.
-MODEL_FIELDS = ("num_heads", "patch_size", "layer_norm_eps", "mean", "std")
-PRUNING_FIELDS = ("locations", "share_heads", "features")
+MODEL_FIELDS = ("num_heads", "patch_size", "layer_norm_eps", "mean", "std", "pooling")
+PRUNING_FIELDS = ("locations", "share_heads", "features", "method", "heads", "scorer", "activation")
+# A field that a file does not have is at its default.
+DEFAULTS = {item.name: item.default for part in (ModelConfig, PruningConfig) for item in fields(part)
+            if item.name in LATER_FIELDS}  # fmt: skip
 HINTS = {  # first match on the tensor's name
     r"selectors\..*embed\.": "set features and share_heads of [pruning] as the selectors were trained",
     r"selectors\.": "set locations, num_heads, features and share_heads as the selectors were trained",
@@ -99,13 +102,14 @@ def load_checkpoint_with_report(
         ignored = tuple(name for name in state if belongs_to_selectors.match(name))
         state = {name: tensor for name, tensor in state.items() if name not in ignored} | {"thresholds": net.thresholds}
     _check_saved_config(path, saved, model, pruning)
-    selectors_found = any(name.startswith("selectors.") for name in state)
     expected = net.state_dict()
+    learnt = any(name.startswith("selectors.") for name in expected)  # else thresholds are all that there is
+    selectors_found = any(name.startswith("selectors." if learnt else "thresholds") for name in state)
     if not selectors_found:
         state |= {name: tensor for name, tensor in expected.items() if belongs_to_selectors.match(name)}
     state.setdefault("thresholds", net.thresholds)
     _check_tensors(path, state, expected, model)
-    net.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()})
+    net.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in state.items()})
     if not selectors_found:
         initialise_selectors(net, FRESH_SELECTORS_SEED)
     calibrated_keep = tuple(saved["pruning"].get("keep", ())) if saved else ()
@@ -118,7 +122,7 @@ def save_checkpoint(path: str | Path, net: SPViT) -> None:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path}: checkpoints are written as .safetensors; choose a name that ends so")
-    config = {"version": 1, "model": asdict(net.config), "pruning": asdict(net.pruning)}
+    config = {"version": 1, "model": to_table(net.config), "pruning": to_table(net.pruning)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,6 +231,8 @@ def _check_tensors(
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise CheckpointError(f"{path}: {names[0]}{more} {problem}; {_hint(names[0])}")
     for name, tensor in state.items():
+        if not expected[name].is_floating_point():
+            continue  # BatchNorm's count of batches
         if not tensor.is_floating_point():
             raise CheckpointError(f"{path}: {name} has the type {tensor.dtype}; save the weights as floating point")
         wrong = int((~torch.isfinite(tensor.to(torch.float32))).sum())
@@ -261,7 +267,7 @@ def _check_saved_config(path: str | Path, saved: Mapping[str, Any], model: Model
         wanted += [("pruning", name, getattr(pruning, name)) for name in PRUNING_FIELDS]
     for section, name, value in wanted:
         value = list(value) if isinstance(value, tuple) else value
-        found = saved[section].get(name, value)
+        found = saved[section].get(name, DEFAULTS.get(name, value))
         if found != value:
             raise CheckpointError(
                 f"{path}: was trained with {name}={found}, but {model.name} has {name}={value}; "

@@ -8,7 +8,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,12 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 PACKAGE_POLICIES = ("append", "add", "none")
 SELECTOR_FEATURES = ("split", "single")
+METHODS = ("selector", "class_attention", "random", "structured")
+HEADS = ("weighted", "average", "single")
+SCORERS = ("mlp", "conv1", "conv3")
+ACTIVATIONS = ("gelu", "relu", "hardswish")
+POOLINGS = ("class", "mean")
+LATER_FIELDS = ("pooling", "method", "heads", "scorer", "activation", "proportional_attention")
 ENGINE_KEYS = ("tile_in", "tile_out", "inner_product", "weight_ports", "fifo_words", "uram")
 REGISTRY_FILE = Path(__file__).with_name("models.toml")
 
@@ -40,6 +46,7 @@ class ModelConfig:
     mean: tuple[float, ...] = ()  # per channel, of pixels in 0..1; empty: ImageNet's for 3 channels, else 0.5
     std: tuple[float, ...] = ()
     crop: float = 0.875  # side of the centre crop, as a fraction of the resized image
+    pooling: str = "class"  # what is classified: the class token | the mean of the tokens, without one (Table 12)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
@@ -50,6 +57,9 @@ class ModelConfig:
             _require_count(key, getattr(self, key))
         if not isinstance(self.distilled, bool):
             raise ConfigError(f"distilled={self.distilled!r} must be true or false")
+        _require_choice("pooling", self.pooling, POOLINGS)
+        if self.distilled and self.pooling == "mean":
+            raise ConfigError('pooling="mean" leaves out the prefix tokens, so it cannot be distilled = true')
         _require_number("mlp_ratio", self.mlp_ratio, above=0)
         _require_number("layer_norm_eps", self.layer_norm_eps, above=0, up_to=1)
         _require_number("crop", self.crop, above=0, up_to=1)
@@ -100,6 +110,11 @@ class ModelConfig:
 
     @property
     def num_prefix_tokens(self) -> int:
+        return self.num_classifiers if self.pooling == "class" else 0
+
+    @property
+    def num_classifiers(self) -> int:
+        """Linear layers at the end, one per token that is classified."""
         return 2 if self.distilled else 1
 
     @property
@@ -109,13 +124,26 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PruningConfig:
-    """Where tokens are selected, how many should stay, and what becomes of the others."""
+    """Where tokens are selected and by what, how many should stay, and what becomes of the others.
+
+    The accelerator has units for the defaults of what stands below `features`; the others can be trained, evaluated
+    and counted.
+    """
 
     locations: tuple[int, ...] = (3, 6, 9)  # a selector sits before each of these blocks, 0-based; () = unpruned
     keep: tuple[float, ...] = ()  # kept fraction of the original patches after each selector; () = no target
     package: str = "append"  # the less informative tokens: a package token each time | one in all (add) | none
     share_heads: bool = True  # one scorer for all heads, or one per head
     features: str = "split"  # local and global features from halves of one Linear(d, d) | from a single Linear(d, d/2)
+    # the paper's token selector | the class token's attention in the block before | chance | channels in place of
+    # tokens, so that `keep` counts channels (Table 11)
+    method: str = "selector"
+    heads: str = "weighted"  # scores of several heads, weighted by the branch of Eq. 5 | averaged | of one (Table 5)
+    scorer: str = (
+        "mlp"  # Eq. 1 and 2 by LayerNorm and a linear layer | Conv1d of 1 or 3 tokens and BatchNorm (Table 10)
+    )
+    activation: str = "gelu"  # of the selectors (Table 10)
+    proportional_attention: bool = False  # a package counts in the softmax as many times as it has tokens
 
     def __post_init__(self) -> None:
         if not isinstance(self.locations, tuple):
@@ -138,8 +166,21 @@ class PruningConfig:
             )
         _require_choice("package", self.package, PACKAGE_POLICIES)
         _require_choice("features", self.features, SELECTOR_FEATURES)
-        if not isinstance(self.share_heads, bool):
-            raise ConfigError(f"share_heads={self.share_heads!r} must be true or false")
+        _require_choice("method", self.method, METHODS)
+        _require_choice("heads", self.heads, HEADS)
+        _require_choice("scorer", self.scorer, SCORERS)
+        _require_choice("activation", self.activation, ACTIVATIONS)
+        for key in ("share_heads", "proportional_attention"):
+            if not isinstance(getattr(self, key), bool):
+                raise ConfigError(f"{key}={getattr(self, key)!r} must be true or false")
+        if self.proportional_attention and (self.package == "none" or self.method == "structured"):
+            without = 'package="none"' if self.package == "none" else 'method="structured"'
+            raise ConfigError(f"proportional_attention=true counts a package's tokens, but {without} makes no package")
+        if self.method == "class_attention" and self.locations[:1] == (0,):
+            raise ConfigError(
+                f'locations={list(self.locations)}: method="class_attention" reads the attention of the block before, '
+                "so the first selector sits before block 1 or later"
+            )
 
     @property
     def num_selectors(self) -> int:
@@ -176,11 +217,21 @@ def check_selectors_fit(model: ModelConfig, pruning: PruningConfig) -> None:
                 f"locations={list(pruning.locations)}: there is no block {location}; "
                 f"depth={model.depth} numbers them 0 to {model.depth - 1}"
             )
-    if pruning.locations and model.head_dim % 4:
+    if pruning.locations and model.head_dim % 4 and pruning.method == "selector":
         raise ConfigError(
             f"num_heads={model.num_heads} gives heads of {model.head_dim} channels at embed_dim={model.embed_dim}; "
             "a selector halves a head twice, so choose heads with a multiple of 4"
         )
+    if pruning.locations and pruning.method == "class_attention" and model.pooling != "class":
+        raise ConfigError('method="class_attention" needs the class token, which pooling="mean" leaves out')
+
+
+def to_table(config: ModelConfig | PruningConfig) -> dict[str, Any]:
+    """The fields as files keep them. Later ones are written only where they are not at their defaults, so that what
+    was written and digested before there were such fields stays as it is.
+    """
+    defaults = {item.name: item.default for item in fields(config) if item.default is not MISSING}
+    return {key: value for key, value in asdict(config).items() if key not in LATER_FIELDS or value != defaults[key]}
 
 
 def registry() -> tuple[str, ...]:

@@ -54,13 +54,21 @@ class Parameters:
 
 
 def kept_patches(model: ModelConfig, pruning: PruningConfig) -> tuple[int, ...]:
-    """Patches alive after each selector when the configured fractions are met to the nearest patch."""
+    """Patches alive after each selector when the configured fractions are met to the nearest patch.
+
+    With method="structured", channels in place of patches, here and wherever `kept` stands.
+    """
     if pruning.num_selectors and not pruning.keep:
         raise ConfigError(
             f"{model.name}: keep is not set, so the cost is unknown; "
             f"give {pruning.num_selectors} fractions, as [pruning] keep or as KEEP="
         )
-    return tuple(round(fraction * model.num_patches) for fraction in pruning.keep)
+    return tuple(round(fraction * num_units(model, pruning)) for fraction in pruning.keep)
+
+
+def num_units(model: ModelConfig, pruning: PruningConfig) -> int:
+    """How many there are of what the selectors part: patches, or channels."""
+    return model.embed_dim if pruning.method == "structured" else model.num_patches
 
 
 def tokens_per_stage(
@@ -75,6 +83,8 @@ def tokens_per_stage(
         raise ConfigError(
             f"{model.name}: {len(kept)} token counts for {pruning.num_selectors} selectors; give one each"
         )
+    if pruning.method == "structured":
+        return (float(model.num_tokens),) * (len(kept) + 1)
     tokens, packages, alive = [float(model.num_tokens)], 0, float(model.num_patches)
     for patches in kept:
         if patches < alive:  # something was dropped, so there is something to package
@@ -91,29 +101,35 @@ def count_macs(model: ModelConfig, pruning: PruningConfig, kept: Sequence[float]
     """
     kept = kept_patches(model, pruning) if kept is None else kept
     stages = tokens_per_stage(model, pruning, kept)
-    block_tokens = [stages[sum(location <= block for location in pruning.locations)] for block in range(model.depth)]
-    candidates = [model.num_patches, *kept][: pruning.num_selectors]  # what each selector scores
-    rows = sum(block_tokens)
-    pairs = sum(tokens**2 for tokens in block_tokens)
     width, hidden = model.embed_dim, model.hidden_dim
+    stage_widths = [width, *kept] if pruning.method == "structured" else [width] * len(stages)
+    stage_of = [sum(location <= block for location in pruning.locations) for block in range(model.depth)]
+    candidates = [model.num_patches, *kept][: pruning.num_selectors]  # what each selector scores
+    values = sum(stages[stage] * stage_widths[stage] for stage in stage_of)  # of the stream, over all blocks
+    pairs = sum(stages[stage] ** 2 for stage in stage_of)
     return Macs(
         patch_embed=model.num_patches * model.in_chans * model.patch_size**2 * width,
-        qkv=rows * 3 * width * width,
+        qkv=values * 3 * width,
         scores=pairs * width,
         context=pairs * width,
-        proj=rows * width * width,
-        fc1=rows * width * hidden,
-        fc2=rows * hidden * width,
+        proj=values * width,
+        fc1=values * hidden,
+        fc2=values * hidden,
         selector=sum(candidates) * selector_macs_per_token(model, pruning),
-        head=model.num_prefix_tokens * width * model.num_classes,
+        head=model.num_classifiers * width * model.num_classes,
     )
 
 
 def selector_macs_per_token(model: ModelConfig, pruning: PruningConfig) -> int:
     """MACs that one selector spends on one candidate: every head's scorer and the head branch."""
-    heads, dim = model.num_heads, model.head_dim
-    scorer = sum(inputs * outputs for inputs, outputs in scorer_layers(dim, pruning.features))
-    return heads * scorer + 2 * heads * head_branch_width(heads)
+    if pruning.method != "selector":
+        return 0
+    heads, dim = scored_heads(model, pruning)
+    embed, *others = scorer_layers(dim, pruning.features)
+    scorer = kernel_size(pruning.scorer) * embed[0] * embed[1]
+    scorer += sum(inputs * outputs for inputs, outputs in others)
+    branch = 2 * heads * head_branch_width(heads) if pruning.heads == "weighted" else 0
+    return heads * scorer + branch
 
 
 def count_parameters(model: ModelConfig, pruning: PruningConfig) -> Parameters:
@@ -128,16 +144,32 @@ def count_parameters(model: ModelConfig, pruning: PruningConfig) -> Parameters:
         fc1=depth * (width * hidden + hidden),
         fc2=depth * (hidden * width + width),
         selector=pruning.num_selectors * selector_parameters(model, pruning),
-        head=model.num_prefix_tokens * (width * model.num_classes + model.num_classes),
+        head=model.num_classifiers * (width * model.num_classes + model.num_classes),
     )
 
 
 def selector_parameters(model: ModelConfig, pruning: PruningConfig) -> int:
     """Learnt parameters of one selector."""
-    heads, dim = model.num_heads, model.head_dim
-    scorer = 2 * dim + sum(inputs * outputs + outputs for inputs, outputs in scorer_layers(dim, pruning.features))
-    branch = head_branch_width(heads)
-    return (1 if pruning.share_heads else heads) * scorer + (heads * branch + branch) + (branch * heads + heads)
+    if pruning.method != "selector":
+        return model.embed_dim if pruning.method == "structured" else 0
+    heads, dim = scored_heads(model, pruning)
+    embed, *others = scorer_layers(dim, pruning.features)
+    norm = 2 * (dim if pruning.scorer == "mlp" else embed[1])
+    scorer = norm + kernel_size(pruning.scorer) * embed[0] * embed[1] + embed[1]
+    scorer += sum(inputs * outputs + outputs for inputs, outputs in others)
+    width = head_branch_width(heads)
+    branch = (heads * width + width) + (width * heads + heads) if pruning.heads == "weighted" else 0
+    return (1 if pruning.share_heads else heads) * scorer + branch
+
+
+def scored_heads(model: ModelConfig, pruning: PruningConfig) -> tuple[int, int]:
+    """(heads, channels of each) that a selector scores: the model's, or all channels as one."""
+    return (1, model.embed_dim) if pruning.heads == "single" else (model.num_heads, model.head_dim)
+
+
+def kernel_size(scorer: str) -> int:
+    """Neighbouring tokens that a scorer's first layer sees."""
+    return 3 if scorer == "conv3" else 1
 
 
 def scorer_layers(dim: int, features: str) -> tuple[tuple[int, int], ...]:
@@ -155,9 +187,11 @@ def table(model: ModelConfig, pruning: PruningConfig) -> str:
     """The cost, for people."""
     macs, parameters = count_macs(model, pruning), count_parameters(model, pruning)
     unpruned = count_macs(model, pruning.without()).total
-    stages = " -> ".join(f"{tokens:.0f}" for tokens in tokens_per_stage(model, pruning))
+    structured = pruning.method == "structured"
+    counts = (model.embed_dim, *kept_patches(model, pruning)) if structured else tokens_per_stage(model, pruning)
+    stages = f"{' -> '.join(f'{count:.0f}' for count in counts)} {'channels' if structured else 'tokens'}"
     where = f" before blocks {', '.join(map(str, pruning.locations))}" if pruning.locations else ", unpruned"
-    lines = [f"{model.name}: {stages} tokens{where}", "", f"{'part':<12}{'MACs':>16}{'share':>9}{'parameters':>14}"]
+    lines = [f"{model.name}: {stages}{where}", "", f"{'part':<12}{'MACs':>16}{'share':>9}{'parameters':>14}"]
     by_part, learnt = asdict(macs), asdict(parameters)
     for part in (*by_part, "tokens", "norms"):
         spent = f"{by_part[part]:>16,.0f}{by_part[part] / macs.total:>9.1%}" if part in by_part else " " * 25

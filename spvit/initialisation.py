@@ -10,8 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
+
+from spvit.rivals import wanted_keep
 
 if TYPE_CHECKING:
     from spvit.pruned_vit import SPViT
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 GAINS = {"qkv": 1.2, "fc1": 1.3, "embed": 1.4, "head": 2.0, "head_dist": 2.0}  # of 1/√inputs; others 1
 SCORE_SPREAD = 1.5  # standard deviation of the log odds to be kept
-DEFAULT_STAGE_KEEP = 0.7  # fraction of its candidates that a selector keeps, where none is configured
 NUM_IMAGES = 4
 
 
@@ -49,14 +50,44 @@ def initialise_selectors(net: "SPViT", seed: int) -> None:
 
 def _set_selectors(net: "SPViT", random: torch.Generator) -> None:
     """Set each selector right before its first use, on what its predecessors leave over of made-up images."""
+    net.eval()
+    if net.pruning.method == "structured":
+        _set_channel_selectors(net)
+        return
+    images = _smooth_images(net, random)
+    if net.pruning.method != "selector":
+        _set_thresholds(net, images)
+        return
     with ExitStack() as hooks:
         alive_before = 1.0
         for stage, selector in enumerate(net.selectors):
-            keep = net.pruning.keep[stage] if net.pruning.keep else DEFAULT_STAGE_KEEP ** (stage + 1)
+            keep = wanted_keep(net.pruning, stage)
             spread = partial(_spread_scores, keep=keep / alive_before)
             hooks.callback(selector.register_forward_pre_hook(spread).remove)
             alive_before = keep
-        net.eval().forward_masked(_smooth_images(net, random))
+        net.forward_masked(images)
+
+
+def _set_thresholds(net: "SPViT", images: Tensor) -> None:
+    """Where scores can't be moved, the thresholds are."""
+    for stage in range(net.pruning.num_selectors):
+        records = net.forward_masked(images).records
+        candidates = records[stage - 1].keep.bool() if stage else torch.ones_like(records[0].keep, dtype=torch.bool)
+        ranked = records[stage].probability[candidates].sort(descending=True).values
+        count = min(round(wanted_keep(net.pruning, stage) * candidates.numel()), len(ranked))
+        net.thresholds[stage] = ranked[max(count, 1) - 1].clamp(min=2.0**-16)
+
+
+def _set_channel_selectors(net: "SPViT") -> None:
+    """Each keeps its fraction of the channels, the largest of those that are left, from a threshold of 0.5 on."""
+    living = torch.ones(net.config.embed_dim, dtype=torch.bool)
+    for stage, (selector, location) in enumerate(zip(net.selectors, net.pruning.locations, strict=True)):
+        selector.rank_by_magnitude(net.blocks[location:])
+        ranked = selector.log_odds[living].sort(descending=True).values
+        count = max(1, min(round(wanted_keep(net.pruning, stage) * len(living)), len(ranked)))
+        border = ranked[count - 1 : count + 1].mean() if count < len(ranked) else ranked[-1]
+        selector.log_odds.sub_(border)
+        living &= selector.log_odds >= 0
 
 
 def _draw(name: str, shape: torch.Size, random: torch.Generator) -> Tensor:
@@ -86,6 +117,7 @@ def _spread_scores(selector: "TokenSelector", inputs: tuple[Tensor, Tensor], kee
     alive = candidates.bool()
     if not alive.any():
         return
+    _set_running_statistics(selector, patches, candidates)
 
     def log_odds() -> Tensor:
         votes, weight = selector.forward(patches, candidates)  # not by call, which would come back here
@@ -103,3 +135,16 @@ def _spread_scores(selector: "TokenSelector", inputs: tuple[Tensor, Tensor], kee
         for layer, bias in zip(last_layers, biases, strict=True):
             layer.bias[0] = bias + shift
         low, high = (shift, high) if (log_odds() >= 0).float().mean() < keep else (low, shift)
+
+
+def _set_running_statistics(selector: "TokenSelector", patches: Tensor, candidates: Tensor) -> None:
+    """Of a convolution's BatchNorm: those of these patches, as if it had seen such all along."""
+    norms = [scorer.norm for scorer in selector.scorers if isinstance(scorer.norm, nn.BatchNorm1d)]
+    if norms:
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0
+        selector.train().forward(patches, candidates)
+        selector.eval()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

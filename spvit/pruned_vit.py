@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from spvit.channel_pruning import ChannelSelector, run_narrow, run_narrow_norm, spare_the_best
 from spvit.config import ModelConfig, PruningConfig, check_selectors_fit
+from spvit.distributed import draw_exponential
 from spvit.initialisation import initialise
+from spvit.rivals import best_of_batch, random_scores, wanted_keep
 from spvit.token_packager import join_package, join_package_masked, package_token
 from spvit.token_selector import TokenSelector, gumbel_decision, keep_decision, keep_probability
 from spvit.vit import VisionTransformer
@@ -28,6 +31,7 @@ class SelectorRecord:
     keep: Tensor  # (B, N) 1 where the original patch lives on, else 0; in training it carries a gradient
     probability: Tensor  # (B, N) keep probability of Eq. 6; 0 where the patch was no candidate
     num_tokens: Tensor  # (B) int64: tokens that go on to the next block, prefix and packages included
+    of_channels: bool = False  # method="structured": (B, C), the channels in place of the patches
 
     @staticmethod
     def concatenate(records: Sequence["SelectorRecord"]) -> "SelectorRecord":
@@ -36,6 +40,7 @@ class SelectorRecord:
             torch.cat([record.keep for record in records]),
             torch.cat([record.probability for record in records]),
             torch.cat([record.num_tokens for record in records]),
+            records[0].of_channels,
         )
 
 
@@ -48,7 +53,9 @@ class Output:
     @property
     def keep(self) -> Tensor:
         """(B, N) 1 where the original patch reached the end."""
-        return self.records[-1].keep if self.records else self.patch_features.new_ones(self.patch_features.shape[:2])
+        if self.records and not self.records[-1].of_channels:
+            return self.records[-1].keep
+        return self.patch_features.new_ones(self.patch_features.shape[:2])
 
 
 class SPViT(VisionTransformer):
@@ -63,7 +70,15 @@ class SPViT(VisionTransformer):
         check_selectors_fit(model, pruning)
         super().__init__(model)
         self.pruning = pruning
-        self.selectors = nn.ModuleList(TokenSelector(model, pruning) for _ in pruning.locations)
+        kinds = {
+            "selector": lambda: TokenSelector(model, pruning),
+            "structured": lambda: ChannelSelector(model.embed_dim),
+        }
+        make = kinds.get(pruning.method, nn.Identity)  # the other methods have nothing to learn
+        self.selectors = nn.ModuleList(make() for _ in pruning.locations)
+        if pruning.method == "class_attention":
+            for location in pruning.locations:
+                self.blocks[location - 1].attn.keeps_class_row = True
         self.register_buffer("thresholds", torch.full((pruning.num_selectors,), DEFAULT_THRESHOLD))
 
     def forward(self, images: Tensor) -> Output:
@@ -75,41 +90,108 @@ class SPViT(VisionTransformer):
         In training mode, selectors draw from the Gumbel-softmax (with `generator`, or torch's own); in evaluation
         mode they compare with their thresholds, and the logits equal `forward_gathered`'s.
         """
+        if self.pruning.method == "structured":
+            return self._forward_masked_channels(images, generator)
         num_prefix, num_patches = self.config.num_prefix_tokens, self.config.num_patches
         x = self.embed(images)
         prefix_alive, patches_alive = x.new_ones(len(x), num_prefix), x.new_ones(len(x), num_patches)
-        packages_alive = x.new_ones(len(x), 0)
+        packages_alive, package_sizes = x.new_ones(len(x), 0), x.new_ones(len(x), 0)
         records: list[SelectorRecord] = []
+        alive = log_size = None
         for index, block in enumerate(self.blocks):
             if index in self.pruning.locations:
                 prefix, patches, packages = x.tensor_split([num_prefix, num_prefix + num_patches], dim=1)
                 candidates = patches_alive
-                decision, probability = self._decide(len(records), patches, candidates, generator)
+                decision, probability = self._decide(len(records), images, patches, candidates, generator)
                 patches_alive = candidates * decision
                 dropped = candidates - patches_alive
                 package = package_token(patches, probability, dropped)
-                any_dropped = (dropped.detach().sum(dim=1) > 0).to(x.dtype)
+                number = dropped.detach().sum(dim=1)
+                any_dropped = (number > 0).to(x.dtype)
+                package_sizes, _ = join_package_masked(
+                    package_sizes.unsqueeze(-1), packages_alive, number.unsqueeze(-1), any_dropped, self.pruning.package
+                )
+                package_sizes = package_sizes.squeeze(-1)
                 packages, packages_alive = join_package_masked(
                     packages, packages_alive, package, any_dropped, self.pruning.package
                 )
                 x = torch.cat([prefix, patches, packages], dim=1)
                 tokens = num_prefix + patches_alive.detach().sum(dim=1) + packages_alive.sum(dim=1)
                 records.append(SelectorRecord(patches_alive, probability * candidates, tokens.long()))
-            alive = torch.cat([prefix_alive, patches_alive, packages_alive], dim=1) if records else None
-            x = block(x, alive)
+                alive = torch.cat([prefix_alive, patches_alive, packages_alive], dim=1)
+                log_size = self._log_size(num_prefix + num_patches, package_sizes)
+            x = block(x, alive, log_size)
         features = self.norm(x)
         patch_features = features[:, num_prefix : num_prefix + num_patches] * patches_alive.detach().unsqueeze(-1)
-        return Output(self.classify(features), patch_features, tuple(records))
+        return Output(self.classify(features, alive), patch_features, tuple(records))
 
     def _decide(
-        self, stage: int, patches: Tensor, candidates: Tensor, generator: torch.Generator | None
+        self, stage: int, images: Tensor, patches: Tensor, candidates: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
         """The selector's decision and keep probability, both (B, N), on patches (B, N, C)."""
-        votes, weight = self.selectors[stage](patches, candidates)
+        if self.training and self.pruning.method in ("class_attention", "random"):  # no gradient, no threshold yet
+            scores, _ = self._score(stage, images, patches, candidates)
+            if self.pruning.method == "random":
+                scores = draw_exponential(scores, generator).neg().exp()  # uniform in 0..1
+            count = round(wanted_keep(self.pruning, stage) * candidates.numel())
+            return best_of_batch(scores, candidates, count), scores
+        votes, weight = self._score(stage, images, patches, candidates)
         probability = keep_probability(votes, weight)
         if self.training:
             return gumbel_decision(probability, generator), probability
         return keep_decision(votes, weight, self.thresholds[stage]), probability
+
+    def _score(
+        self, stage: int, images: Tensor, patches: Tensor, candidates: Tensor, origin: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Votes for the patches (B, n, C) and the votes' weight, both (B, n), by the configured method.
+
+        origin  (n) which of the original patches they are; None: these are all of them
+        """
+        if self.pruning.method == "selector":
+            return self.selectors[stage](patches, candidates)
+        if self.pruning.method == "class_attention":
+            row, first = self.blocks[self.pruning.locations[stage] - 1].attn.class_row, self.config.num_prefix_tokens
+            votes = row[:, first : first + patches.shape[1]]
+        else:
+            votes = random_scores(images, self.config.num_patches, stage)
+            votes = votes if origin is None else votes[:, origin]
+        return votes, torch.ones_like(votes)
+
+    def _log_size(self, num_singles: int, package_sizes: Tensor) -> Tensor | None:
+        """How many tokens each token stands for, its logarithm (B, num_singles + packages); None: nobody asks."""
+        if not self.pruning.proportional_attention:
+            return None
+        singles = package_sizes.new_zeros(len(package_sizes), num_singles)
+        return torch.cat([singles, package_sizes.clamp(min=1).log()], dim=1)
+
+    def _forward_masked_channels(self, images: Tensor, generator: torch.Generator | None) -> Output:
+        """`forward_masked` where channels are dropped in place of tokens."""
+        x = self.embed(images)
+        channels, records = x.new_ones(len(x), x.shape[-1]), list[SelectorRecord]()
+        mask: Tensor | None = None
+        for index, block in enumerate(self.blocks):
+            if index in self.pruning.locations:
+                decision, probability = self._decide_channels(len(records), channels, generator)
+                tokens = torch.full((len(x),), x.shape[1], device=x.device)
+                candidates, channels = channels, channels * decision
+                records.append(SelectorRecord(channels, probability * candidates, tokens, of_channels=True))
+                mask = channels.unsqueeze(1)
+                x = x * mask
+            x = block(x, channels=mask)
+        features = self.norm(x, mask)
+        return Output(self.classify(features), features[:, self.config.num_prefix_tokens :], tuple(records))
+
+    def _decide_channels(
+        self, stage: int, candidates: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `_decide`, of channels (B, C)."""
+        votes, weight = self.selectors[stage](candidates)
+        if self.training:
+            decision = gumbel_decision(votes, generator)
+        else:
+            decision = keep_decision(votes, weight, self.thresholds[stage])
+        return spare_the_best(decision, votes, candidates), votes
 
     def forward_gathered(self, images: Tensor) -> Output:
         """Only living tokens, each image with as many as it has left. Decides by threshold in either mode."""
@@ -117,38 +199,68 @@ class SPViT(VisionTransformer):
 
     def _forward_one(self, image: Tensor) -> Output:
         """One image (1, in_chans, S, S)."""
+        if self.pruning.method == "structured":
+            return self._forward_narrow(image)
         num_prefix, num_patches = self.config.num_prefix_tokens, self.config.num_patches
         x = self.embed(image)
         origin = torch.arange(num_patches, device=x.device)  # which original patch each living one is
+        package_sizes = x.new_ones(0)
         records: list[SelectorRecord] = []
         for index, block in enumerate(self.blocks):
             if index in self.pruning.locations:
-                x, origin, record = self._prune(len(records), x[0], origin)
+                x, origin, package_sizes, record = self._prune(len(records), image, x[0], origin, package_sizes)
                 records.append(record)
-            x = block(x)
+            x = block(x, None, self._log_size(num_prefix + len(origin), package_sizes.unsqueeze(0)))
         features = self.norm(x)
         patch_features = features.new_zeros(1, num_patches, features.shape[-1])
         patch_features[0, origin] = features[0, num_prefix : num_prefix + len(origin)]
         return Output(self.classify(features), patch_features, tuple(records))
 
-    def _prune(self, stage: int, x: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, SelectorRecord]:
-        """Select and package the tokens (T, C) of one image; returns those left (1, T', C) and their origin."""
+    def _prune(
+        self, stage: int, image: Tensor, x: Tensor, origin: Tensor, package_sizes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, SelectorRecord]:
+        """Select and package the tokens (T, C) of one image.
+
+        Returns those left (1, T', C), the living patches' origin, how many tokens each package holds, the record.
+        """
         num_prefix, num_patches = self.config.num_prefix_tokens, self.config.num_patches
         prefix, patches, packages = x.tensor_split([num_prefix, num_prefix + len(origin)])
         keep, probability = x.new_zeros(1, num_patches), x.new_zeros(1, num_patches)
         if len(origin):  # no candidates: nothing to select
-            votes, weight = self.selectors[stage](patches.unsqueeze(0), x.new_ones(1, len(origin)))
+            votes, weight = self._score(stage, image, patches.unsqueeze(0), x.new_ones(1, len(origin)), origin)
             kept = keep_decision(votes, weight, self.thresholds[stage])[0].bool()
             scores = keep_probability(votes, weight)[0]
             if not kept.all():
-                away = patches[~kept]
-                package = package_token(away, scores[~kept], x.new_ones(len(away)))
-                packages = join_package(packages, package, self.pruning.package)
+                away, policy = patches[~kept], self.pruning.package
+                packages = join_package(packages, package_token(away, scores[~kept], x.new_ones(len(away))), policy)
+                package_sizes = join_package(package_sizes, x.new_tensor(len(away)), policy)
             probability[0, origin] = scores
             patches, origin = patches[kept], origin[kept]
             keep[0, origin] = 1
         x = torch.cat([prefix, patches, packages]).unsqueeze(0)
-        return x, origin, SelectorRecord(keep, probability, torch.tensor([x.shape[1]], device=x.device))
+        record = SelectorRecord(keep, probability, torch.tensor([x.shape[1]], device=x.device))
+        return x, origin, package_sizes, record
+
+    def _forward_narrow(self, image: Tensor) -> Output:
+        """One image (1, in_chans, S, S), the dropped channels really gone."""
+        x = self.embed(image)
+        width = x.shape[-1]
+        living = torch.arange(width, device=x.device)
+        records: list[SelectorRecord] = []
+        for index, block in enumerate(self.blocks):
+            if index in self.pruning.locations:
+                stage, candidates = len(records), x.new_zeros(1, width)
+                candidates[0, living] = 1
+                votes, weight = self.selectors[stage](candidates)
+                decision = spare_the_best(keep_decision(votes, weight, self.thresholds[stage]), votes, candidates)
+                keep = candidates * decision
+                tokens = torch.tensor([x.shape[1]], device=x.device)
+                records.append(SelectorRecord(keep, votes * candidates, tokens, of_channels=True))
+                x, living = x[..., keep[0, living].bool()], keep[0].nonzero()[:, 0]
+            x = run_narrow(block, x, living)
+        features = x.new_zeros(*x.shape[:2], width)
+        features[..., living] = run_narrow_norm(self.norm, x, living)
+        return Output(self.classify(features), features[:, self.config.num_prefix_tokens :], tuple(records))
 
 
 def _stack(outputs: Sequence[Output]) -> Output:

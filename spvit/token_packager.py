@@ -26,7 +26,7 @@ def package_token(tokens: Tensor, probability: Tensor, dropped: Tensor) -> Tenso
 
 
 def join_package(packages: Tensor, package: Tensor, policy: str) -> Tensor:
-    """The packages (m, C) of one image and a new one (C), after the policy: append, add or none."""
+    """The packages (m, C) of one image and a new one (C), or their sizes (m) and (): append, add or none."""
     if policy == "none":
         return packages
     if policy == "add" and len(packages):

@@ -7,11 +7,13 @@ Shapes: B images, N patches, C channels, H heads of d = C / H channels.
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import batch_norm, gelu, hardswish, relu
 
 from spvit.config import ModelConfig, PruningConfig
-from spvit.cost import head_branch_width, scorer_layers
+from spvit.cost import head_branch_width, kernel_size, scored_heads, scorer_layers
 from spvit.distributed import draw_exponential
+
+ACTIVATIONS = {"gelu": gelu, "relu": relu, "hardswish": hardswish}
 
 
 def masked_mean(x: Tensor, candidates: Tensor) -> Tensor:
@@ -48,46 +50,74 @@ def gumbel_decision(probability: Tensor, generator: torch.Generator | None = Non
 class Scorer(nn.Module):
     """One head's vote on each token, from its own and the candidates' mean features (Eq. 1 to 3)."""
 
-    def __init__(self, dim: int, features: str) -> None:
+    def __init__(self, dim: int, pruning: PruningConfig) -> None:
         super().__init__()
-        embed, fc1, fc2, fc3 = scorer_layers(dim, features)
-        self.split = features == "split"
-        self.norm = nn.LayerNorm(dim, eps=1e-5)
-        self.embed = nn.Linear(*embed)
+        embed, fc1, fc2, fc3 = scorer_layers(dim, pruning.features)
+        self.split = pruning.features == "split"
+        self.activation = ACTIVATIONS[pruning.activation]
+        self.kernel = 0 if pruning.scorer == "mlp" else kernel_size(pruning.scorer)
+        if self.kernel:
+            self.embed = nn.Conv1d(*embed, self.kernel, padding=self.kernel // 2)
+            self.norm = nn.BatchNorm1d(embed[1])
+        else:
+            self.norm = nn.LayerNorm(dim, eps=1e-5)
+            self.embed = nn.Linear(*embed)
         self.fc1 = nn.Linear(*fc1)
         self.fc2 = nn.Linear(*fc2)
         self.fc3 = nn.Linear(*fc3)  # channel 0 is keep
 
     def forward(self, x: Tensor, candidates: Tensor) -> Tensor:
         """(B, H, N, d), (B, N) -> t (B, H, N) in 0..1, the keep channel of Eq. 3's softmax."""
-        features = gelu(self.embed(self.norm(x)))  # (B, H, N, d) split, (B, H, N, d/2) single
+        act = self.activation
+        # (B, H, N, d) split, (B, H, N, d/2) single
+        features = act(self._convolve(x, candidates) if self.kernel else self.embed(self.norm(x)))
         local, pooled = features.chunk(2, dim=-1) if self.split else (features, features)
         whole = masked_mean(pooled, candidates).expand_as(local)
         both = torch.cat([local, whole], dim=-1)  # (B, H, N, d)
-        keep, drop = self.fc3(gelu(self.fc2(gelu(self.fc1(both))))).unbind(dim=-1)
+        keep, drop = self.fc3(act(self.fc2(act(self.fc1(both))))).unbind(dim=-1)
         return torch.sigmoid(keep - drop)
+
+    def _convolve(self, x: Tensor, candidates: Tensor) -> Tensor:
+        """Conv1d and BatchNorm1d over the candidates, which are neighbours in their order, as when the others are
+        really gone (Table 10). (B, H, N, d), (B, N) -> (B, H, N, outputs), 0 where there is no candidate.
+        """
+        batch, heads = x.shape[:2]
+        alive = candidates.detach().bool()
+        order = torch.argsort(~alive, dim=1, stable=True)  # the candidates first
+        places = order[:, None, :, None].expand(-1, heads, -1, -1)
+        packed = (x * alive[:, None, :, None]).gather(2, places.expand_as(x))
+        convolved = self.embed(packed.flatten(0, 1).transpose(1, 2)).transpose(1, 2).unflatten(0, (batch, heads))
+        result = torch.zeros_like(convolved).scatter(2, places.expand_as(convolved), convolved)
+        chosen = alive[:, None, :].expand(-1, heads, -1)
+        rows = result[chosen]  # (candidates of all images and heads, outputs)
+        if self.training and len(rows) < 2:  # no statistics of a batch: the running ones
+            normed = batch_norm(rows, self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias)
+        else:
+            normed = self.norm(rows)
+        return torch.zeros_like(result).masked_scatter(chosen.unsqueeze(-1), normed)
 
 
 class HeadBranch(nn.Module):
     """What each head's vote weighs, from the mean of its channels (Eq. 4 and 5)."""
 
-    def __init__(self, num_heads: int) -> None:
+    def __init__(self, num_heads: int, activation: str) -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[activation]
         self.fc1 = nn.Linear(num_heads, head_branch_width(num_heads))
         self.fc2 = nn.Linear(head_branch_width(num_heads), num_heads)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, H, d) -> a (B, N, H) in 0..1."""
-        return torch.sigmoid(self.fc2(gelu(self.fc1(x.mean(dim=-1)))))
+        return torch.sigmoid(self.fc2(self.activation(self.fc1(x.mean(dim=-1)))))
 
 
 class TokenSelector(nn.Module):
     def __init__(self, config: ModelConfig, pruning: PruningConfig) -> None:
         super().__init__()
-        self.num_heads = config.num_heads
-        num_scorers = 1 if pruning.share_heads else config.num_heads
-        self.scorers = nn.ModuleList(Scorer(config.head_dim, pruning.features) for _ in range(num_scorers))
-        self.head_branch = HeadBranch(config.num_heads)
+        self.num_heads, head_dim = scored_heads(config, pruning)
+        num_scorers = 1 if pruning.share_heads else self.num_heads
+        self.scorers = nn.ModuleList(Scorer(head_dim, pruning) for _ in range(num_scorers))
+        self.head_branch = HeadBranch(self.num_heads, pruning.activation) if pruning.heads == "weighted" else None
 
     def forward(self, x: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """Σ tᵢaᵢ and Σ aᵢ over the heads, both (B, N), meaningful where a patch is a candidate.
@@ -102,5 +132,6 @@ class TokenSelector(nn.Module):
         else:
             each = zip(self.scorers, slices.split(1, dim=1), strict=True)
             t = torch.cat([scorer(head, candidates) for scorer, head in each], dim=1)
-        a = self.head_branch(heads)  # (B, N, H)
-        return (t.transpose(1, 2) * a).sum(dim=-1), a.sum(dim=-1)
+        t = t.transpose(1, 2)  # (B, N, H)
+        a = torch.ones_like(t) if self.head_branch is None else self.head_branch(heads)  # (B, N, H)
+        return (t * a).sum(dim=-1), a.sum(dim=-1)

@@ -6,20 +6,22 @@ Shapes: B images, T tokens, N patches, P prefix tokens, C channels, H heads of d
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, layer_norm
 
 from spvit.config import ModelConfig
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, alive: Tensor | None = None) -> Tensor:
-    """softmax(q kᵀ / √d) v of each head.
+def attention_weights(q: Tensor, k: Tensor, alive: Tensor | None = None, log_size: Tensor | None = None) -> Tensor:
+    """softmax(q kᵀ / √d) of each head, (B, H, T, T).
 
-    q, k, v  (B, H, T, d)
-    alive    (B, T) of 0 and 1: the keys that may be attended to; None: all of them
+    q, k      (B, H, T, d)
+    alive     (B, T) of 0 and 1: the keys that may be attended to; None: all of them
+    log_size  (B, T) logarithm of how many tokens each key stands for (ToMe's proportional attention); None: one each
     """
     logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5  # (B, H, T, T)
-    weights = logits.softmax(dim=-1) if alive is None else masked_softmax(logits, alive)
-    return weights @ v  # (B, H, T, d)
+    if log_size is not None:
+        logits = logits + log_size[:, None, None, :]
+    return logits.softmax(dim=-1) if alive is None else masked_softmax(logits, alive)
 
 
 def masked_softmax(logits: Tensor, alive: Tensor) -> Tensor:
@@ -39,19 +41,40 @@ def masked_softmax(logits: Tensor, alive: Tensor) -> Tensor:
     return weights / weights.sum(dim=-1, keepdim=True)
 
 
+class LayerNorm(nn.LayerNorm):
+    """nn.LayerNorm, of which channels may be left out."""
+
+    def forward(self, x: Tensor, channels: Tensor | None = None) -> Tensor:
+        """channels  (B, 1, C) of 0 and 1: those that are there; the others come out as 0. None: all of them"""
+        if channels is None:
+            return layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        count = channels.sum(dim=-1, keepdim=True)
+        centred = (x - (x * channels).sum(dim=-1, keepdim=True) / count) * channels
+        variance = centred.square().sum(dim=-1, keepdim=True) / count
+        return (centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias) * channels
+
+
 class Attention(nn.Module):
+    """keeps_class_row  whether `class_row` is kept after each call: (B, T) what the first token attends to, the heads'
+    mean, without its gradient
+    """
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_heads, self.head_dim = config.num_heads, config.head_dim
         self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim)
         self.proj = nn.Linear(config.embed_dim, config.embed_dim)
+        self.keeps_class_row = False
+        self.class_row: Tensor | None = None
 
-    def forward(self, x: Tensor, alive: Tensor | None = None) -> Tensor:
-        batch, tokens, width = x.shape
+    def forward(self, x: Tensor, alive: Tensor | None = None, log_size: Tensor | None = None) -> Tensor:
+        batch, tokens, _ = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)  # (B, T, 3C) -> (B, T, 3, H, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
-        heads = attention(q, k, v, alive)
-        return self.proj(heads.transpose(1, 2).reshape(batch, tokens, width))  # (B, H, T, d) -> (B, T, C)
+        weights = attention_weights(q, k, alive, log_size)
+        if self.keeps_class_row:
+            self.class_row = weights[:, :, 0].detach().mean(dim=1)
+        return self.proj((weights @ v).transpose(1, 2).flatten(2))  # (B, H, T, d) -> (B, T, C)
 
 
 class Mlp(nn.Module):
@@ -67,14 +90,23 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
+        self.norm1 = LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
         self.attn = Attention(config)
-        self.norm2 = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
+        self.norm2 = LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
         self.mlp = Mlp(config)
 
-    def forward(self, x: Tensor, alive: Tensor | None = None) -> Tensor:
-        x = x + self.attn(self.norm1(x), alive)
-        return x + self.mlp(self.norm2(x))
+    def forward(
+        self,
+        x: Tensor,
+        alive: Tensor | None = None,
+        log_size: Tensor | None = None,
+        channels: Tensor | None = None,
+    ) -> Tensor:
+        """Tokens (B, T, C) to tokens; the others as in `attention_weights` and `LayerNorm`."""
+        branch = self.attn(self.norm1(x, channels), alive, log_size)
+        x = x + (branch if channels is None else branch * channels)
+        branch = self.mlp(self.norm2(x, channels))
+        return x + (branch if channels is None else branch * channels)
 
 
 class PatchEmbed(nn.Module):
@@ -87,19 +119,20 @@ class PatchEmbed(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """ViT with a class token, and DeiT's distillation token where the configuration asks for it."""
+    """ViT with a class token, DeiT's distillation token or neither, as the configuration asks for it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         width = config.embed_dim
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        if config.pooling == "class":
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         if config.distilled:
             self.dist_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.num_tokens, width))
         self.patch_embed = PatchEmbed(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.norm = LayerNorm(width, eps=config.layer_norm_eps)
         self.head = nn.Linear(width, config.num_classes)
         if config.distilled:
             self.head_dist = nn.Linear(width, config.num_classes)
@@ -108,6 +141,8 @@ class VisionTransformer(nn.Module):
             nn.init.trunc_normal_(token, std=0.02)
 
     def _prefix_tokens(self) -> list[Tensor]:
+        if self.config.pooling == "mean":
+            return []
         return [self.cls_token, self.dist_token] if self.config.distilled else [self.cls_token]
 
     def embed(self, images: Tensor) -> Tensor:
@@ -116,8 +151,14 @@ class VisionTransformer(nn.Module):
         prefix = [token.expand(len(images), -1, -1) for token in self._prefix_tokens()]
         return torch.cat([*prefix, patches], dim=1) + self.pos_embed
 
-    def classify(self, features: Tensor) -> Tensor:
-        """Normed tokens (B, T, C) to logits (B, num_classes): of the class token, or the mean of both heads."""
+    def classify(self, features: Tensor, alive: Tensor | None = None) -> Tensor:
+        """Normed tokens (B, T, C) to logits (B, num_classes): of the class token, the mean of both heads, or of the
+        mean of the tokens that are alive (B, T), zero without any.
+        """
+        if self.config.pooling == "mean":
+            counts = features.new_ones(features.shape[:2]) if alive is None else alive
+            total = (features * counts.unsqueeze(-1)).sum(dim=1)
+            return self.head(total / counts.sum(dim=1, keepdim=True).clamp(min=1))
         logits = self.head(features[:, 0])
         return (logits + self.head_dist(features[:, 1])) / 2 if self.config.distilled else logits
 

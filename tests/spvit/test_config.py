@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spvit.config import ModelConfig, ModelSpec, PruningConfig, registry, resolve_model
+from spvit.config import ModelConfig, ModelSpec, PruningConfig, registry, resolve_model, to_table
 from spvit.errors import ConfigError
 
 
@@ -41,6 +41,11 @@ def test_mean_and_std_follow_the_channels():
         ({"mean": (0.5,)}, "mean=(0.5,) must have one number per channel, in_chans=3"),
         ({"std": (0.5, 0.5, 0)}, "std=0.0 must be a number above 0"),
         ({"mean": (0.5, "a", 0)}, "mean='a' must be a number"),
+        ({"pooling": "max"}, "pooling='max' must be one of class, mean"),
+        (
+            {"pooling": "mean", "distilled": True},
+            'pooling="mean" leaves out the prefix tokens, so it cannot be distilled = true',
+        ),
         (
             {"name": "../up"},
             "name='../up' names folders: start with a letter or digit and use letters, digits, _, - and .",
@@ -70,6 +75,24 @@ def test_a_model_that_cannot_be(fields, sentence):
         ({"package": "drop"}, "package='drop' must be one of append, add, none"),
         ({"features": "both"}, "features='both' must be one of split, single"),
         ({"share_heads": "no"}, "share_heads='no' must be true or false"),
+        ({"method": "best"}, "method='best' must be one of selector, class_attention, random, structured"),
+        ({"heads": "all"}, "heads='all' must be one of weighted, average, single"),
+        ({"scorer": "conv5"}, "scorer='conv5' must be one of mlp, conv1, conv3"),
+        ({"activation": "tanh"}, "activation='tanh' must be one of gelu, relu, hardswish"),
+        ({"proportional_attention": 1}, "proportional_attention=1 must be true or false"),
+        (
+            {"proportional_attention": True, "package": "none"},
+            'proportional_attention=true counts a package\'s tokens, but package="none" makes no package',
+        ),
+        (
+            {"proportional_attention": True, "method": "structured"},
+            'proportional_attention=true counts a package\'s tokens, but method="structured" makes no package',
+        ),
+        (
+            {"locations": (0, 2), "method": "class_attention"},
+            'locations=[0, 2]: method="class_attention" reads the attention of the block before, so the first selector '
+            "sits before block 1 or later",
+        ),
     ],
 )
 def test_pruning_that_cannot_be(fields, sentence):
@@ -89,7 +112,18 @@ def test_pruning_that_cannot_be(fields, sentence):
             "num_heads=6 gives heads of 6 channels at embed_dim=36; "
             "a selector halves a head twice, so choose heads with a multiple of 4",
         ),
-        ({}, {}, {"tiles": 4}, "[engine] has no tiles; it knows tile_in, tile_out, inner_product, weight_ports, fifo_words, uram"),
+        (
+            {"pooling": "mean"},
+            {"method": "class_attention"},
+            {},
+            'method="class_attention" needs the class token, which pooling="mean" leaves out',
+        ),
+        (
+            {},
+            {},
+            {"tiles": 4},
+            "[engine] has no tiles; it knows tile_in, tile_out, inner_product, weight_ports, fifo_words, uram",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_each_other(model, pruning, engine, sentence):
@@ -179,7 +213,10 @@ def test_a_file_without_pruning_is_unpruned(tmp_path):
             "[model]\n[pruning]\nlocations = [12]\n",
             "own.toml: locations=[12]: there is no block 12; depth=12 numbers them ",
         ),
-        ("[model]\n[engine]\ntile = 1\n", "own.toml: [engine] has no tile; it knows tile_in, tile_out, inner_product, weight_ports, fifo_words, uram"),
+        (
+            "[model]\n[engine]\ntile = 1\n",
+            "own.toml: [engine] has no tile; it knows tile_in, tile_out, inner_product, weight_ports, fifo_words, uram",
+        ),
         ("[modle]\n", "own.toml: there is no [modle]; the tables are [model], [pruning] and [engine]"),
         ("model = 3\n", "own.toml: model=3 must be a table, [model]"),
         ("", "own.toml: there is no [model] table; it holds img_size, embed_dim, depth and the other sizes"),
@@ -222,3 +259,24 @@ def test_an_unknown_name_is_told_its_neighbours():
 def test_no_torch_is_needed():
     program = "import sys, spvit.config, spvit.errors, spvit.cost; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_toml_chooses_the_variant(tmp_path):
+    (tmp_path / "own.toml").write_text(
+        '[model]\npooling = "mean"\n[pruning]\nmethod = "random"\nheads = "average"\nscorer = "conv3"\n'
+        'activation = "relu"\nproportional_attention = true\n'
+    )
+    spec = resolve_model(str(tmp_path / "own.toml"))
+    assert spec.model == ModelConfig("own", pooling="mean") and spec.model.num_tokens == 196
+    assert spec.pruning == PruningConfig(
+        method="random", heads="average", scorer="conv3", activation="relu", proportional_attention=True
+    )
+
+
+def test_what_is_written_of_a_configuration_grows_only_by_what_is_not_usual():
+    """Files and digests from before there were variants stay as they are."""
+    assert list(to_table(PruningConfig())) == ["locations", "keep", "package", "share_heads", "features"]
+    assert to_table(ModelConfig("own"))["crop"] == 0.875 and "pooling" not in to_table(ModelConfig("own"))
+    assert to_table(PruningConfig(method="random"))["method"] == "random"
+    for config in (PruningConfig((1,), scorer="conv1"), ModelConfig("own", pooling="mean")):
+        assert type(config)(**to_table(config)) == config

@@ -7,13 +7,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spvit.config import ModelConfig, PruningConfig, resolve_model
+from spvit.config import ACTIVATIONS, HEADS, SCORERS, ModelConfig, PruningConfig, resolve_model
 from spvit.cost import (
     count_macs,
     count_parameters,
     main,
+    num_units,
     selector_macs_per_token,
     selector_parameters,
+    table,
     tokens_per_stage,
 )
 from spvit.errors import ConfigError
@@ -110,35 +112,80 @@ def test_a_count_for_each_selector():
     share_heads=st.booleans(),
     features=st.sampled_from(["split", "single"]),
     mlp_ratio=st.sampled_from([0.5, 1.0, 4.0]),
+    pooling=st.sampled_from(["class", "mean"]),
+    variant=st.fixed_dictionaries(
+        {
+            "method": st.sampled_from(["selector", "random", "structured"]),
+            "heads": st.sampled_from(HEADS),
+            "scorer": st.sampled_from(SCORERS),
+            "activation": st.sampled_from(ACTIVATIONS),
+        }
+    ),
 )
-def test_parameters_are_those_that_torch_has(heads, quarter, depth, distilled, share_heads, features, mlp_ratio):
+def test_parameters_are_those_that_torch_has(
+    heads, quarter, depth, distilled, share_heads, features, mlp_ratio, pooling, variant
+):
     model = ModelConfig(
-        "drawn", 8, 4, 2, heads * quarter * 4, depth, heads, mlp_ratio, num_classes=3, distilled=distilled
-    )
-    pruning = PruningConfig(tuple(range(depth)), share_heads=share_heads, features=features)
+        "drawn", 8, 4, 2, heads * quarter * 4, depth, heads, mlp_ratio, num_classes=3, pooling=pooling,
+        distilled=distilled and pooling == "class",
+    )  # fmt: skip
+    pruning = PruningConfig(tuple(range(depth)), share_heads=share_heads, features=features, **variant)
     net, counted = SPViT(model, pruning), count_parameters(model, pruning)
     assert counted.total == sum(parameter.numel() for parameter in net.parameters())
     assert counted.selector == sum(parameter.numel() for parameter in net.selectors.parameters())
 
 
-@pytest.mark.parametrize("share_heads", [True, False])
-@pytest.mark.parametrize("features", ["split", "single"])
-@pytest.mark.parametrize("distilled", [True, False])
-def test_macs_are_those_that_torch_multiplies(share_heads, features, distilled):
+@pytest.mark.parametrize(
+    ("model", "pruning"),
+    [
+        *(
+            ({"distilled": distilled}, {"share_heads": share_heads, "features": features})
+            for distilled in (True, False)
+            for share_heads in (True, False)
+            for features in ("split", "single")
+        ),
+        ({"pooling": "mean"}, {}),
+        ({}, {"method": "class_attention"}),
+        ({}, {"method": "random", "package": "none"}),
+        ({}, {"method": "structured"}),
+        ({"pooling": "mean"}, {"method": "structured"}),
+        ({}, {"heads": "average"}),
+        ({}, {"heads": "single", "share_heads": False, "scorer": "conv1"}),
+        ({}, {"scorer": "conv1", "share_heads": False}),
+        ({}, {"scorer": "conv3"}),
+        ({}, {"proportional_attention": True, "activation": "hardswish"}),
+    ],
+    ids=str,
+)
+def test_macs_are_those_that_torch_multiplies(model, pruning):
     """A gathered image's products, as PyTorch's counter sees them (two operations each)."""
     from torch.utils.flop_counter import FlopCounterMode
 
     spec = resolve_model("micro")
-    model = replace(spec.model, distilled=distilled)
-    pruning = replace(spec.pruning, share_heads=share_heads, features=features)
+    model, pruning = replace(spec.model, **model), replace(spec.pruning, **pruning)
     net = seeded(model, pruning)
     image = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         output = net.forward_gathered(image)
     kept = [int(record.keep.sum()) for record in output.records]
-    assert 16 > kept[0] > kept[-1] > 0  # else this would test little
+    assert num_units(model, pruning) > kept[0] > kept[-1] > 0  # else this would test little
     assert count_macs(model, pruning, kept).total * 2 == counter.get_total_flops()
-    assert selector_macs_per_token(model, pruning) > 0
+    assert (selector_macs_per_token(model, pruning) > 0) == (pruning.method == "selector")
+
+
+def test_structured_pruning_is_told_in_channels(capsys):
+    model = resolve_model("micro").model
+    pruning = PruningConfig((1, 2, 3), (0.75, 0.5, 0.25), method="structured")
+    assert table(model, pruning).startswith("micro: 32 -> 24 -> 16 -> 8 channels before blocks 1, 2, 3\n")
+    assert tokens_per_stage(model, pruning) == (17,) * 4
+
+
+def test_the_first_selectors_of_table_6_cost_what_it_says():
+    """Table 6's parameters, and its costs at keep ratios that fit: the places alone decide little."""
+    model = resolve_model("deit_s").model
+    for locations, millions in [((3, 6, 9), "22.138"), ((6, 9), "22.109"), ((3, 5, 7, 9), "22.167")]:
+        pruning = PruningConfig(locations, share_heads=False, features="single")
+        assert f"{count_parameters(model, pruning).total / 1e6:.3f}" == millions
 
 
 def test_the_table_for_people(capsys):

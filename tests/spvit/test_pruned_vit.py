@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spvit.config import ModelConfig, PruningConfig, resolve_model
+from spvit.config import ACTIVATIONS, HEADS, METHODS, POOLINGS, SCORERS, ModelConfig, PruningConfig, resolve_model
 from spvit.errors import ConfigError
 from spvit.pruned_vit import SPViT, seeded
 from spvit.vit import VisionTransformer
@@ -31,6 +31,7 @@ def micro(thresholds, **pruning):
 def pruned_networks(draw):
     heads = draw(st.integers(1, 3))
     depth = draw(st.integers(1, 4))
+    pooling = draw(st.sampled_from(POOLINGS))
     model = ModelConfig(
         "drawn",
         img_size=2 * draw(st.integers(1, 4)),  # 1 to 16 patches
@@ -41,21 +42,34 @@ def pruned_networks(draw):
         num_heads=heads,
         mlp_ratio=2.0,
         num_classes=3,
-        distilled=draw(st.booleans()),
+        distilled=pooling == "class" and draw(st.booleans()),
+        pooling=pooling,
     )
+    method = draw(st.sampled_from([m for m in METHODS if m != "class_attention" or pooling == "class"]))
+    first = 1 if method == "class_attention" else 0
+    package = draw(st.sampled_from(["append", "add", "none"]))
     pruning = PruningConfig(
-        tuple(sorted(draw(st.sets(st.integers(0, depth - 1), max_size=3)))),
-        package=draw(st.sampled_from(["append", "add", "none"])),
+        tuple(sorted(draw(st.sets(st.integers(first, depth - 1), max_size=3)))) if depth > first else (),
+        package=package,
         share_heads=draw(st.booleans()),
         features=draw(st.sampled_from(["split", "single"])),
+        method=method,
+        heads=draw(st.sampled_from(HEADS)),
+        scorer=draw(st.sampled_from(SCORERS)),
+        activation=draw(st.sampled_from(ACTIVATIONS)),
+        proportional_attention=package != "none" and method != "structured" and draw(st.booleans()),
     )
     net = seeded(model, pruning, draw(st.integers(0, 1000))).double()
-    threshold = st.sampled_from([NONE_DROPPED, 0.3, 0.5, 0.7, ALL_DROPPED])
-    net.thresholds.copy_(torch.tensor([draw(threshold) for _ in pruning.locations]))
+    for name, buffer in net.named_buffers():  # as training leaves them
+        if name.endswith("running_mean"):
+            buffer += 0.3
+    typical = net.thresholds.tolist()  # of scores that no layer can move, such as attention
+    for stage, usual in enumerate(typical):
+        net.thresholds[stage] = draw(st.sampled_from([NONE_DROPPED, 0.6 * usual, usual, 1.4 * usual, ALL_DROPPED]))
     return net
 
 
-@settings(max_examples=60)
+@settings(max_examples=150)
 @given(net=pruned_networks(), batch=st.integers(1, 3), seed=st.integers(0, 1000))
 def test_masked_is_gathered(net, batch, seed):
     images = random_images(net.config, batch, seed)
@@ -195,6 +209,159 @@ def test_logits_alone_teach_the_selectors():
 def test_thresholds_are_saved_and_half_to_begin_with():
     net = SPViT(MICRO.model, MICRO.pruning)
     assert net.state_dict()["thresholds"].tolist() == [0.5] * 3
+
+
+VARIANTS = [
+    {"method": "class_attention"},
+    {"method": "random"},
+    {"method": "structured"},
+    {"heads": "average"},
+    {"heads": "single"},
+    {"scorer": "conv1"},
+    {"scorer": "conv3"},
+    {"activation": "relu"},
+    {"activation": "hardswish"},
+    {"proportional_attention": True},
+    {"proportional_attention": True, "package": "add"},
+    {"method": "class_attention", "proportional_attention": True},
+]
+
+
+@pytest.mark.parametrize(
+    ("pooling", "variant"),
+    [("class", variant) for variant in VARIANTS]
+    + [("mean", variant) for variant in VARIANTS if variant.get("method") != "class_attention"],
+    ids=str,
+)
+def test_a_variants_training_keeps_what_is_asked_and_its_gradients_are_finite(pooling, variant):
+    net = seeded(replace(MICRO.model, pooling=pooling), replace(MICRO.pruning, **variant)).train()
+    output = net.forward_masked(random_images(MICRO.model, 32).float(), torch.Generator().manual_seed(0))
+    for record, wanted in zip(output.records, MICRO.pruning.keep, strict=True):
+        assert set(record.keep.unique().tolist()) == {0.0, 1.0}
+        assert record.keep.mean().item() == pytest.approx(wanted, abs=0.35)  # a draw, from an untrained selector
+        if variant.get("method") in ("class_attention", "random"):
+            assert record.keep.mean().item() == pytest.approx(wanted, abs=0.01)
+    assert output.keep.shape == (32, 16)
+    (output.logits.square().sum() + sum(record.keep.mean() for record in output.records)).backward()
+    for name, parameter in net.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+    assert all(parameter.grad.any() for parameter in net.selectors.parameters())
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_a_variant_prunes_typical_images_step_by_step(variant):
+    net = seeded(MICRO.model, replace(MICRO.pruning, **variant)).double()
+    with torch.no_grad():
+        output = net.forward_gathered(random_images(MICRO.model, 16))
+    counts = torch.stack([record.keep.mean() for record in output.records])
+    assert (counts < 1).all() and (counts > 0).all() and (counts.diff() < 0).all()
+    assert not torch.equal(output.logits, seeded(MICRO.model, MICRO.pruning).double().forward_gathered(
+        random_images(MICRO.model, 16)).logits)  # fmt: skip
+
+
+def test_a_packages_size_counts_its_tokens(monkeypatch):
+    """Every original patch is in one token exactly, so the sizes of all tokens sum up to the model's."""
+    sizes = []
+    for package in ("append", "add"):
+        net = seeded(MICRO.model, replace(MICRO.pruning, package=package, proportional_attention=True)).double()
+        for block in net.blocks[1:]:
+            block.attn.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[2].exp().sum(dim=1)))
+        with torch.no_grad():
+            net.forward_gathered(random_images(MICRO.model, 4))
+    assert len(sizes) == 24
+    torch.testing.assert_close(torch.cat(sizes), torch.full((24,), 17.0).double())
+
+
+def test_proportional_attention_is_attention_to_copies():
+    """A key that stands for three tokens weighs what three such keys do."""
+    block = seeded(MICRO.model, MICRO.pruning).double().blocks[0]
+    x = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    copies = torch.cat([x, x[:, -1:], x[:, -1:]], dim=1)
+    with torch.no_grad():
+        found = block(x, None, torch.tensor([[1.0, 1, 1, 1, 3]], dtype=torch.float64).log())
+        torch.testing.assert_close(found, block(copies)[:, :5], rtol=0, atol=1e-12)
+
+
+def test_class_attention_keeps_what_the_class_token_looks_at():
+    net = seeded(MICRO.model, replace(MICRO.pruning, method="class_attention")).double()
+    images, rows = random_images(MICRO.model, 1), []
+    attention = net.blocks[0].attn
+    attention.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0]))
+    with torch.no_grad():
+        record = net.forward_gathered(images).records[0]
+        q, k, _ = attention.qkv(rows[0]).reshape(17, 3, 2, 16).permute(1, 2, 0, 3)  # (H, T, d) each
+        expected = (q[:, 0, None] @ k.transpose(1, 2) / 4).softmax(-1).mean(0)[0, 1:]
+    torch.testing.assert_close(record.probability[0], expected, rtol=0, atol=1e-12)
+    assert torch.equal(record.keep[0], (expected >= net.thresholds[0]).double())
+    assert 0 < record.keep.sum() < 16
+
+
+def test_random_pruning_is_the_images_own_and_uniform():
+    net = seeded(MICRO.model, replace(MICRO.pruning, method="random")).double()
+    images = random_images(MICRO.model, 64)
+    with torch.no_grad():
+        together, alone = net.forward_masked(images).records, net.forward_masked(images[3:4]).records
+    assert all(torch.equal(a.keep[3:4], b.keep) for a, b in zip(together, alone, strict=True))
+    scores = torch.cat([together[0].probability.flatten(), together[1].probability[together[1].probability > 0]])
+    assert len(scores.unique()) == len(scores)
+    assert scores.mean().item() == pytest.approx(0.5, abs=0.1)
+    assert together[0].probability.mean().item() == pytest.approx(0.5, abs=0.03)
+    assert together[0].probability.std().item() == pytest.approx(12**-0.5, abs=0.02)
+
+
+def test_mean_pooling_has_no_class_token_and_classifies_the_mean_of_the_living():
+    net = seeded(replace(MICRO.model, pooling="mean"), MICRO.pruning).double()
+    images, seen = random_images(MICRO.model, 1), []
+    net.norm.register_forward_hook(lambda _, inputs, result: seen.append(result[0]))
+    with torch.no_grad():
+        output = net.forward_gathered(images)
+        torch.testing.assert_close(output.logits[0], net.head(seen[0].mean(dim=0)), rtol=0, atol=1e-12)
+    assert "cls_token" not in net.state_dict() and net.pos_embed.shape == (1, 16, 32)
+    assert len(seen[0]) == output.records[-1].num_tokens.item()
+
+
+@pytest.mark.parametrize("form", ["forward_masked", "forward_gathered"])
+def test_mean_pooling_of_no_token_is_the_heads_bias(form):
+    net = seeded(replace(MICRO.model, pooling="mean"), replace(MICRO.pruning, package="none")).double()
+    net.thresholds.fill_(ALL_DROPPED)
+    with torch.no_grad():
+        output = getattr(net, form)(random_images(MICRO.model, 2))
+    torch.testing.assert_close(output.logits, net.head.bias.expand(2, -1), rtol=0, atol=1e-12)
+
+
+def test_a_convolution_sees_the_next_living_tokens():
+    """Of three candidates among five patches, the middle one's neighbours are the other two."""
+    selector = seeded(MICRO.model, replace(MICRO.pruning, scorer="conv3")).selectors[0].double()
+    x = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    candidates = torch.tensor([[1.0, 0, 0, 1, 1]], dtype=torch.float64)
+    with torch.no_grad():
+        masked, _ = selector(x, candidates)
+        gathered, _ = selector(x[:, [0, 3, 4]], torch.ones(1, 3, dtype=torch.float64))
+        torch.testing.assert_close(masked[:, [0, 3, 4]], gathered, rtol=0, atol=1e-14)
+        x[0, 0] += 1
+        assert not torch.equal(selector(x, candidates)[0][0, 3], masked[0, 3])
+
+
+def test_a_batch_norm_with_one_candidate_in_training_takes_the_running_statistics():
+    selector = seeded(MICRO.model, replace(MICRO.pruning, scorer="conv1", heads="single")).selectors[0].train()
+    x, one = torch.randn(1, 5, 32), torch.tensor([[0.0, 1, 0, 0, 0]])
+    trained, _ = selector(x, one)
+    assert torch.equal(trained[0, 1], selector.eval()(x, one)[0][0, 1])
+
+
+def test_structured_pruning_really_narrows_the_stream():
+    net = seeded(MICRO.model, replace(MICRO.pruning, method="structured")).double()
+    widths = []
+    for block in net.blocks:
+        block.register_forward_pre_hook(lambda _, inputs: widths.append(inputs[0].shape[-1]))
+    with torch.no_grad():
+        output = net.forward_gathered(random_images(MICRO.model, 1))
+    assert widths == [32, 24, 16, 8]
+    assert [record.keep.sum().item() for record in output.records] == widths[1:]
+    net.thresholds.fill_(ALL_DROPPED)
+    with torch.no_grad():
+        counts = [record.keep.sum().item() for record in net.forward_masked(random_images(MICRO.model, 2)).records]
+    assert counts == [2.0] * 3  # one channel of each image is always left
 
 
 def test_a_selector_before_a_block_that_is_not_there():
