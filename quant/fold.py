@@ -27,11 +27,11 @@ class FoldedLinear:
 
     @classmethod
     def of(cls, layer: nn.Linear) -> FoldedLinear:
-        return cls(layer.weight.detach().double(), layer.bias.detach().double())
+        return cls(layer.weight.double(), layer.bias.double())
 
     def after_norm(self, norm: nn.LayerNorm) -> FoldedLinear:
         """With the scale and shift of the LayerNorm in front taken in: W' = W gamma, b' = b + W beta."""
-        gamma, beta = norm.weight.detach().double(), norm.bias.detach().double()
+        gamma, beta = norm.weight.double(), norm.bias.double()
         return FoldedLinear(self.weight * gamma, self.bias + self.weight @ beta)
 
     def scaled(self, factor: float) -> FoldedLinear:
@@ -59,6 +59,11 @@ class FoldedNetwork:
 @torch.no_grad()
 def fold(net: SPViT) -> FoldedNetwork:
     """Fold `net`. Raises CheckpointError, with the tensor's name, if a weight is not finite."""
+    return fold_with_gradients(net)
+
+
+def fold_with_gradients(net: SPViT) -> FoldedNetwork:
+    """`fold`, through which gradients reach the float model's own weights."""
     for name, tensor in net.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise CheckpointError(
@@ -88,8 +93,8 @@ def fold(net: SPViT) -> FoldedNetwork:
 
 def _patch_embedding(net: SPViT) -> FoldedLinear:
     """The convolution as a linear layer over a patch's raw pixels, 0..255 in (y, x, channel) order."""
-    weight = net.patch_embed.proj.weight.detach().double()  # (C, chans, P, P)
-    bias = net.patch_embed.proj.bias.detach().double()
+    weight = net.patch_embed.proj.weight.double()  # (C, chans, P, P)
+    bias = net.patch_embed.proj.bias.double()
     mean, std = (
         torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (net.config.mean, net.config.std)
     )
@@ -98,10 +103,10 @@ def _patch_embedding(net: SPViT) -> FoldedLinear:
 
 
 def _position(net: SPViT) -> Tensor:
-    position = net.pos_embed.detach().double()[0].clone()
-    position[0] += net.cls_token.detach().double()[0, 0]
+    position = net.pos_embed.double()[0].clone()
+    position[0] += net.cls_token.double()[0, 0]
     if net.config.distilled:
-        position[1] += net.dist_token.detach().double()[0, 0]
+        position[1] += net.dist_token.double()[0, 0]
     return position
 
 
