@@ -7,10 +7,13 @@ Leaves: `build/<model>-<target>`, with what was changed appended, so that varian
 from __future__ import annotations
 
 import argparse
+import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
-from spvit.config import ModelSpec, resolve_model
+from spvit.config import LATER_FIELDS, ModelSpec, resolve_model
+from spvit.errors import ConfigError
 
 ROOT = Path("build")
 NETWORK_FOLDER = "network"  # within the build folder: the quantized network, the float model, the report
@@ -38,8 +41,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def model_spec(args: argparse.Namespace) -> ModelSpec:
-    """The model that the arguments ask for. Raises ConfigError."""
-    return resolve_model(args.model, args.keep)
+    """The model that the arguments ask for. Raises ConfigError, also for parts that the accelerator has no unit for."""
+    spec = resolve_model(args.model, args.keep)
+    refuse_what_has_no_unit(spec, args.model)
+    return spec
+
+
+def refuse_what_has_no_unit(spec: ModelSpec, source: str) -> None:
+    """Raise ConfigError for what can be trained and evaluated, but not quantized and generated.
+
+    source  what MODEL= says
+    """
+    for section, config in (("model", spec.model), ("pruning", spec.pruning)):
+        if section == "pruning" and not spec.pruning.num_selectors:
+            continue  # nothing of it is used
+        for item in fields(config):
+            value = getattr(config, item.name)
+            if item.name in LATER_FIELDS and value != item.default:
+                has, found = json.dumps(item.default), json.dumps(value)
+                raise ConfigError(
+                    f"{source}: [{section}] {item.name} = {found}: the accelerator has units for {item.name} = {has} "
+                    f"alone; set that for the hardware, or only train, evaluate and count the model"
+                )
 
 
 def build_folder(args: argparse.Namespace, root: Path = ROOT) -> Path:
@@ -49,7 +72,7 @@ def build_folder(args: argparse.Namespace, root: Path = ROOT) -> Path:
     """
     if args.out is not None:
         return Path(args.out)
-    own, asked = resolve_model(args.model), model_spec(args)
+    own, asked = resolve_model(args.model), resolve_model(args.model, args.keep)
     parts = [own.model.name, Path(args.target).stem]
     if asked.pruning != own.pruning:
         keep = [f"{fraction:g}" for fraction in asked.pruning.keep] or ["none"]

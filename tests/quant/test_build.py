@@ -1,4 +1,6 @@
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,46 @@ def test_a_models_own_file_names_its_folder(tmp_path):
 def test_an_unknown_model_is_a_users_error():
     with pytest.raises(ConfigError, match="did you mean deit_s"):
         build_folder(arguments("--model", "deits"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "field", "found", "has"),
+    [
+        ('pooling = "mean"\n[pruning]', "[model] pooling", '"mean"', '"class"'),
+        ('[pruning]\nmethod = "class_attention"', "[pruning] method", '"class_attention"', '"selector"'),
+        ('[pruning]\nheads = "single"', "[pruning] heads", '"single"', '"weighted"'),
+        ('[pruning]\nscorer = "conv3"', "[pruning] scorer", '"conv3"', '"mlp"'),
+        ('[pruning]\nactivation = "relu"', "[pruning] activation", '"relu"', '"gelu"'),
+        ("[pruning]\nproportional_attention = true", "[pruning] proportional_attention", "true", "false"),
+    ],
+)
+def test_what_the_accelerator_has_no_unit_for_is_refused(tmp_path, lines, field, found, has):
+    path = tmp_path / "mine.toml"
+    path.write_text(f"[model]\nembed_dim = 192\nnum_heads = 3\n{lines}\n")
+    with pytest.raises(ConfigError) as refused:
+        model_spec(arguments("--model", str(path)))
+    assert str(refused.value) == (
+        f"{path}: {field} = {found}: the accelerator has units for {field.split()[1]} = {has} alone; "
+        "set that for the hardware, or only train, evaluate and count the model"
+    )
+    assert build_folder(arguments("--model", str(path))) == Path("build/mine-zcu102")
+
+
+def test_the_flow_ends_there_with_status_2(tmp_path):
+    """The first command of `make hls`."""
+    path = tmp_path / "mine.toml"
+    path.write_text('[model]\nembed_dim = 192\nnum_heads = 3\n[pruning]\nmethod = "random"\n')
+    command = [sys.executable, "-m", "hw.generate", "--model", str(path), "--check", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f'error: {path}: [pruning] method = "random": the accelerator has units for method = "selector" alone; '
+        "set that for the hardware, or only train, evaluate and count the model\n"
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.toml"]
+
+
+def test_without_selectors_it_does_not_matter_what_they_would_be(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[model]\nembed_dim = 192\nnum_heads = 3\n[pruning]\nmethod = "random"\n')
+    assert model_spec(arguments("--model", str(path), "--keep", "none")).pruning.num_selectors == 0
