@@ -14,7 +14,7 @@ option = $(if $(strip $(2)),--$(1) $(call quoted,$(2)))
 FLOW = $(call option,model,$(MODEL)) $(call option,target,$(TARGET)) \
        $(call option,ckpt,$(CKPT)) $(call option,calib,$(CALIB)) $(call option,keep,$(KEEP))
 
-NEEDS_MODEL := $(firstword $(filter hls csim estimate synth cosim bitstream deploy notebook,$(MAKECMDGOALS)))
+NEEDS_MODEL := $(firstword $(filter hls csim estimate explore synth cosim bitstream deploy notebook,$(MAKECMDGOALS)))
 MISSING := $(strip $(foreach name,TARGET MODEL,$(if $(strip $($(name))),,$(name)=)))
 ifneq ($(NEEDS_MODEL),)
 ifneq ($(MISSING),)
@@ -37,6 +37,10 @@ csim: $(ENVIRONMENT) ## compile and run that C++, and compare each tap with the 
 .PHONY: estimate
 estimate: $(ENVIRONMENT) ## cycles, latency and resources in closed form, before any weights: estimate.json
 	@$(PY) -m hw.estimate $(FLOW) $(call option,kept,$(KEPT)) $(call option,clock,$(CLOCK))
+
+.PHONY: explore
+explore: $(ENVIRONMENT) ## the fastest engine that fits the board with head-room; with LATENCY_MS= the keep ratios too: explore.json
+	@$(PY) -m hw.explore $(FLOW) $(call option,latency-ms,$(LATENCY_MS)) $(call option,clock,$(CLOCK))
 
 ##@ With AMD's tools
 
@@ -111,14 +115,15 @@ help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	      /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@printf '\nVariables\n'
-	@printf '  %-8s %s\n' \
+	@printf '  %-11s %s\n' \
 	    TARGET= 'the board: zcu102, zcu104, kv260, ultra96v2, u50, or a .toml' \
 	    MODEL= 'a name of the registry (deit_t, deit_s, ...) or the path of a .toml' \
 	    CKPT= 'weights, .safetensors or .pth; without it, seeded random ones' \
 	    CALIB= 'images to calibrate with: a folder, or digits:train' \
 	    KEEP= 'none, or kept fractions of the patches, one per selector: 0.629,0.396,0.249' \
 	    KEPT= 'patches that an image has left after each selector, for estimate: 123,78,49' \
-	    CLOCK= 'MHz of the accelerator, for estimate' \
+	    CLOCK= 'MHz of the accelerator, for estimate and explore' \
+	    LATENCY_MS= 'what an image may take, for explore' \
 	    IMAGES= 'images for csim and the notebook: a folder, an image, or digits:test' \
 	    TOP= 'one unit alone for csim, synth, cosim: msa_block, ...' \
 	    HLS= 'which form of Vitis HLS: vitis-run, v++ or vitis_hls' \

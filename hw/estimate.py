@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from hw.latency import Assumptions, assumptions
 from hw.layout import Layout
 from hw.program import Op, Program, Sizes, Weights, build_program
 from hw.resources import Resources, estimate_resources
-from hw.target import Target, resolve_target
+from hw.target import Target, add_clock, resolve_target, with_clock
 from quant.build import add_arguments, build_folder, model_spec
 from spvit.config import ModelSpec
 from spvit.cost import count_macs, kept_patches
@@ -193,13 +193,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--kept", metavar="N,N,N", help="patches that an image has left after each selector (default: the keep ratios)"
     )
-    parser.add_argument("--clock", type=float, metavar="MHZ", help="of the accelerator (default: the target's)")
+    add_clock(parser)
     args = parser.parse_args(argv)
-    spec, target = model_spec(args), resolve_target(args.target)
-    if args.clock is not None:
-        if not args.clock > 0:
-            raise ConfigError(f"--clock {args.clock:g} must be above 0 MHz")
-        target = replace(target, clock_mhz=args.clock)
+    spec, target = model_spec(args), with_clock(resolve_target(args.target), args.clock)
     estimate = make_estimate(spec, target, None if args.kept is None else parse_kept(args.kept, spec))
     console = Console()
     show(estimate, console)

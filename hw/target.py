@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,20 @@ def resolve_target(name: str) -> Target:
     for key, value in values.items():
         _check_field(path, key, value)
     return Target(**values)
+
+
+def add_clock(parser: argparse.ArgumentParser) -> None:
+    """The argument that `with_clock` takes."""
+    parser.add_argument("--clock", type=float, metavar="MHZ", help="of the accelerator (default: the target's)")
+
+
+def with_clock(target: Target, clock_mhz: float | None) -> Target:
+    """The target with the accelerator at another clock, or as it is. Raises ConfigError."""
+    if clock_mhz is None:
+        return target
+    if not clock_mhz > 0:
+        raise ConfigError(f"--clock {clock_mhz:g} must be above 0 MHz")
+    return replace(target, clock_mhz=clock_mhz)
 
 
 def _check_field(path: Path, key: str, value: object) -> None:

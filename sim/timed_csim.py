@@ -31,7 +31,7 @@ from hw.generate import make_design, make_project, write_project
 from hw.latency import assumptions
 from hw.layout import Design
 from hw.program import build_program
-from hw.target import Target, resolve_target
+from hw.target import Target, add_clock, resolve_target, with_clock
 from quant.build import add_arguments, build_folder, model_spec, network_folder
 from quant.network import QuantizedNetwork, load_network
 from quant.quantize import ensure_network
@@ -139,14 +139,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--at-keep-ratios", action="store_true", help="move the thresholds: the image keeps what the keep ratios say"
     )
     parser.add_argument("--engine", metavar="64x64-fast", help="another engine than the model's own")
-    parser.add_argument("--clock", type=float, metavar="MHZ", help="of the accelerator (default: the target's)")
+    add_clock(parser)
     args = parser.parse_args(argv)
     console = Console()
-    spec, target = model_spec(args), resolve_target(args.target)
-    if args.clock is not None:
-        if not args.clock > 0:
-            raise ConfigError(f"--clock {args.clock:g} must be above 0 MHz")
-        target = replace(target, clock_mhz=args.clock)
+    spec, target = model_spec(args), with_clock(resolve_target(args.target), args.clock)
     architecture = Architecture.for_target(target, parse_engine(args.engine) if args.engine else spec.engine)
     images = load_images(args.images or default_images(spec.model.in_chans), Preprocessing.from_model(spec.model))
     ensure_network(args, console)

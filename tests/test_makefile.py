@@ -123,6 +123,12 @@ def test_onto_the_board(checkout, target, module, images):
     assert commands(checkout) == [["-m", module, "--model", "deit_s", "--target", "zcu102", *images]]
 
 
+def test_exploring_takes_a_latency_and_a_clock(checkout):
+    make(checkout, "explore", "TARGET=kv260", "MODEL=deit_s", "LATENCY_MS=12", "CLOCK=150")
+    options = ["--model", "deit_s", "--target", "kv260", "--latency-ms", "12", "--clock", "150"]
+    assert commands(checkout) == [["-m", "hw.explore", *options]]
+
+
 def test_hls_takes_no_images(checkout):
     make(checkout, "hls", "TARGET=zcu102", "MODEL=m", "IMAGES=x", "TOP=y")
     assert all("--images" not in command and "--top" not in command for command in commands(checkout))
@@ -143,6 +149,7 @@ def test_a_failing_step_ends_the_target_with_2(checkout):
         (["csim", "MODEL=deit_s"], "make csim needs TARGET="),
         (["csim"], "make csim needs TARGET= and MODEL="),
         (["deploy", "TARGET=zcu102"], "make deploy needs MODEL="),
+        (["explore", "MODEL=deit_s"], "make explore needs TARGET="),
         (["notebook"], "make notebook needs TARGET= and MODEL="),
     ],
 )
