@@ -1,6 +1,6 @@
 """The Brevitas model as plain integers: what the hardware flow reads.
 
-Enters: a `QuantizedSPViT`, calibrated or trained further. Leaves: a `QuantizedNetwork`.
+Enters: a `QuantizedSPViT`, calibrated or trained further. Leaves: a `QuantizedNetwork`. And back.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quant.model import QuantizedSPViT
+from quant.fold import FoldedLinear, FoldedNetwork
+from quant.functions import PROBABILITY_BITS
+from quant.model import Formats, QuantizedSPViT
 from quant.modules import Linear
 from quant.network import QuantizedLinear, QuantizedNetwork, activation_names, linear_shapes
 from quant.straight_through import threshold_integer
@@ -40,3 +42,28 @@ def _int16(values: Tensor) -> NDArray[np.int16]:
     integers = array.astype(np.int16)
     assert np.array_equal(integers, array), "a value is no int16"
     return integers
+
+
+def from_network(network: QuantizedNetwork) -> QuantizedSPViT:
+    """The Brevitas model of a network's integers: `to_network`'s inverse."""
+    activations, positions = network.frac_bits, torch.from_numpy(network.position.astype(np.float64))
+    linears = {
+        name: FoldedLinear(
+            torch.from_numpy(linear.weight * 2.0 ** -linear.weight_frac_bits[:, None].astype(np.float64)),
+            torch.from_numpy(linear.bias * 2.0**-linear.bias_frac_bits),
+        )
+        for name, linear in network.linears.items()
+    }
+    formats = Formats(
+        activations,
+        {name: torch.from_numpy(linear.weight_frac_bits.astype(np.int64)) for name, linear in network.linears.items()},
+        {name: linear.bias_frac_bits for name, linear in network.linears.items()},
+    )
+    folded = FoldedNetwork(
+        network.model,
+        network.pruning,
+        linears,
+        positions * 2.0 ** -activations["patch_embed"],
+        tuple(threshold * 2.0**-PROBABILITY_BITS for threshold in network.thresholds),
+    )
+    return QuantizedSPViT(folded, formats)

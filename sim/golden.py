@@ -29,12 +29,14 @@ Tap = list[NDArray[np.int32]]
 class GoldenResult:
     """logits       int16 [images, classes]
     tokens       per selector, rows afterwards, per image
+    kept         per selector, patches that live on, per image
     taps         by step: see `Tap`; keep taps are [candidates, 2]: keep, probability
     saturations  by step: values that did not fit int16
     """
 
     logits: NDArray[np.int16]
     tokens: list[list[int]] = field(default_factory=list)
+    kept: list[list[int]] = field(default_factory=list)
     taps: dict[str, Tap] = field(default_factory=dict)
     saturations: dict[str, int] = field(default_factory=dict)
 
@@ -74,7 +76,7 @@ class Golden:
             if progress is not None:
                 progress(done)
         logits = np.stack([_numpy(row, np.int16) for row in batch.buffers[Buffer.LOGITS]])
-        return GoldenResult(logits, batch.tokens, batch.taps, batch.saturations)
+        return GoldenResult(logits, batch.tokens, batch.kept, batch.taps, batch.saturations)
 
     def _gelu(self, x: Array, frac_bits: int) -> Array:
         """GELU of int16, unrounded; tabulated over all its arguments, which is faster than interpolating each."""
@@ -113,6 +115,7 @@ class _Batch:
         self.counts = [model.num_tokens] * images
         self.packages = [0] * images
         self.tokens: list[list[int]] = []
+        self.kept: list[list[int]] = []
         self.taps: dict[str, Tap] = {}
         self.saturations: dict[str, int] = {}
         self.buffers: dict[Buffer, Any] = {
@@ -261,6 +264,8 @@ class _Batch:
             self.counts[image] = len(packed[-1])
         self.buffers[Buffer.X] = self.xp.concat(packed)
         self.tokens.append(list(self.counts))
+        alive = zip(self.counts, self.packages, strict=True)
+        self.kept.append([count - self.prefix - packages for count, packages in alive])
         self._tap(step, packed)
 
     def _round(self, step: Step, acc: Array, shift: int | Array) -> Array:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import torch
 
-from quant.export import to_network
+from quant.export import from_network, to_network
 from quant.network import activation_names
 from tests.quant.conftest import make_stages
 
@@ -42,3 +43,12 @@ def test_position_and_thresholds(micro):
 
 def test_exporting_twice_gives_the_same_network(micro):
     assert to_network(micro.quantized).digest == micro.network.digest
+
+
+@pytest.mark.parametrize("variant", [{}, {"distilled": True, "package": "add"}], ids=str)
+def test_the_model_of_a_networks_integers_is_the_one_that_was_exported(variant):
+    stages = make_stages(**variant)
+    again = from_network(stages.network)
+    assert to_network(again).digest == stages.network.digest
+    with torch.no_grad():
+        assert torch.equal(again(stages.pixels[:4]), stages.quantized(stages.pixels[:4]))

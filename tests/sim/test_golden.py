@@ -142,6 +142,8 @@ def test_without_taps_the_logits_and_tokens_are_the_same():
     network, pixels = micro(), random_images(MICRO.model, 2)
     with_taps, without = run(network, pixels), run(network, pixels, taps=False)
     assert np.array_equal(with_taps.logits, without.logits) and with_taps.tokens == without.tokens
+    keeps = [with_taps.taps[f"selectors.{stage}.keep"] for stage in range(len(with_taps.tokens))]
+    assert with_taps.kept == [[int(keep[:, 0].sum()) for keep in stage] for stage in keeps] == without.kept
     assert without.taps == {} and without.saturations == {}
 
 
