@@ -3,17 +3,21 @@
 Enters: a trained SPViT and images. Leaves: its thresholds, set; and what the images then keep.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from spvit.budget import Cost
 from spvit.checkpoints import MIN_THRESHOLD
 from spvit.cost import count_macs
 from spvit.errors import ConfigError
 from spvit.pruned_vit import SelectorRecord, SPViT
 
 BATCH = 64
+ATTEMPTS = 8
+COSTED_IMAGES = 512  # over as many the mean cost is taken
 
 
 @torch.no_grad()
@@ -35,7 +39,7 @@ def calibrate_thresholds(net: SPViT, images: Tensor, target_keep: Sequence[float
         records = _records(net, images, stage)
         candidates = records[stage - 1].keep.bool() if stage else torch.ones_like(records[0].keep, dtype=torch.bool)
         scores = records[stage].probability[candidates].double()
-        threshold = threshold_for(scores, round(fraction * net.config.num_patches * len(images)))
+        threshold = threshold_for(scores, round(fraction * records[0].keep.numel()))
         if threshold < MIN_THRESHOLD:
             net.thresholds.copy_(before)
             raise ConfigError(
@@ -54,11 +58,46 @@ def threshold_for(scores: Tensor, count: int) -> float:
     return max((lowest_kept + highest_dropped) / 2, min(lowest_kept, MIN_THRESHOLD))
 
 
+def calibrate_cost(
+    net: SPViT, images: Tensor, target_keep: Sequence[float], cost: Cost, target: float, tolerance: float
+) -> tuple[tuple[float, ...], Tensor]:
+    """Set `net.thresholds` so that the images' mean cost is within `tolerance` of `target`.
+
+    With the mean kept fractions as wanted, the mean cost is a little more than that of an image that keeps just these,
+    since attention costs the square of its tokens: then all fractions are raised to one power until the cost is met.
+
+    cost       of the patches kept after each selector
+    target     in the cost's unit
+    tolerance  as a fraction of it
+    Returns the fractions, the wanted ones if they do, and the patches that each image keeps. Raises ConfigError.
+    """
+    low, high, power = 0.5, 2.0, 1.0
+    for _ in range(ATTEMPTS):
+        keep = tuple(fraction**power for fraction in target_keep) if power != 1 else tuple(target_keep)
+        kept = calibrate_thresholds(net, images, keep)
+        miss = mean_cost(kept, cost) / target - 1
+        if abs(miss) <= tolerance:
+            return tuple(round(fraction, 6) for fraction in keep), kept
+        low, high = (power, high) if miss > 0 else (low, power)
+        power = (low + high) / 2
+    raise ConfigError(
+        f"{net.config.name}: a mean cost of {target:.5g} was not met within {tolerance:.1%}, the nearest is off by "
+        f"{miss:+.1%}; train with more pruning_epochs, or set a larger cost_tolerance"
+    )
+
+
+def mean_cost(kept: Tensor, cost: Cost) -> float:
+    """Mean cost of images that keep so many patches (B, selectors); of evenly spaced ones where there are many."""
+    chosen = torch.linspace(0, len(kept) - 1, min(len(kept), COSTED_IMAGES)).round().long()
+    counts = Counter(map(tuple, kept[chosen].tolist()))
+    return sum(cost(patches) * images for patches, images in counts.items()) / len(chosen)
+
+
 @torch.no_grad()
 def kept_patches(net: SPViT, images: Tensor) -> Tensor:
     """Patches that live after each selector at inference, (B, selectors) int64."""
     records = _records(net, images, net.pruning.num_selectors - 1)
-    counts = [record.keep.sum(dim=1).long() for record in records]
+    counts = [record.keep.sum(dim=1).long().cpu() for record in records]
     return torch.stack(counts, dim=1) if counts else torch.zeros(len(images), 0, dtype=torch.long)
 
 
@@ -72,6 +111,6 @@ def _records(net: SPViT, images: Tensor, last: int) -> list[SelectorRecord]:
     """The records of the selectors up to `last`, over all the images, as inference makes them."""
     was_training = net.training
     net.eval()
-    batches = [net.forward_masked(batch).records for batch in images.split(BATCH)]
+    batches = [net.forward_masked(batch.to(net.pos_embed.device)).records for batch in images.split(BATCH)]
     net.train(was_training)
     return [SelectorRecord.concatenate(stage) for stage in zip(*batches, strict=True)][: last + 1]

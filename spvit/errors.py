@@ -21,6 +21,10 @@ class CheckpointError(UserError):
     """A checkpoint that cannot be read, or that belongs to another model."""
 
 
+class TrainingError(UserError):
+    """A training that cannot go on: its loss is no number any more, or there is nothing that it could prune."""
+
+
 class ImageError(UserError):
     """An image that is missing, cannot be decoded, or has the wrong shape."""
 

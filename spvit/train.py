@@ -1,218 +1,229 @@
-"""Train a small SPViT from nothing: the backbone, then selectors and backbone under masks, then the thresholds.
+"""Train an SPViT: the backbone unless a checkpoint brings it, then selectors and backbone under masks, then thresholds.
 
-    python -m spvit.train --model deit_digits --data digits --out weights.safetensors
+    python -m spvit.train --model deit_digits --data digits
+    python -m spvit.train --model deit_s --data imagenet/ --ckpt deit_small.pth --budget 6ms --target zcu102
+    torchrun --nproc-per-node 8 -m spvit.train ...        # the same on eight GPUs; --batch is that of all together
 
-Enters: a model and a data set. Leaves: a checkpoint whose mean kept fractions on the training images are the
-model's, and a table of what it reaches on the test images. Small models and data sets only; all images are held in
-memory, and the teacher is the backbone of the first phase.
+Enters: a model, a data set, perhaps a checkpoint and a budget. Leaves: OUT.safetensors for `make hls CKPT=`, whose mean
+cost over the training images is the asked one; OUT.json with what it reaches; while it runs, OUT.state, from which
+`--resume` goes on exactly.
 """
 
 import argparse
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-import torch
-from torch import Tensor
-from torch.nn.functional import affine_grid, cross_entropy, grid_sample
-from tqdm import tqdm
-
-from host.images import digits
-from host.preprocess import Preprocessing
-from spvit.calibration import calibrate_thresholds, kept_patches, mean_macs
+from spvit import distributed
+from spvit.budget import solve_keep
+from spvit.calibration import calibrate_cost
 from spvit.checkpoints import save_checkpoint
-from spvit.config import ModelConfig, ModelSpec, resolve_model
-from spvit.cost import count_macs
-from spvit.errors import ConfigError, exit_on_user_error
-from spvit.initialisation import initialise_selectors
-from spvit.losses import spvit_loss
-from spvit.pruned_vit import SPViT, seeded
+from spvit.config import ModelSpec, resolve_model
+from spvit.errors import CheckpointError, ConfigError, exit_on_user_error
+from spvit.pruned_vit import SPViT
+from spvit.training import progressive, pruning
+from spvit.training.backbone import load_backbone, train_backbone
+from spvit.training.budget import Budget, CostOf, macs_budget, parse_budget
+from spvit.training.data import Data, load_data, sample
+from spvit.training.loop import Run
+from spvit.training.measure import Result, measure
+from spvit.training.plots import plot_progress, plot_similarity
+from spvit.training.recipe import Recipe, add_arguments, resolve_recipe
+from spvit.training.similarity import similarity_to_class_token
+from spvit.training.state import Journal, write_whole
 
-DATA_SETS = ("digits",)
-LABEL_SMOOTHING = 0.1
-WEIGHT_DECAY = 0.05
-GRADIENT_NORM = 1.0
-WARM_UP = 0.05  # fraction of the steps
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How long and how fast. The defaults train deit_digits in some minutes on two cores."""
-
-    backbone_epochs: int = 80
-    pruning_epochs: int = 40
-    batch: int = 64
-    backbone_rate: float = 2e-3  # first phase
-    finetune_rate: float = 2e-4  # the backbone beside the selectors
-    selector_rate: float = 2e-3
-    seed: int = 0
+ROOT = Path("build/train")
+SIMILARITY_IMAGES = 512
+OF_THE_MACHINE = ("compile", "workers", "save_steps")  # of the recipe: may change when a training is resumed
 
 
 @dataclass(frozen=True)
-class Split:
-    images: Tensor  # (B, in_chans, S, S) normalised
-    labels: Tensor  # (B)
+class Request:
+    """What is asked for.
+
+    checkpoint   of the backbone, perhaps with selectors; None: it is trained
+    budget       limit, unit and how to count towards it; None: the model's own keep ratios
+    progressive  seek the selectors' places and rates; else the model's own places are used
+    """
+
+    spec: ModelSpec
+    checkpoint: Path | None = None
+    budget: tuple[float, str, CostOf] | None = None
+    progressive: bool = False
 
 
-def load_split(name: str, part: Literal["train", "test"], model: ModelConfig) -> Split:
-    """One part of a data set, as the model wants its images."""
-    if name not in DATA_SETS:
-        raise ConfigError(f"--data {name} must be one of {', '.join(DATA_SETS)}")
-    if (model.img_size, model.in_chans, model.num_classes) != (8, 1, 10):
+@dataclass(frozen=True)
+class Trained:
+    """net is the trained one, teacher the unpruned, both in evaluation mode; steps are the progressive schedule's."""
+
+    net: SPViT
+    teacher: SPViT
+    result: Result
+    steps: tuple[progressive.Step, ...] = ()
+
+
+def train(request: Request, run: Run) -> Trained:
+    """Everything from the backbone to calibrated thresholds. Raises UserErrors."""
+    spec, recipe = request.spec, run.recipe
+    if request.budget is not None and not request.progressive:
+        spec = replace(spec, pruning=replace(spec.pruning, keep=solved_keep(spec, request.budget)))
+    pruned: SPViT | None = None
+    if request.checkpoint is not None:
+        teacher, pruned = load_backbone(spec, request.checkpoint)
+        teacher = teacher.to(run.device)
+    else:
+        teacher = train_backbone(spec, run)
+    steps: tuple[progressive.Step, ...] = ()
+    if request.progressive:
+        net, steps = progressive.search(teacher, spec.pruning, run)
+        net = progressive.phased(net, recipe.merge_within, recipe.seed)
+        if request.budget is not None:
+            limit, unit, cost_of = request.budget
+            cost = cost_of(replace(spec, pruning=net.pruning))
+            met = progressive.meet_budget(spec.model, net.pruning, cost, limit, unit)
+            net = pruning.with_selectors(net, met, recipe.seed)
+    else:
+        net = pruning.with_selectors(teacher if pruned is None else pruned, spec.pruning, recipe.seed)
+    if not net.pruning.num_selectors:
+        net = net.to(run.device)
+    elif (done := run.journal.done.get(pruning.NAME)) is not None:
+        net.load_state_dict(done["net"])
+        net = net.to(run.device).eval()
+    else:
+        pruning.prune(net, teacher, run)
+        run.journal.finish(pruning.NAME, {"net": net.state_dict()})
+    return calibrate(net, teacher, request, run, steps)
+
+
+def calibrate(
+    net: SPViT, teacher: SPViT, request: Request, run: Run, steps: tuple[progressive.Step, ...] = ()
+) -> Trained:
+    """Thresholds whose mean cost over training images is the target, and what the model then reaches."""
+    found = replace(request.spec, pruning=net.pruning)
+    if request.budget is None:
+        budget = macs_budget(found)
+    else:
+        limit, unit, cost_of = request.budget
+        budget = Budget(limit, unit, cost_of(found))
+    images = sample(run.data.training, run.recipe.calibration_images)
+    if net.pruning.num_selectors:
+        keep, _ = calibrate_cost(
+            net, images.images, net.pruning.keep, budget.cost, budget.limit, run.recipe.cost_tolerance
+        )
+        distributed.from_first(net.thresholds)
+        net.pruning = replace(net.pruning, keep=keep)
+    return Trained(net.eval(), teacher, measure(net, teacher, run.data, images, budget), steps)
+
+
+def solved_keep(spec: ModelSpec, budget: tuple[float, str, CostOf]) -> tuple[float, ...]:
+    """Geometric keep ratios that meet the budget (Eq. 10). Raises ConfigError when nothing can."""
+    limit, unit, cost_of = budget
+    return solve_keep(spec.model, spec.pruning, cost_of(spec), limit, unit)
+
+
+def write(out: Path, trained: Trained, data: Data) -> None:
+    """The weights, what they reach, and for a progressive schedule its pictures."""
+    save_checkpoint(out, trained.net)
+    report = trained.result.as_json
+    if trained.steps:
+        images = data.calibration(SIMILARITY_IMAGES)
+        similarity = similarity_to_class_token(trained.teacher, images)
+        plot_similarity(similarity, out.with_name(f"{out.stem}-similarity.png"))
+        plot_progress(trained.steps, trained.net.pruning.locations, out.with_name(f"{out.stem}-progressive.png"))
+        report |= {"progressive": [asdict(step) for step in trained.steps], "similarity": similarity}
+    write_whole(out.with_suffix(".json"), (json.dumps(report, indent=1) + "\n").encode())
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m spvit.train",
+        description=__doc__.partition("\n")[0],
+        epilog="On several GPUs or machines: torchrun --nproc-per-node 8 -m spvit.train and the same options.",
+    )
+    parser.add_argument("--model", required=True, metavar="NAME|TOML", help="a registry name, or the path of a .toml")
+    parser.add_argument("--data", required=True, help="digits, or a folder with train/<class>/ and val/<class>/")
+    parser.add_argument(
+        "--ckpt", type=Path, metavar="FILE", help="the backbone, .pth or .safetensors; else it is trained"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {ROOT}/<model>.safetensors")
+    parser.add_argument(
+        "--keep", metavar="F,F,F", help="kept fractions after each selector, or none for an unpruned model"
+    )
+    parser.add_argument("--budget", metavar="B", help="in place of --keep: 2.64GMACs, 6ms, 1.2Mcycles")
+    parser.add_argument("--target", metavar="T", help="the board that ms and cycles are counted on: zcu102, ...")
+    parser.add_argument("--cost", metavar="FILE.py:F", help="a cost of your own: F(model, pruning, kept) -> number")
+    parser.add_argument(
+        "--progressive", action="store_true", help="seek the selectors' places and rates, layer to phase (section 4.4)"
+    )
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="the .state of a training that was interrupted")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    add_arguments(parser)
+    return parser
+
+
+def request_of(options: argparse.Namespace) -> Request:
+    """What the command line asks for. Raises ConfigError."""
+    if options.budget is not None and options.keep is not None:
+        raise ConfigError(f"KEEP={options.keep} and BUDGET={options.budget}: both say what is kept; give one of them")
+    budget = parse_budget(options.budget, options.cost, options.target)
+    spec = resolve_model(options.model, options.keep)
+    if budget is not None and not spec.pruning.num_selectors and not options.progressive:
+        raise ConfigError(f"BUDGET={options.budget}: {spec.model.name} has no selectors; set locations in [pruning]")
+    if spec.pruning.num_selectors and not spec.pruning.keep and budget is None and not options.progressive:
         raise ConfigError(
-            f"{model.name}: digits are 8x8 grey images of 10 classes, but the model has img_size={model.img_size}, "
-            f"in_chans={model.in_chans}, num_classes={model.num_classes}; choose deit_digits, or sizes that fit"
+            f"{spec.model.name}: keep is not set; give BUDGET=, or KEEP= with a fraction for each of "
+            f"{spec.pruning.num_selectors} selectors"
         )
-    pixels, labels = digits(part)
-    images = torch.from_numpy(Preprocessing.from_model(model).normalise(pixels)).float()
-    return Split(images, torch.from_numpy(labels))
+    request = Request(spec, options.ckpt, budget, options.progressive)
+    if budget is not None and not options.progressive:
+        solved_keep(spec, budget)  # before any work
+    return request
 
 
-def train(spec: ModelSpec, data: Split, recipe: Recipe) -> tuple[SPViT, SPViT]:
-    """The trained and calibrated model and its unpruned teacher, both in evaluation mode."""
-    torch.manual_seed(recipe.seed)
-    teacher = train_backbone(spec, data, recipe)
-    net = SPViT(spec.model, spec.pruning)
-    net.load_state_dict({**net.state_dict(), **teacher.state_dict(), "thresholds": net.thresholds})
-    if spec.pruning.num_selectors:
-        initialise_selectors(net, recipe.seed)
-        train_selectors(net, teacher, data, recipe)
-        calibrate_thresholds(net, data.images, spec.pruning.keep)
-    return net.eval(), teacher
-
-
-def train_backbone(spec: ModelSpec, data: Split, recipe: Recipe) -> SPViT:
-    """First phase: the unpruned transformer, which also becomes the teacher."""
-    net = seeded(spec.model, spec.pruning.without(), recipe.seed)
-    place_on_grid(net)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.backbone_rate, weight_decay=WEIGHT_DECAY)
-
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(net.forward_masked(images).logits, labels, label_smoothing=LABEL_SMOOTHING)
-
-    _fit(net.train(), optimizer, loss, data, recipe.backbone_epochs, recipe.batch, "backbone")
-    return net.eval()
-
-
-@torch.no_grad()
-def place_on_grid(net: SPViT) -> None:
-    """Positions to start from: sines of row and column, so that neighbours resemble each other.
-
-    With random positions, pixels as patches take some ten times as many steps to find their neighbours.
-    """
-    grid, bands = net.config.grid_size, net.config.embed_dim // 4
-    waves = 1.5 * 10.0 ** (-torch.arange(bands) / max(bands, 1))  # radians per patch
-    row, column = (torch.arange(grid).repeat_interleave(grid), torch.arange(grid).repeat(grid))
-    sines = [turn(place[:, None] * waves) for turn in (torch.sin, torch.cos) for place in (row, column)]
-    net.pos_embed[0, net.config.num_prefix_tokens :, : 4 * bands] = 0.7 * torch.cat(sines, dim=1)
-
-
-def train_selectors(net: SPViT, teacher: SPViT, data: Split, recipe: Recipe) -> None:
-    """Second phase: selectors, and slowly the backbone, with drawn decisions and masks (Eq. 7 and 12)."""
-    selectors = list(net.selectors.parameters())
-    backbone = [parameter for name, parameter in net.named_parameters() if not name.startswith("selectors.")]
-    groups = [{"params": selectors, "lr": recipe.selector_rate}, {"params": backbone, "lr": recipe.finetune_rate}]
-    optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
-
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
-        with torch.no_grad():
-            taught = teacher.forward_masked(images)
-        return spvit_loss(net.forward_masked(images), labels, taught, net.pruning.keep)
-
-    _fit(net.train(), optimizer, loss, data, recipe.pruning_epochs, recipe.batch, "selectors")
-
-
-def _fit(
-    net: SPViT,
-    optimizer: torch.optim.Optimizer,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    data: Split,
-    epochs: int,
-    batch: int,
-    title: str,
-) -> None:
-    """Warm up, then a cosine down to zero."""
-    steps = epochs * math.ceil(len(data.labels) / batch)
-    warm_up = max(1, round(WARM_UP * steps))
-
-    def rate(step: int) -> float:
-        return min((step + 1) / warm_up, 0.5 + 0.5 * math.cos(math.pi * step / max(steps, 1)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    with tqdm(total=steps, desc=title, unit="step") as bar:
-        for images, labels in _batches(data, epochs, batch):
-            loss = loss_of(images, labels)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), GRADIENT_NORM, error_if_nonfinite=True)
-            optimizer.step()
-            schedule.step()
-            bar.update()
-            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-
-
-def _batches(data: Split, epochs: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for _ in range(epochs):
-        for chosen in torch.randperm(len(data.labels)).split(batch):
-            yield jitter(data.images[chosen]), data.labels[chosen]
-
-
-def jitter(images: Tensor) -> Tensor:
-    """Two images in three turned by up to 15 degrees, scaled by up to 15% and shifted by up to a tenth of their side.
-
-    The third stays as it is: resampling blurs so small an image, and inference sees crisp ones.
-    """
-    count = len(images)
-    angle, scale, dx, dy = (torch.empty(count).uniform_(-limit, limit) for limit in (0.26, 0.15, 0.2, 0.2))
-    cos, sin = torch.cos(angle) * (1 + scale), torch.sin(angle) * (1 + scale)
-    maps = torch.stack([cos, -sin, dx, sin, cos, dy], dim=1).view(count, 2, 3)
-    grid = affine_grid(maps, list(images.shape), align_corners=False)
-    low, high = images.amin(), images.amax()
-    # grid_sample pads with zeros, so the background is made zero for it; bicubic overshoots
-    moved = (grid_sample(images - low, grid, mode="bicubic", align_corners=False) + low).clamp(low, high)
-    return torch.where(torch.rand(count, 1, 1, 1) < 1 / 3, images, moved)
-
-
-@torch.no_grad()
-def accuracy(net: SPViT, data: Split) -> float:
-    """Fraction of the images whose class is right, as inference finds it."""
-    net.eval()
-    batches = zip(data.images.split(64), data.labels.split(64), strict=True)
-    right = [net.forward_masked(images).logits.argmax(dim=1) == labels for images, labels in batches]
-    return torch.cat(right).double().mean().item()
-
-
-def report(net: SPViT, teacher: SPViT, training: Split, test: Split) -> str:
-    """Accuracy, kept fractions and cost on both parts of the data, for people."""
-    unpruned = count_macs(teacher.config, teacher.pruning).total
-    lines = [f"{'':<10}{'unpruned':>10}{'pruned':>10}{'MACs':>10}  kept fractions"]
-    for part, data in (("training", training), ("test", test)):
-        kept = kept_patches(net, data.images)
-        fractions = (kept.double().mean(dim=0) / net.config.num_patches).tolist()
-        lines.append(
-            f"{part:<10}{accuracy(teacher, data):>10.2%}{accuracy(net, data):>10.2%}"
-            f"{mean_macs(net, kept) / unpruned - 1:>+10.1%}  {', '.join(f'{fraction:.3f}' for fraction in fractions)}"
+def open_journal(options: argparse.Namespace, spec: ModelSpec, recipe: Recipe) -> tuple[Path, Journal]:
+    """Where the weights go, and the journal beside them. Raises ConfigError, CheckpointError."""
+    out = options.out or (ROOT / f"{spec.model.name}.safetensors")
+    if options.resume is not None and options.out is None:
+        out = options.resume.with_suffix(".safetensors")
+    if out.suffix != ".safetensors":
+        raise CheckpointError(f"{out}: checkpoints are written as .safetensors; choose a name that ends so")
+    asked = {name: getattr(options, name) for name in ("data", "budget", "target", "cost", "progressive")}
+    asked["ckpt"] = None if options.ckpt is None else str(options.ckpt)
+    identity = {
+        "model": asdict(spec.model),
+        "pruning": asdict(spec.pruning),
+        "recipe": {name: value for name, value in asdict(recipe).items() if name not in OF_THE_MACHINE},
+        "asked": asked,
+    }
+    if options.resume is not None:
+        return out, Journal.resume(options.resume, identity)
+    path = out.with_suffix(".state")
+    if path.exists():
+        raise ConfigError(
+            f"{path}: a training stands there unfinished; go on with RESUME={path}, choose another OUT=, or delete it"
         )
-    return "\n".join(lines)
+    return out, Journal(path, identity)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m spvit.train", description="Train a small SPViT from nothing.")
-    parser.add_argument("--model", default="deit_digits", help="a name of the registry, or the path of a .toml")
-    parser.add_argument("--data", default="digits", help=f"one of {', '.join(DATA_SETS)}")
-    parser.add_argument("--out", required=True, type=Path, help="the .safetensors file to write")
-    parser.add_argument("--backbone-epochs", type=int, default=Recipe.backbone_epochs)
-    parser.add_argument("--pruning-epochs", type=int, default=Recipe.pruning_epochs)
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
-    options = parser.parse_args(arguments)
-    spec = resolve_model(options.model)
-    recipe = Recipe(options.backbone_epochs, options.pruning_epochs, seed=options.seed)
-    training, test = load_split(options.data, "train", spec.model), load_split(options.data, "test", spec.model)
-    net, teacher = train(spec, training, recipe)
-    save_checkpoint(options.out, net)
-    print(report(net, teacher, training, test))
+    options = make_parser().parse_args(arguments)
+    request = request_of(options)
+    recipe = resolve_recipe(request.spec.model.name, options)
+    data = load_data(options.data, request.spec.model, recipe)
+    device = distributed.start(options.device)
+    try:
+        out, journal = open_journal(options, request.spec, recipe)
+        trained = train(request, Run(data, recipe, journal, device))
+        if distributed.is_first():
+            write(out, trained, data)
+            keep = ",".join(f"{fraction:g}" for fraction in trained.net.pruning.keep) or "none"
+            print(trained.result)
+            print(f"{out}: make hls TARGET={options.target or 'zcu102'} MODEL={options.model} CKPT={out} KEEP={keep}")
+        distributed.wait_for_all()
+        journal.remove()
+    finally:
+        distributed.stop()
 
 
 if __name__ == "__main__":

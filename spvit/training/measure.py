@@ -1,0 +1,121 @@
+"""What a trained model reaches: accuracy, cost, kept tokens. For people and for `train.json`."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from spvit import distributed
+from spvit.calibration import kept_patches, mean_cost
+from spvit.cost import count_macs
+from spvit.pruned_vit import SPViT
+from spvit.training.budget import Budget
+from spvit.training.data import Data, InMemory, Source, sample
+
+SAMPLE = 1024
+
+
+@torch.no_grad()
+def accuracy(net: SPViT, source: Source) -> float:
+    """Fraction of the images whose class is right, as inference finds it; each process looks at its share."""
+    net.eval()
+    device = net.pos_embed.device
+    own = range(distributed.rank(), len(source), distributed.world_size())
+    right_of_total = torch.zeros(2, dtype=torch.float64, device=device)
+    for images, labels in source.views(own):
+        found = net.forward_masked(images.to(device)).logits.argmax(dim=1)
+        right_of_total += right_of_total.new_tensor([(found.cpu() == labels).sum(), len(labels)])
+    right, total = distributed.sum_over_processes(right_of_total).tolist()
+    return right / total
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What images keep after each selector, as fractions of the original patches."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]  # standard, from image to image
+    least: tuple[float, ...]
+    most: tuple[float, ...]
+
+    @staticmethod
+    def of(kept: Tensor, num_patches: int) -> "Kept":
+        """kept  patches (B, selectors)"""
+        values = kept.double() / num_patches
+        parts = (values.mean(0), values.std(0, correction=0), values.amin(0), values.amax(0))
+        return Kept(*(tuple(part.tolist()) for part in parts))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the data, seen by inference.
+
+    macs  mean over the images
+    cost  mean over the images, in the budget's unit
+    """
+
+    images: int
+    unpruned_accuracy: float
+    accuracy: float
+    macs: float
+    cost: float
+    kept: Kept
+
+
+@dataclass(frozen=True)
+class Result:
+    """A training's outcome.
+
+    target  what the mean cost of the training images should be, in the budget's unit
+    """
+
+    model: str
+    locations: tuple[int, ...]
+    keep: tuple[float, ...]
+    unit: str
+    target: float
+    unpruned_macs: float
+    parts: dict[str, Part]
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{'':<10}{'unpruned':>10}{'pruned':>10}{'MACs':>9}{self.unit:>12}  kept fractions ± their spread"]
+        for name, part in self.parts.items():
+            spread = ", ".join(f"{m:.3f} ± {d:.3f}" for m, d in zip(part.kept.mean, part.kept.deviation, strict=True))
+            lines.append(
+                f"{name:<10}{part.unpruned_accuracy:>10.2%}{part.accuracy:>10.2%}"
+                f"{part.macs / self.unpruned_macs - 1:>+9.1%}{part.cost:>12.5g}  {spread}"
+            )
+        if self.locations:
+            miss = self.parts["training"].cost / self.target - 1
+            lines.append(f"mean cost of the training images {miss:+.2%} from the target, {self.target:.5g} {self.unit}")
+        if self.unreadable:
+            lines.append(
+                f"{len(self.unreadable)} images could not be read and were skipped: {', '.join(self.unreadable)}"
+            )
+        return "\n".join(lines)
+
+
+def measure(net: SPViT, teacher: SPViT, data: Data, calibration: InMemory, budget: Budget) -> Result:
+    """What the net reaches on the images that set its thresholds, and on all test images.
+
+    Costs and tokens of many test images are those of evenly spaced ones.
+    """
+    parts = {}
+    for name, source in (("training", calibration), ("test", data.test)):
+        kept = kept_patches(net, sample(source, max(len(calibration), SAMPLE)).images)
+        parts[name] = Part(
+            len(source),
+            accuracy(teacher, source),
+            accuracy(net, source),
+            mean_cost(kept, lambda counts: count_macs(net.config, net.pruning, counts).total),
+            mean_cost(kept, budget.cost),
+            Kept.of(kept, net.config.num_patches),
+        )
+    unpruned = count_macs(net.config, net.pruning.without()).total
+    locations, keep = net.pruning.locations, net.pruning.keep
+    return Result(net.config.name, locations, keep, budget.unit, budget.limit, unpruned, parts, data.unreadable)

@@ -1,0 +1,107 @@
+"""Where a training stands, on disk, so that it goes on exactly there: `Journal`.
+
+Enters: what each finished phase leaves for the next, and the running one's model, optimizer, schedule, running mean and
+position. Leaves: one file, written whole or not at all; until it is, the one before stays.
+"""
+
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spvit import distributed
+from spvit.errors import CheckpointError, ConfigError
+
+State = dict[str, Any]
+VERSION = 1
+
+
+class Journal:
+    """What is done, by name, and the phase that runs; a file of it, unless `path` is None.
+
+    identity  what was asked for; a file that was begun with something else is refused
+    """
+
+    def __init__(self, path: Path | None, identity: Mapping[str, Mapping[str, Any]]) -> None:
+        self.path = path
+        self.identity = {section: dict(values) for section, values in identity.items()}
+        self.done: State = {}
+        self.running: tuple[str, State] | None = None
+
+    @classmethod
+    def resume(cls, path: Path, identity: Mapping[str, Mapping[str, Any]]) -> "Journal":
+        """The journal in a file. Raises CheckpointError for one that cannot be read, ConfigError for another's."""
+        content = _read(path)
+        for section, values in identity.items():
+            for name, value in values.items():
+                begun = content["identity"].get(section, {}).get(name)
+                if _plain(value) != begun:
+                    raise ConfigError(
+                        f"{path}: was begun with {name}={begun}, but {name}={_plain(value)} is asked for now; "
+                        f"resume with {name}={begun}, or begin anew without RESUME="
+                    )
+        journal = cls(path, identity)
+        journal.done, journal.running = content["done"], content["running"]
+        return journal
+
+    def progress_of(self, phase: str) -> State | None:
+        """Where this phase was left; None: it has not begun."""
+        return self.running[1] if self.running is not None and self.running[0] == phase else None
+
+    def save(self, phase: str, state: State) -> None:
+        """The running phase stands here. Raises CheckpointError when the file cannot be written; the last one stays."""
+        self.running = (phase, state)
+        self._write()
+
+    def finish(self, name: str, state: State) -> None:
+        """A phase is done and leaves `state`; nothing runs."""
+        self.done[name] = state
+        self.running = None
+        self._write()
+
+    def remove(self) -> None:
+        """The training is over: its weights are written, and its state is of no more use."""
+        if self.path is not None and distributed.is_first():
+            self.path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        if self.path is None or not distributed.is_first():
+            return
+        identity = {name: {key: _plain(value) for key, value in part.items()} for name, part in self.identity.items()}
+        content = {"version": VERSION, "identity": identity, "done": self.done, "running": self.running}
+        memory = io.BytesIO()  # torch's own writer turns a full disk into an error of its own
+        torch.save(content, memory)
+        write_whole(self.path, memory.getvalue())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, or leave the one that is there. Raises CheckpointError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        kept = "; what was saved before is still there" if path.exists() else ""
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror}){kept}; make room and resume") from None
+
+
+def _read(path: Path) -> State:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file; RESUME= takes the .state file of a training")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["version"] == VERSION and {"identity", "done", "running"} <= set(content):
+            return dict(content)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError):
+        pass
+    raise CheckpointError(f"{path}: not the state of a training, or cut short; begin anew without RESUME=")
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which is how they come back from a file, too."""
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
