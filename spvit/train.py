@@ -20,7 +20,7 @@ from spvit.budget import solve_keep
 from spvit.calibration import calibrate_cost
 from spvit.checkpoints import save_checkpoint
 from spvit.config import ModelSpec, resolve_model
-from spvit.errors import CheckpointError, ConfigError, exit_on_user_error
+from spvit.errors import ConfigError, exit_on_user_error
 from spvit.pruned_vit import SPViT
 from spvit.training import progressive, pruning
 from spvit.training.backbone import load_backbone, train_backbone
@@ -35,7 +35,6 @@ from spvit.training.state import Journal, write_whole
 
 ROOT = Path("build/train")
 SIMILARITY_IMAGES = 512
-OF_THE_MACHINE = ("compile", "workers", "save_steps")  # of the recipe: may change when a training is resumed
 
 
 @dataclass(frozen=True)
@@ -186,24 +185,15 @@ def open_journal(options: argparse.Namespace, spec: ModelSpec, recipe: Recipe) -
     out = options.out or (ROOT / f"{spec.model.name}.safetensors")
     if options.resume is not None and options.out is None:
         out = options.resume.with_suffix(".safetensors")
-    if out.suffix != ".safetensors":
-        raise CheckpointError(f"{out}: checkpoints are written as .safetensors; choose a name that ends so")
     asked = {name: getattr(options, name) for name in ("data", "budget", "target", "cost", "progressive")}
     asked["ckpt"] = None if options.ckpt is None else str(options.ckpt)
     identity = {
         "model": asdict(spec.model),
         "pruning": asdict(spec.pruning),
-        "recipe": {name: value for name, value in asdict(recipe).items() if name not in OF_THE_MACHINE},
+        "recipe": recipe.identity,
         "asked": asked,
     }
-    if options.resume is not None:
-        return out, Journal.resume(options.resume, identity)
-    path = out.with_suffix(".state")
-    if path.exists():
-        raise ConfigError(
-            f"{path}: a training stands there unfinished; go on with RESUME={path}, choose another OUT=, or delete it"
-        )
-    return out, Journal(path, identity)
+    return out, Journal.beside(out, options.resume, identity)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

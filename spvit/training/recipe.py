@@ -9,7 +9,7 @@ import difflib
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ CHOICES = {
     "augment": ("deit", "jitter", "none"),
     "precision": ("float32", "bfloat16", "float16"),
 }
+OF_THE_MACHINE = ("compile", "workers", "save_steps")  # may change when a training is resumed
 
 
 def _is(help: str, default: Any) -> Any:
@@ -103,6 +104,11 @@ class Recipe:
         if not least <= value <= most:
             bounds = f"at least {least:g}" + (f" and at most {most:g}" if most < math.inf else "")
             raise ConfigError(f"{name}={value} must be {bounds}")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a resumed training must have in common with the one that was begun: all but what is the machine's."""
+        return {name: value for name, value in asdict(self).items() if name not in OF_THE_MACHINE}
 
     @property
     def loss_weights(self) -> LossWeights:

@@ -7,6 +7,7 @@ position. Leaves: one file, written whole or not at all; until it is, the one be
 import io
 import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,24 @@ class Journal:
         self.identity = {section: dict(values) for section, values in identity.items()}
         self.done: State = {}
         self.running: tuple[str, State] | None = None
+
+    @classmethod
+    def beside(cls, out: Path, resume: Path | None, identity: Mapping[str, Mapping[str, Any]]) -> "Journal":
+        """The journal of a training that will write the weights `out`: `resume`'s, or a new one, OUT.state.
+
+        Raises CheckpointError, ConfigError.
+        """
+        if out.suffix != ".safetensors":
+            raise CheckpointError(f"{out}: checkpoints are written as .safetensors; choose a name that ends so")
+        if resume is not None:
+            return cls.resume(resume, identity)
+        path = out.with_suffix(".state")
+        if path.exists():
+            raise ConfigError(
+                f"{path}: a training stands there unfinished; go on with RESUME={path}, choose another OUT=, or "
+                "delete it"
+            )
+        return cls(path, identity)
 
     @classmethod
     def resume(cls, path: Path, identity: Mapping[str, Mapping[str, Any]]) -> "Journal":
@@ -85,7 +104,8 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         kept = "; what was saved before is still there" if path.exists() else ""
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}){kept}; make room and resume") from None
 
