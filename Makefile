@@ -14,7 +14,7 @@ option = $(if $(strip $(2)),--$(1) $(call quoted,$(2)))
 FLOW = $(call option,model,$(MODEL)) $(call option,target,$(TARGET)) \
        $(call option,ckpt,$(CKPT)) $(call option,calib,$(CALIB)) $(call option,keep,$(KEEP))
 
-NEEDS_MODEL := $(firstword $(filter hls csim estimate explore synth cosim bitstream deploy notebook,$(MAKECMDGOALS)))
+NEEDS_MODEL := $(firstword $(filter hls csim estimate explore report synth cosim bitstream deploy notebook,$(MAKECMDGOALS)))
 MISSING := $(strip $(foreach name,TARGET MODEL,$(if $(strip $($(name))),,$(name)=)))
 ifneq ($(NEEDS_MODEL),)
 ifneq ($(MISSING),)
@@ -41,6 +41,10 @@ estimate: $(ENVIRONMENT) ## cycles, latency and resources in closed form, before
 .PHONY: explore
 explore: $(ENVIRONMENT) ## the fastest engine that fits the board with head-room; with LATENCY_MS= the keep ratios too: explore.json
 	@$(PY) -m hw.explore $(FLOW) $(call option,latency-ms,$(LATENCY_MS)) $(call option,clock,$(CLOCK))
+
+.PHONY: report
+report: $(ENVIRONMENT) ## one page to look at: where the time goes, what it takes, beside the paper: report.html
+	@$(PY) -m sim.report $(FLOW) $(call option,clock,$(CLOCK))
 
 ##@ With AMD's tools
 
@@ -122,7 +126,7 @@ help: ## this list
 	    CALIB= 'images to calibrate with: a folder, or digits:train' \
 	    KEEP= 'none, or kept fractions of the patches, one per selector: 0.629,0.396,0.249' \
 	    KEPT= 'patches that an image has left after each selector, for estimate: 123,78,49' \
-	    CLOCK= 'MHz of the accelerator, for estimate and explore' \
+	    CLOCK= 'MHz of the accelerator, for estimate, explore and report' \
 	    LATENCY_MS= 'what an image may take, for explore' \
 	    IMAGES= 'images for csim and the notebook: a folder, an image, or digits:test' \
 	    TOP= 'one unit alone for csim, synth, cosim: msa_block, ...' \

@@ -92,6 +92,14 @@ def estimate_cycles(
     return CycleEstimate(walk.steps, walk.stages)
 
 
+def estimate_tokens(program: Program, layout: Layout, assumed: Assumptions, tokens: int) -> CycleEstimate:
+    """An image that has so many tokens from the first pass to the last; the program has no selectors."""
+    walk = Walk(program, layout, PruningConfig().without(), assumed)
+    walk.tokens = tokens
+    walk.image(())
+    return CycleEstimate(walk.steps)
+
+
 def estimate_unit(
     program: Program,
     layout: Layout,

@@ -129,6 +129,12 @@ def test_exploring_takes_a_latency_and_a_clock(checkout):
     assert commands(checkout) == [["-m", "hw.explore", *options]]
 
 
+def test_the_report_is_one_command(checkout):
+    make(checkout, "report", "TARGET=zcu102", "MODEL=deit_s", "KEEP=none", "CLOCK=150")
+    options = ["--model", "deit_s", "--target", "zcu102", "--keep", "none", "--clock", "150"]
+    assert commands(checkout) == [["-m", "sim.report", *options]]
+
+
 def test_hls_takes_no_images(checkout):
     make(checkout, "hls", "TARGET=zcu102", "MODEL=m", "IMAGES=x", "TOP=y")
     assert all("--images" not in command and "--top" not in command for command in commands(checkout))
@@ -150,6 +156,7 @@ def test_a_failing_step_ends_the_target_with_2(checkout):
         (["csim"], "make csim needs TARGET= and MODEL="),
         (["deploy", "TARGET=zcu102"], "make deploy needs MODEL="),
         (["explore", "MODEL=deit_s"], "make explore needs TARGET="),
+        (["report"], "make report needs TARGET= and MODEL="),
         (["notebook"], "make notebook needs TARGET= and MODEL="),
     ],
 )
