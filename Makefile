@@ -46,6 +46,15 @@ explore: $(ENVIRONMENT) ## the fastest engine that fits the board with head-room
 report: $(ENVIRONMENT) ## one page to look at: where the time goes, what it takes, beside the paper: report.html
 	@$(PY) -m sim.report $(FLOW) $(call option,clock,$(CLOCK))
 
+##@ Training
+
+TRAINING = $(call option,model,$(MODEL)) $(call option,data,$(DATA)) $(call option,ckpt,$(CKPT)) \
+           $(call option,keep,$(KEEP)) $(call option,out,$(OUT)) $(call option,resume,$(RESUME))
+
+.PHONY: finetune
+finetune: $(ENVIRONMENT) ## quantization-aware fine-tuning: float weights that know that they will be rounded, in OUT=
+	@$(PY) -m quant.finetune $(TRAINING)
+
 ##@ With AMD's tools
 
 vendor = $(PY) -m hw.synth $(1) $(FLOW) $(call option,top,$(TOP)) $(call option,hls,$(HLS))
@@ -125,6 +134,9 @@ help: ## this list
 	    CKPT= 'weights, .safetensors or .pth; without it, seeded random ones' \
 	    CALIB= 'images to calibrate with: a folder, or digits:train' \
 	    KEEP= 'none, or kept fractions of the patches, one per selector: 0.629,0.396,0.249' \
+	    DATA= 'what is trained on: digits, or a folder with train/<class>/ and val/<class>/' \
+	    OUT= 'the .safetensors file that training writes' \
+	    RESUME= 'the .state of a training that was interrupted, to go on from' \
 	    KEPT= 'patches that an image has left after each selector, for estimate: 123,78,49' \
 	    CLOCK= 'MHz of the accelerator, for estimate, explore and report' \
 	    LATENCY_MS= 'what an image may take, for explore' \

@@ -1,0 +1,197 @@
+"""Quantization-aware fine-tuning: `python -m quant.finetune --model deit_digits --data digits --out tuned.safetensors`.
+
+Enters: a trained float SPViT and a data set. What learns are the float model's own weights: each step folds them and
+rounds them through the Brevitas model, in the formats that were calibrated at the start, and sends the gradients
+straight through the roundings. So what leaves is an ordinary checkpoint, for `make hls CKPT=`. Decisions have no
+gradient: the selectors stand still, and at the end their thresholds are calibrated again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from quant.build import model_spec
+from quant.calibrate import choose_formats, observe_ranges
+from quant.fold import fold, fold_with_gradients
+from quant.inputs import shipped_weights
+from quant.model import QuantizedSPViT
+from spvit import distributed
+from spvit.calibration import calibrate_thresholds
+from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
+from spvit.config import ModelConfig
+from spvit.errors import CheckpointError, ConfigError, exit_on_user_error
+from spvit.losses import logits_loss
+from spvit.pruned_vit import Output, SPViT
+from spvit.training.data import INFERENCE_BATCH, Data, load_data, sample
+from spvit.training.loop import Group, Model, Phase, Run, fit
+from spvit.training.recipe import add_arguments, resolve_recipe
+from spvit.training.state import Journal, State
+
+PHASE = "quantized"
+FORMAT_IMAGES = 64  # choose the formats
+COMPARED_IMAGES = 512  # before and after
+WEIGHT_KL = 1.0  # of the float model's logits, beside the labels
+
+
+class RoundedSPViT(SPViT):
+    """An SPViT whose forward in training is the accelerator's, rounding and all; its weights are the float ones.
+
+    images  training images, normalised, from which the formats are chosen
+    """
+
+    def __init__(self, net: SPViT, images: Tensor) -> None:
+        super().__init__(net.config, net.pruning)
+        self.load_state_dict(net.state_dict())
+        self.selectors.requires_grad_(False)
+        folded = fold(net)
+        formats = choose_formats(folded, observe_ranges(folded, to_pixels(images, net.config)))
+        self._rounded = (QuantizedSPViT(folded, formats),)  # in a tuple, so that its copy of the weights is not ours
+
+    def forward(self, images: Tensor) -> Output:
+        if not self.training:
+            return super().forward(images)
+        logits = self.rounded_logits(to_pixels(images, self.config)).to(images.dtype)
+        return Output(logits, logits.new_zeros(len(logits), 0, 0), ())
+
+    def rounded_logits(self, pixels: Tensor) -> Tensor:
+        """The accelerator's logits [N, classes] for today's weights, of pixels uint8 [N, S, S, chans], in float64."""
+        folded = fold_with_gradients(self)
+        weights: dict[str, Tensor] = {"position": folded.position}
+        for name, linear in folded.linears.items():
+            layer = f"linears.{name.replace('.', '/')}.layer"
+            weights |= {f"{layer}.weight": linear.weight, f"{layer}.bias": linear.bias}
+        (rounded,) = self._rounded
+        logits: Tensor = functional_call(rounded.to(pixels.device), weights, (pixels,))
+        return logits
+
+
+def to_pixels(images: Tensor, model: ModelConfig) -> Tensor:
+    """What the accelerator is given: normalised images (N, chans, S, S) as uint8 [N, S, S, chans]."""
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (model.mean, model.std))
+    return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+class Following:
+    """The labels' cross-entropy, and the float model's logits."""
+
+    def __init__(self, teacher: SPViT) -> None:
+        self.teacher = teacher
+
+    def loss(self, model: Model, images: Tensor, targets: Tensor) -> Tensor:
+        with torch.no_grad():
+            taught = self.teacher.forward_masked(images).logits
+        logits = model(images).logits
+        return cross_entropy(logits, targets) + WEIGHT_KL * logits_loss(logits, taught)
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        pass
+
+    def __str__(self) -> str:
+        return ""
+
+
+def finetune(net: SPViT, run: Run, epochs: int, rate: float) -> SPViT:
+    """An SPViT whose weights know that they will be rounded, in evaluation mode; `net` stays as it is.
+
+    rate  AdamW's, after the recipe's warm-up and before its cosine
+    Raises TrainingError, CheckpointError.
+    """
+    rounded = RoundedSPViT(net, run.data.calibration(FORMAT_IMAGES))
+    learning = [(name, parameter) for name, parameter in rounded.named_parameters() if parameter.requires_grad]
+    fit(Phase(PHASE, rounded, [Group(learning, rate)], epochs, Following(net.to(run.device).eval())), run)
+    tuned = SPViT(net.config, net.pruning)
+    tuned.load_state_dict(rounded.cpu().state_dict())
+    if tuned.pruning.keep:
+        calibrate_thresholds(tuned, run.data.calibration(run.recipe.calibration_images), tuned.pruning.keep)
+    return tuned.eval()
+
+
+@torch.no_grad()
+def accuracies(net: SPViT, data: Data) -> tuple[float, float]:
+    """Fractions of (at most COMPARED_IMAGES) test images whose class the float and the rounded model find."""
+    net = net.cpu().eval()
+    rounded, right, count = RoundedSPViT(net, data.calibration(FORMAT_IMAGES)), torch.zeros(2), 0
+    images = sample(data.test, COMPARED_IMAGES)
+    for batch, labels in tqdm(images.views(), desc="comparing", total=-(-len(images) // INFERENCE_BATCH), leave=False):
+        both = net.forward_masked(batch).logits, rounded.rounded_logits(to_pixels(batch, net.config))
+        right += torch.tensor([(logits.argmax(dim=1) == labels).sum() for logits in both])
+        count += len(labels)
+    floating, fixed = (right / count).tolist()
+    return floating, fixed
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m quant.finetune",
+        description="Quantization-aware fine-tuning: float weights that know that they will be rounded.",
+        epilog="On several GPUs or machines: torchrun --nproc-per-node 8 -m quant.finetune and the same options.",
+    )
+    parser.add_argument("--model", required=True, metavar="NAME|TOML", help="a registry name, or the path of a .toml")
+    parser.add_argument("--data", required=True, help="digits, or a folder with train/<class>/ and val/<class>/")
+    parser.add_argument("--ckpt", type=Path, metavar="FILE", help="trained weights (default: those of the registry)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
+    parser.add_argument("--keep", metavar="F,F,F", help="kept fractions after each selector, or none")
+    parser.add_argument("--epochs", type=int, default=1, help="over the training images (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=1e-5, help="learning rate (default: %(default)s)")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="the .state of a fine-tuning that was interrupted")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    add_arguments(parser)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = make_parser().parse_args(arguments)
+    if options.epochs < 1 or not 0 < options.rate < 1:
+        raise ConfigError(f"--epochs {options.epochs} --rate {options.rate:g}: at least one epoch, at a rate in 0 to 1")
+    spec = model_spec(options)
+    checkpoint = options.ckpt or shipped_weights(options.model)
+    if checkpoint is None:
+        raise CheckpointError(f"{spec.model.name}: no weights come with it; give trained ones with CKPT=")
+    recipe = resolve_recipe(spec.model.name, options)
+    data = load_data(options.data, spec.model, recipe)
+    net, found = load_checkpoint_with_report(checkpoint, spec.model, spec.pruning)
+    if not found.selectors_found:
+        raise CheckpointError(f"{checkpoint}: its selectors are not trained; run make train CKPT={checkpoint} first")
+    device = distributed.start(options.device)
+    try:
+        asked = {"data": options.data, "ckpt": str(checkpoint), "epochs": options.epochs, "rate": options.rate}
+        parts = {"model": asdict(spec.model), "pruning": asdict(spec.pruning), "recipe": recipe.identity}
+        journal = Journal.beside(options.out, options.resume, parts | {"asked": asked})
+        before = accuracies(net, data)
+        tuned = finetune(net, Run(data, recipe, journal, device), options.epochs, options.rate)
+        after = accuracies(tuned, data)
+        if distributed.is_first():
+            save_checkpoint(options.out, tuned)
+            show(before, after, min(COMPARED_IMAGES, len(data.test)))
+            print(f"{options.out}: make hls TARGET=zcu102 MODEL={options.model} CKPT={options.out}")
+        distributed.wait_for_all()
+        journal.remove()
+    finally:
+        distributed.stop()
+
+
+def show(before: tuple[float, float], after: tuple[float, float], images: int) -> None:
+    table = Table(title=f"accuracy on {images} test images", title_justify="left")
+    for heading in ("", "float", "16-bit"):
+        table.add_column(heading, justify="right")
+    for name, (floating, fixed) in (("before", before), ("after", after)):
+        table.add_row(name, f"{floating:.2%}", f"{fixed:.2%}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
