@@ -55,6 +55,10 @@ TRAINING = $(call option,model,$(MODEL)) $(call option,data,$(DATA)) $(call opti
 finetune: $(ENVIRONMENT) ## quantization-aware fine-tuning: float weights that know that they will be rounded, in OUT=
 	@$(PY) -m quant.finetune $(TRAINING)
 
+.PHONY: eval
+eval: $(ENVIRONMENT) ## accuracy, cost and tokens of the float, the Brevitas and the integer model on DATA=: eval.json
+	@$(PY) -m sim.evaluate $(FLOW) $(call option,data,$(DATA)) $(call option,device,$(DEVICE))
+
 ##@ With AMD's tools
 
 vendor = $(PY) -m hw.synth $(1) $(FLOW) $(call option,top,$(TOP)) $(call option,hls,$(HLS))
@@ -134,7 +138,8 @@ help: ## this list
 	    CKPT= 'weights, .safetensors or .pth; without it, seeded random ones' \
 	    CALIB= 'images to calibrate with: a folder, or digits:train' \
 	    KEEP= 'none, or kept fractions of the patches, one per selector: 0.629,0.396,0.249' \
-	    DATA= 'what is trained on: digits, or a folder with train/<class>/ and val/<class>/' \
+	    DATA= 'what is trained or evaluated on: digits, or a folder with train/<class>/ and val/<class>/' \
+	    DEVICE= 'where eval computes: cpu, cuda (default: a GPU if there is one)' \
 	    OUT= 'the .safetensors file that training writes' \
 	    RESUME= 'the .state of a training that was interrupted, to go on from' \
 	    KEPT= 'patches that an image has left after each selector, for estimate: 123,78,49' \

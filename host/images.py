@@ -122,6 +122,25 @@ def image_files(path: Path) -> tuple[Path, list[Path]]:
     raise ImageError(f"{path}: no such file or folder; give a folder of images, an image, digits:test or digits:train")
 
 
+def class_folders(folder: Path) -> tuple[list[str], list[Path], list[int]]:
+    """Of a folder with a folder of images per class: class names in order, image files, each one's class.
+
+    Raises ImageError unless there are two classes, each with an image.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"{folder}: there is no such folder; give one that holds a folder of images per class")
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if len(names) < 2:
+        found = f"one class folder, {names[0]}" if names else "no class folders"
+        raise ImageError(f"{folder}: has {found}; a data set has two or more, each with its images")
+    files, labels = list[Path](), list[int]()
+    for label, name in enumerate(names):
+        _, found_files = image_files(folder / name)
+        files += found_files
+        labels += [label] * len(found_files)
+    return names, files, labels
+
+
 def _is_image(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()

@@ -1,0 +1,168 @@
+"""Figures of an evaluation: what each image gave, and what is told of all of them.
+
+Enters: per model and image, the best class and the patches kept. Leaves: `ModelReport`s, for JSON and as a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.table import Table
+
+from spvit.config import ModelConfig, PruningConfig
+from spvit.cost import count_macs, tokens_per_stage
+
+
+@dataclass
+class Outcomes:
+    """What one model made of images, one row each.
+
+    found    [images] best class
+    kept     [images, selectors] patches that live on
+    logits   [images, classes] in real values
+    seconds  spent on them
+    """
+
+    found: list[int] = field(default_factory=list)
+    kept: list[list[int]] = field(default_factory=list)
+    logits: list[list[float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, logits: NDArray[np.float64], kept: NDArray[np.int64], seconds: float) -> None:
+        """A batch: logits [images, classes], kept [images, selectors]."""
+        self.found += logits.argmax(axis=1).tolist()
+        self.kept += kept.tolist()
+        self.logits += logits.tolist()
+        self.seconds += seconds
+
+    def extend(self, other: Outcomes) -> None:
+        """Another process's images; processes work side by side."""
+        self.found += other.found
+        self.kept += other.kept
+        self.logits += other.logits
+        self.seconds = max(self.seconds, other.seconds)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a quantity differs from image to image; p5 and p95 are the values at these percentiles."""
+
+    mean: float
+    std: float
+    least: float
+    p5: float
+    median: float
+    p95: float
+    worst: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        p0, p5, p50, p95, p100 = np.percentile(values, [0, 5, 50, 95, 100], method="nearest")
+        return cls(float(np.mean(values)), float(np.std(values)), *map(float, (p0, p5, p50, p95, p100)))
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    name: str
+    images: int
+    accuracy: float | None  # None: no images of this class
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """One model on all images.
+
+    accuracy          fraction of images whose best class is theirs
+    agreement_float   fraction with the float model's best class
+    gmacs             of an image, by the tokens that it really kept
+    tokens            per stage, before the first selector and after each: rows that the blocks process
+    kept_fraction     per selector, mean fraction of the original patches
+    """
+
+    accuracy: float
+    agreement_float: float | None
+    gmacs: Spread
+    tokens: tuple[Spread, ...]
+    kept_fraction: tuple[float, ...]
+    per_class: tuple[ClassReport, ...]
+    seconds: float
+    images_per_second: float
+
+
+def report(
+    model: ModelConfig,
+    pruning: PruningConfig,
+    outcomes: Outcomes,
+    labels: Sequence[int],
+    classes: Sequence[str],
+    reference: Outcomes | None = None,
+) -> ModelReport:
+    """The figures of one model's outcomes.
+
+    labels     of the images, in the outcomes' order
+    reference  the float model's outcomes
+    """
+    found, truth, kept = np.array(outcomes.found), np.array(labels), np.array(outcomes.kept)
+    right = found == truth
+    stages = np.array([tokens_per_stage(model, pruning, counts) for counts in outcomes.kept])
+    units = model.embed_dim if pruning.method == "structured" else model.num_patches
+    per_class = []
+    for label, name in enumerate(classes):
+        own = right[truth == label]
+        per_class.append(ClassReport(name, len(own), float(own.mean()) if len(own) else None))
+    return ModelReport(
+        accuracy=float(right.mean()),
+        agreement_float=None if reference is None else float((found == np.array(reference.found)).mean()),
+        gmacs=Spread.of([count_macs(model, pruning, counts).total / 1e9 for counts in outcomes.kept]),
+        tokens=tuple(Spread.of(stage.tolist()) for stage in stages.T),
+        kept_fraction=tuple((kept.mean(axis=0) / units).tolist()) if pruning.num_selectors else (),
+        per_class=tuple(per_class),
+        seconds=outcomes.seconds,
+        images_per_second=len(found) / outcomes.seconds if outcomes.seconds else 0.0,
+    )
+
+
+def models_table(reports: dict[str, ModelReport], unpruned_gmacs: float, title: str) -> Table:
+    """A row per model: accuracy, cost, tokens that are left."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("model", no_wrap=True)
+    for heading in ("accuracy", "as float", "MMACs", "of unpruned", "images/s"):
+        table.add_column(heading, justify="right")
+    for name, one in reports.items():
+        agreement = "" if one.agreement_float is None else f"{one.agreement_float:.2%}"
+        table.add_row(
+            name, f"{one.accuracy:.2%}", agreement, f"{1e3 * one.gmacs.mean:.4g}",
+            f"{one.gmacs.mean / unpruned_gmacs:.1%}", f"{one.images_per_second:.3g}",
+        )  # fmt: skip
+    return table
+
+
+def tokens_table(one: ModelReport, locations: Sequence[int], name: str) -> Table:
+    """A row per stage: how many tokens its blocks process, over the images."""
+    table = Table(title=f"tokens per image, {name}", box=box.SIMPLE_HEAD, title_justify="left")
+    for heading in ("from block", "mean", "std", "least", "p5", "median", "p95", "worst"):
+        table.add_column(heading, justify="right")
+    for first, spread in zip((0, *locations), one.tokens, strict=True):
+        values = (spread.least, spread.p5, spread.median, spread.p95, spread.worst)
+        table.add_row(str(first), f"{spread.mean:.1f}", f"{spread.std:.1f}", *(f"{value:.0f}" for value in values))
+    return table
+
+
+def classes_table(reports: dict[str, ModelReport], shown: int) -> Table:
+    """A row per class, the worst ones first, at most `shown`."""
+    first = next(iter(reports.values()))
+    filled = [i for i, item in enumerate(first.per_class) if item.images]
+    order = sorted(filled, key=lambda i: (min(one.per_class[i].accuracy or 0.0 for one in reports.values()), i))[:shown]
+    worst = f"the {len(order)} worst of {len(filled)} classes" if len(order) < len(filled) else "classes, worst first"
+    table = Table(title=worst, box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("class", no_wrap=True)
+    for heading in ("images", *reports):
+        table.add_column(heading, justify="right")
+    for i in order:
+        cells = (f"{one.per_class[i].accuracy:.2%}" for one in reports.values())
+        table.add_row(first.per_class[i].name, str(first.per_class[i].images), *cells)
+    return table
