@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +27,11 @@ from rich.table import Table
 from host.images import load_images
 from host.preprocess import Preprocessing
 from hw.architecture import Architecture
+from hw.estimate import make_estimate
+from hw.explore import explore
 from hw.generate import check_request, ensure_project, make_design
 from hw.generate import main as generate
+from hw.latency import assumptions
 from hw.target import resolve_target
 from quant.build import add_arguments, network_folder
 from quant.network import QuantizedNetwork, load_network
@@ -36,7 +41,10 @@ from sim.bridge import Accelerator
 from sim.build import build_library
 from sim.compare import compare_taps
 from sim.golden import Golden
+from sim.timing import TimedAccelerator
 from spvit.checkpoints import load_checkpoint
+from spvit.config import resolve_model
+from spvit.cost import kept_patches
 
 REPORT = Path("bench.json")
 RUNS = 3
@@ -117,6 +125,44 @@ def bench_csim(args: argparse.Namespace) -> Figure:
     return Figure(name, seconds, "s", "float32 forward on one core", forward, "<= 3 s")
 
 
+def bench_timed_csim(args: argparse.Namespace) -> Figure:
+    """One image through the kernels that count cycles, on one core, beside the same kernels that don't."""
+    project, _ = ensure_project(args)
+    design, source = project.design, network_folder(args).parent / "src"
+    pixels = sample_pixels(design.network, 1)[0]
+    plain = Accelerator(design, build_library(source))
+    timed = TimedAccelerator(
+        design, build_library(source, timed=True), assumptions(design.architecture, project.target)
+    )
+    with _threads(1):
+        seconds = median_seconds(lambda: timed.run(pixels))
+        bare = median_seconds(lambda: plain.run(pixels))
+    name = f"timed C-simulation, {design.network.model.name}, one image"
+    return Figure(name, seconds, "s", "the same without counting", bare, "<= 30 s")
+
+
+def bench_estimate(model: str) -> Figure:
+    """`make estimate` as it is typed, beside a Python that only imports numpy."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = median_seconds(lambda: _python("-m", "hw.estimate", "--model", model, "--out", folder))
+    bare = median_seconds(lambda: _python("-c", "import numpy"))
+    return Figure(f"make estimate, {model}", seconds, "s", "python importing numpy", bare, "<= 2 s")
+
+
+def bench_explore(model: str) -> Figure:
+    """The search over engines, beside one closed form."""
+    spec, target = resolve_model(model), resolve_target("zcu102")
+    start = time.perf_counter()
+    explore(spec, target, kept_patches(spec.model, spec.pruning))
+    seconds = time.perf_counter() - start
+    one = median_seconds(lambda: make_estimate(spec, target))
+    return Figure(f"make explore, {model}", seconds, "s", "one estimate", one, "<= 60 s")
+
+
+def _python(*arguments: str) -> None:
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+
+
 def bench_golden(network: QuantizedNetwork, device: str) -> Figure:
     """The integer golden, batched, beside the same number of multiplications in bare float64 matrix products."""
     design = make_design(network, Architecture.for_target(resolve_target("zcu102"), {}))
@@ -163,7 +209,7 @@ def run_benchmarks(model: str, console: Console) -> list[Figure]:
     check_request(args)
     figures = [bench_flow(model)]
     ensure_network(args, console)
-    figures.append(bench_csim(args))
+    figures += [bench_csim(args), bench_timed_csim(args), bench_estimate(model), bench_explore(model)]
     network = load_network(network_folder(args))
     figures += [bench_golden(network, device) for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else []))]
     return figures

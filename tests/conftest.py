@@ -1,6 +1,9 @@
 """Settings that all tests share; what a run is made of stands in pyproject.toml."""
 
 import os
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
 from hypothesis import settings
 
@@ -16,3 +19,14 @@ DERANDOMIZE = bool(os.environ.get("CI"))
 settings.register_profile("default", deadline=None, derandomize=DERANDOMIZE, print_blob=True)
 settings.register_profile("slow", settings.get_profile("default"), max_examples=1000)
 settings.load_profile("default")
+
+
+def left_out(skipped: Iterable[Any]) -> list[str]:
+    """What a run did not check, a line per reason: so that nobody takes it for a pass."""
+    reasons = Counter(str(report.longrepr[-1]).removeprefix("Skipped: ") for report in skipped)
+    return [f"LEFT OUT: {count} test{'' if count == 1 else 's'}: {reason}" for reason, count in reasons.items()]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for line in left_out(terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(line, yellow=True)

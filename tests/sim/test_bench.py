@@ -1,0 +1,28 @@
+"""The benchmarks run, and compare like with like; what they find is for `make bench` to say."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from quant.build import add_arguments
+from quant.quantize import main as quantize
+from sim.bench import bench_estimate, bench_explore, bench_timed_csim
+
+
+@pytest.mark.parametrize("bench", [bench_estimate, bench_explore])
+def test_the_closed_forms(bench):
+    figure = bench("micro")
+    assert figure.unit == "s" and figure.goal.startswith("<= ")
+    assert figure.value > figure.yardstick_value > 0  # the whole is more than its part
+
+
+@pytest.mark.slow
+def test_the_timed_c_simulation(tmp_path):
+    argv = ["--model", "micro", "--out", str(tmp_path)]
+    quantize(argv)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    figure = bench_timed_csim(parser.parse_args(argv))
+    assert figure.ratio > 1  # counting costs time
