@@ -137,7 +137,7 @@ READ_BANKS:
     return words;
 }
 
-/// The array: kTileOut inner products, added to the token's accumulators.
+/// The array: kTileOut inner products and what the tile adds to each, added to the token's accumulators.
 template <class A>
 inline Vec<Int<48>, A::kTileOut> multiply(const Vec<Int<16>, A::kTileIn>& factors, const Position& at,
                                           Engine<A>& engine) {
@@ -148,7 +148,7 @@ COLUMNS:
     for (int column = 0; column < A::kTileOut; ++column) {
 #pragma HLS UNROLL
         const Int<48> partial = InnerProduct<A::kFast>::sum(factors, engine.tile.active[column]) - activation_term;
-        sums[column] = at.in_tile == 0 ? partial : Int<48>(sums[column] + partial);
+        sums[column] = (at.in_tile == 0 ? Int<48>(0) : sums[column]) + partial + engine.tile.bias[column];
     }
     store(engine.accumulators, at.cycle, sums);
     return sums;

@@ -1,5 +1,5 @@
 // What happens to a token's sums on their way out of the array.
-//   enters  kTileOut finished sums, each column's bias and shift
+//   enters  kTileOut finished sums, each column's shift
 //   leaves  kTileOut int16 values, and what the row's statistics gain
 #ifndef SPVIT_EPILOGUE_HPP
 #define SPVIT_EPILOGUE_HPP
@@ -16,14 +16,16 @@ struct EpilogueResult {
     Statistics sums;  // RESIDUAL: over these lanes
 };
 
-/// Each lane has one multiplier: GELU's slope, the division by the row's sum of exponentials, or the square for
-/// LayerNorm's statistics.
+/// Each lane has one multiplier and adder: GELU's segment, the division by the row's sum of exponentials, or the square
+/// for LayerNorm's statistics.
 ///   residual  the row of X, for RESIDUAL
 ///   exp_sum   1 / (sum of the row's exponentials), for CONTEXT
 template <class A>
 inline EpilogueResult<A> epilogue(const Step& step, const Vec<Int<48>, A::kTileOut>& sums, const Tile<A>& tile,
                                   const Vec<Int<16>, A::kTileOut>& residual, const Reciprocal& exp_sum) {
 #pragma HLS INLINE
+    constexpr int kTopBits = dividend_bits<15>();  // hold every weighted sum of values, so that they never saturate
+    constexpr int kCutBits = kTopBits + kResidualGuardBits + 1;
     const bool is_gelu = step.epilogue == Epilogue::GELU;
     const bool is_context = step.epilogue == Epilogue::CONTEXT;
     const bool is_residual = step.epilogue == Epilogue::RESIDUAL;
@@ -33,30 +35,29 @@ inline EpilogueResult<A> epilogue(const Step& step, const Vec<Int<48>, A::kTileO
 EPILOGUE_LANES:
     for (int i = 0; i < A::kTileOut; ++i) {
 #pragma HLS UNROLL
-        const int shift = is_context                        ? dividend_cut<15>(exp_sum)
+        // beyond kMinShift; a row of tokens has a sum of exponentials of 32767 at least, so that context's is no less
+        const int shift = is_context                        ? dividend_cut<15>(exp_sum) - kMinShift
                           : step.weights == Weights::STREAM ? to_int(tile.shift[i])
                                                             : step.shift;
-        Int<48> sum = sums[i] + tile.bias[i];
-        if (is_residual) sum += shift_left<48>(residual[i], shift + step.residual_align);
-        const Int<kDividendBits> rounded =
-            is_context ? requantize<kDividendBits>(sum, shift) : Int<kDividendBits>(requantize<16>(sum, shift));
+        Cut<kCutBits> sum = cut<kCutBits, kResidualGuardBits, kMinShift, kShiftBits>(sums[i], shift);
+        if (is_residual) sum.value += shift_left<kCutBits>(residual[i], step.residual_shift);
+        const Int<kTopBits + 2> nearest = round_half_even<kResidualGuardBits>(sum);
+        const Int<16> rounded = saturate<16>(sum, nearest);
 
-        const GeluSegment segment = gelu_segment(Int<16>(rounded), step.frac_bits);
-        const Int<kDividendBits> left = is_gelu ? Int<kDividendBits>(segment.slope) : rounded;
+        const GeluSegment segment = gelu_segment(rounded, A::kGeluInputFracBits);
+        const Int<kTopBits> left = is_gelu      ? Int<kTopBits>(segment.slope)
+                                   : is_context ? Int<kTopBits>(nearest)
+                                                : Int<kTopBits>(rounded);
         const Int<18> right = is_gelu ? Int<18>(segment.remainder) : is_context ? exp_sum.mantissa : Int<18>(rounded);
-        const Int<45> product = Int<45>(left) * right;
+        const Int<47> addend = is_gelu ? gelu_addend(rounded, A::kGeluInputFracBits, segment) : Int<47>(0);
+        const Int<48> product = Int<48>(left) * right + addend;
 
-        if (is_gelu) {
-            const Int<46> gelu = gelu_value(Int<16>(rounded), step.frac_bits, segment, product);
-            result.value[i] = requantize<16>(gelu, step.second_shift);
-        } else if (is_context) {
-            result.value[i] = requantize<16>(product, step.second_shift);
-        } else {
-            result.value[i] = Int<16>(rounded);
-        }
+        result.value[i] = is_gelu || is_context
+                              ? requantize<16, kMinSecondShift, kSecondShiftBits>(product, step.second_shift)
+                              : rounded;
         if (is_residual) {
             result.sums.sum += result.value[i];
-            result.sums.squares += Int<42>(product);
+            result.sums.squares += Int<32>(product);
         }
     }
     return result;

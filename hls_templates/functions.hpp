@@ -8,21 +8,17 @@
 namespace spvit {
 
 /// 2^-t in Q0.15 (32767 stands for one), rounded half to even.
-///   t   row maximum minus score, >= 0, `frac_bits` <= kExpMaxFracBits fraction bits
+///   t   row maximum minus score, >= 0, `frac_bits` <= kExpFracBits fraction bits
 inline Int<16> exp2_negative(Int<17> t, int frac_bits) {
 #pragma HLS INLINE
-    constexpr int kRemainderBits = kExpMaxFracBits - kExpSegmentBits;
-    const Int<28> aligned = shift_left<28>(t, kExpMaxFracBits - frac_bits);
-    const int whole = to_int(Int<18>(aligned >> kExpMaxFracBits));
-    const int fraction = to_int(aligned) & ((1 << kExpMaxFracBits) - 1);
-    const int segment = fraction >> kRemainderBits;
-    const int remainder = fraction & ((1 << kRemainderBits) - 1);
-    const Int<25> value = shift_left<25>(kExpBase[segment], kRemainderBits) + kExpSlope[segment] * remainder;
-    const int drop = kRemainderBits + kExpGuardBits + whole;
-    return drop > 25 ? Int<16>(0) : requantize<16>(Int<26>(value), drop);
+#pragma HLS BIND_STORAGE variable = kExp type = rom_np impl = bram
+    const Int<28> aligned = shift_left<28>(t, kExpFracBits - frac_bits);
+    const int whole = to_int(Int<18>(aligned >> kExpFracBits));
+    const Int<19> value = kExp[to_int(aligned) & ((1 << kExpFracBits) - 1)];
+    return whole > 15 ? Int<16>(0) : requantize<16, kExpGuardBits, 4>(value, kExpGuardBits + (whole & 15));
 }
 
-/// One segment of h(|x|) = max(x, 0) - GELU(x), chosen by x: h = base * 2^kGeluRemainderBits + slope * remainder.
+/// One segment of h(|x|) = GELU(x) - max(x, 0), chosen by x: h = base * 2^kGeluRemainderBits + slope * remainder.
 struct GeluSegment {
     Int<20> base;
     Int<18> slope;
@@ -34,6 +30,8 @@ constexpr int kGeluFracBits = kGeluTableFracBits + kGeluRemainderBits;
 
 inline GeluSegment gelu_segment(Int<16> x, int frac_bits) {
 #pragma HLS INLINE
+#pragma HLS BIND_STORAGE variable = kGeluBase type = rom_np impl = bram
+#pragma HLS BIND_STORAGE variable = kGeluSlope type = rom_np impl = bram
     const Int<17> magnitude = x < 0 ? Int<17>(-Int<17>(x)) : Int<17>(x);
     const Int<31> aligned = shift_left<31>(magnitude, kGeluMaxFracBits - frac_bits);
     GeluSegment s;
@@ -50,11 +48,11 @@ inline GeluSegment gelu_segment(Int<16> x, int frac_bits) {
     return s;
 }
 
-/// GELU(x) with kGeluFracBits fraction bits, unrounded. `product` is slope * remainder.
-inline Int<46> gelu_value(Int<16> x, int frac_bits, const GeluSegment& s, Int<45> product) {
+/// What slope * remainder is added to, to give GELU(x) with kGeluFracBits fraction bits, unrounded.
+inline Int<47> gelu_addend(Int<16> x, int frac_bits, const GeluSegment& s) {
 #pragma HLS INLINE
     const Int<46> positive = x > 0 ? shift_left<46>(x, kGeluFracBits - frac_bits) : Int<46>(0);
-    return positive - shift_left<46>(s.base, kGeluRemainderBits) - product;
+    return positive + shift_left<46>(s.base, kGeluRemainderBits);
 }
 
 /// 1 / x, or 1 / sqrt(x), as a 17-bit mantissa and the exponent of x.
@@ -122,26 +120,34 @@ inline Reciprocal reciprocal_sqrt(Int<55> v) {
     return r;
 }
 
-/// How many bits of a dividend lie below the 27 that the divider's multiplier takes.
+/// Of a dividend, those that the divider's multiplier takes: more than kDividendGuardBits too many leave no trace.
+template <int RatioBits>
+constexpr int dividend_bits() {
+    return RatioBits + 2 + kDividendGuardBits < kMaxDividendBits ? RatioBits + 2 + kDividendGuardBits
+                                                                 : kMaxDividendBits;
+}
+
+/// How many bits of a dividend lie below them.
 template <int RatioBits>
 inline int dividend_cut(const Reciprocal& divisor) {
 #pragma HLS INLINE
-    return divisor.exponent + RatioBits + 2 - kDividendBits;
+    return divisor.exponent + RatioBits + 2 - dividend_bits<RatioBits>();
 }
 
 /// Fraction bits that cut dividend * mantissa has beyond the quotient's.
 template <int RatioBits>
 constexpr int divide_frac_bits() {
-    return kReciprocalBits + kDividendBits - 2 - RatioBits;
+    return kReciprocalBits + dividend_bits<RatioBits>() - 2 - RatioBits;
 }
 
 /// dividend / divisor, rounded once; |dividend| <= divisor * 2^RatioBits.
 template <int RatioBits, int Bits>
 inline Int<Bits> divide(Int<48> dividend, const Reciprocal& divisor) {
 #pragma HLS INLINE
-    const int cut = dividend_cut<RatioBits>(divisor);
-    const Int<kDividendBits> top =
-        cut >= 0 ? requantize<kDividendBits>(dividend, cut) : saturate<kDividendBits>(shift_left<48>(dividend, -cut));
+    constexpr int kTopBits = dividend_bits<RatioBits>();
+    const int drop = dividend_cut<RatioBits>(divisor);
+    const Int<kTopBits> top =
+        drop >= 0 ? requantize<kTopBits>(dividend, drop) : saturate<kTopBits>(shift_left<48>(dividend, -drop));
     return requantize<Bits>(Int<45>(Int<45>(top) * divisor.mantissa), divide_frac_bits<RatioBits>());
 }
 

@@ -22,13 +22,16 @@ inline Vec<Int<16>, A::kTileIn> layer_norm(const Vec<Int<16>, A::kTileIn>& x, co
     const Int<55> variance = weighted_squares - Int<55>(total * total) + Int<55>(step.epsilon);
     const Reciprocal rstd = reciprocal_sqrt(variance > 0 ? variance : Int<55>(1));
     const int shift = step.norm_shift + rstd.exponent;
+    // |C x - sum| <= (C - 1) (2^16 - 1): up to 1,024 channels one DSP48E2 takes it whole
+    constexpr int kCentredBits = 17 + ceil_log2(A::kEmbedDim);
     Vec<Int<16>, A::kTileIn> z;
 NORM_LANES:
     for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL
         const Int<28> scaled = per_head ? Int<28>(Int<28>(x[i]) * A::kHeadDim) : Int<28>(Int<28>(x[i]) * A::kEmbedDim);
-        const Int<28> centred = scaled - statistics.sum;
-        z[i] = requantize<16>(Int<47>(Int<47>(centred) * rstd.mantissa), shift);
+        const Int<kCentredBits> centred = scaled - statistics.sum;
+        const Int<kCentredBits + 18> product = Int<kCentredBits + 18>(centred) * rstd.mantissa;
+        z[i] = requantize<16, kMinNormShift>(product, shift);
     }
     return z;
 }
@@ -36,13 +39,13 @@ NORM_LANES:
 /// 2^(score - row maximum); keys that are no tokens give zero, after the table, which would map them to something else.
 template <class A>
 inline Vec<Int<16>, A::kTileIn> softmax_numerator(const Vec<Int<16>, A::kTileIn>& scores, Int<16> row_max,
-                                                  int first_key, int num_tokens, int frac_bits) {
+                                                  int first_key, int num_tokens) {
 #pragma HLS INLINE
     Vec<Int<16>, A::kTileIn> p;
 EXP_LANES:
     for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL
-        p[i] = first_key + i < num_tokens ? exp2_negative(Int<17>(row_max) - scores[i], frac_bits) : Int<16>(0);
+        p[i] = first_key + i < num_tokens ? exp2_negative(Int<17>(row_max) - scores[i], A::kScoreFracBits) : Int<16>(0);
     }
     return p;
 }
@@ -84,7 +87,7 @@ inline PrologueResult<A> prologue(const Step& step, const Vec<Int<16>, A::kTileI
                                                : load(memory.row_statistics, row + second_row);
         result.factors = layer_norm<A>(raw, statistics, per_head, step);
     } else if (step.prologue == Prologue::SOFTMAX) {
-        result.factors = softmax_numerator<A>(raw, load(memory.score_max, row), first_lane, num_tokens, step.frac_bits);
+        result.factors = softmax_numerator<A>(raw, load(memory.score_max, row), first_lane, num_tokens);
         const Int<27> sum_so_far = load(memory.exp_sum, row);
         result.exp_sum = in_tile == 0 && out_tile == 0 ? Int<27>(0) : sum_so_far;
         if (out_tile == 0) {

@@ -62,12 +62,12 @@ struct Step {
     Buffer dest;
     std::int32_t dest_lane;
     bool pool;                    // sum what leaves, for the POOL step that follows
-    std::int32_t shift;           // SCORES: accumulator -> score; LAYER_NORM's is norm_shift
+    std::int32_t shift;           // SCORES: accumulator -> score, less kMinShift; LAYER_NORM's is norm_shift
     std::int32_t norm_shift;      // fraction bits of the normalised row below the product's
     std::int64_t epsilon;         // beside C sum x^2 - (sum x)^2
-    std::int32_t residual_align;  // a lane's shift + this: left shift of the residual
+    std::int32_t residual_shift;  // left, to kResidualGuardBits more fraction bits than the result has
     std::int32_t second_shift;    // GELU, CONTEXT: after the lane's multiplier
-    std::int32_t frac_bits;       // of what the table function takes: scores, GELU input, selector scores
+    std::int32_t frac_bits;       // DECIDE: of the scores
     std::int32_t aux_frac_bits;   // DECIDE: the head branch's
     std::int32_t threshold;       // DECIDE
     std::int32_t next_engine;     // the engine's next step after this one

@@ -1,6 +1,6 @@
 // A tile of weights in registers, and the filling of the next one behind it.
 //   enters  the weight FIFO, or K and V from on-chip memory: always a column or a part of one, never a row
-//   leaves  the active tile, each column's bias and shift
+//   leaves  the active tile, what it adds to each column's sum, each column's shift
 #ifndef SPVIT_TILE_HPP
 #define SPVIT_TILE_HPP
 
@@ -18,10 +18,10 @@ template <class A>
 struct Tile {
     Vec<Int<16>, A::kTileIn> active[A::kTileOut];
     Vec<Int<16>, A::kTileIn> shadow[A::kTileOut];
-    Int<48> bias[A::kTileOut];  // streamed: bias with the weights' term; K, V: the weights' term so far
+    Int<48> bias[A::kTileOut];  // streamed: bias with the weights' term, of the first tile; K, V: each tile's term
     Int<48> shadow_bias[A::kTileOut];
-    Int<6> shift[A::kTileOut];
-    Int<6> shadow_shift[A::kTileOut];
+    Int<5> shift[A::kTileOut];  // beyond kMinShift
+    Int<5> shadow_shift[A::kTileOut];
 };
 
 /// Which tile is being filled, and how far.
@@ -139,7 +139,7 @@ SWAP_COLUMNS:
     for (int column = 0; column < A::kTileOut; ++column) {
 #pragma HLS UNROLL
         tile.active[column] = tile.shadow[column];
-        tile.bias[column] = (first_of_column ? Int<48>(0) : tile.bias[column]) + tile.shadow_bias[column];
+        tile.bias[column] = tile.shadow_bias[column];
         tile.shadow_bias[column] = 0;
         if (first_of_column) tile.shift[column] = tile.shadow_shift[column];
     }

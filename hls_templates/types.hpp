@@ -28,6 +28,30 @@ inline int to_int(const ap_int<W>& x) {
     return x.to_int();
 }
 
+/// The nearest whole number not above x / 2^n, 0 <= n < 2^AmountBits; `inexact` unless nothing is lost, `too_large` unless
+/// W bits hold it. Rows of multiplexers, the largest step first: each leaves as many bits as the steps after it need.
+template <int W, int AmountBits, int In>
+inline void shift_right(const ap_int<In>& x, int n, Int<W>& floor, bool& inexact, bool& too_large) {
+#pragma HLS INLINE
+    ap_int<In> rest = x;
+    inexact = false;
+    too_large = false;
+SHIFT_BY_BITS:
+    for (int step = 1 << (AmountBits - 1); step > 0; step /= 2) {
+#pragma HLS UNROLL
+        const int kept = W + step - 1;
+        if ((n & step) != 0) {
+            inexact = inexact || (rest & ((ap_int<In>(1) << step) - 1)) != 0;
+            rest >>= step;
+        }
+        if (kept < In) {
+            too_large = too_large || (rest >> (kept - 1) != 0 && rest >> (kept - 1) != -1);
+            rest = ap_int<In>(rest << (In - kept)) >> (In - kept);
+        }
+    }
+    floor = rest;
+}
+
 #else
 
 template <int Bytes>
@@ -61,6 +85,16 @@ inline int to_int(const T& x) {
     return static_cast<int>(x);
 }
 
+/// The nearest whole number not above x / 2^n, 0 <= n < 2^AmountBits; `inexact` unless nothing is lost, `too_large` unless
+/// W bits hold it.
+template <int W, int AmountBits, class T>
+inline void shift_right(const T& x, int n, Int<W>& floor, bool& inexact, bool& too_large) {
+    const std::int64_t whole = static_cast<std::int64_t>(x) >> n;
+    inexact = (whole << n) != x;
+    too_large = whole >> (W - 1) != 0 && whole >> (W - 1) != -1;
+    floor = static_cast<Int<W>>(whole);
+}
+
 #endif
 
 /// N lanes side by side: one word of a wide memory, one bus of a datapath.
@@ -73,6 +107,7 @@ struct Vec {
 
 constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 constexpr int round_up(int a, int b) { return ceil_div(a, b) * b; }
+constexpr int ceil_log2(int n) { return n > 1 ? 1 + ceil_log2(ceil_div(n, 2)) : 0; }
 
 }  // namespace spvit
 

@@ -1,6 +1,6 @@
-"""The program: the ordered list of steps that the golden, the renderer and the cycle model all walk.
+"""From a network to its program: the ordered list of steps that the golden, the renderer and the cycle model all walk.
 
-Steps are logical here (features, formats, names of layers); `layout` says where their operands lie on chip.
+Enters: a `QuantizedNetwork`, or `Sizes` alone. Leaves: a `Program` (`hw.steps`).
 """
 
 from __future__ import annotations
@@ -8,146 +8,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Protocol
 
-from quant.formats import MAX_FRAC_BITS
-from quant.functions import (
-    EXP_MAX_FRAC_BITS,
-    GELU_MAX_FRAC_BITS,
-    GELU_MAX_OUTPUT_FRAC_BITS,
-    SIGMOID_MAX_FRAC_BITS,
-    layer_norm_epsilon,
-)
+from hw.steps import Buffer, Epilogue, Op, Program, Prologue, Rows, Step, Weights, check_formats
+from quant.functions import layer_norm_epsilon
 from quant.network import SELECTOR_LAYER_NORM_EPS
 from spvit.config import ModelConfig, PruningConfig
-from spvit.errors import NetworkError
 
-
-class Op(Enum):
-    ENGINE = "engine"  # a pass of the matrix engine
-    POOL = "pool"  # mean over the candidates of the features that the last pass left
-    DECIDE = "decide"  # the selector's keep decisions
-    PACKAGE = "package"  # kept rows to the front, the others into a package token
-
-
-class Buffer(Enum):
-    X = "x"  # the residual stream
-    PATCHES = "patches"
-    Q = "q"
-    K = "k"
-    V = "v"
-    SCORES = "scores"
-    CONTEXT = "context"  # takes Q's place, head by head
-    HIDDEN = "hidden"
-    FEATURES = "features"  # of the token selector, one head at a time, as are FC1 and FC2
-    FC1 = "fc1"
-    FC2 = "fc2"
-    TOKEN_SCORES = "token_scores"
-    BRANCH_HIDDEN = "branch_hidden"
-    BRANCH = "branch"
-    LOGITS = "logits"
-
-
-class Prologue(Enum):
-    NONE = "none"
-    LAYER_NORM = "layer_norm"
-    HEAD_LAYER_NORM = "head_layer_norm"
-    SOFTMAX = "softmax"
-    CONCAT = "concat"
-
-
-class Weights(Enum):
-    STREAM = "stream"
-    K = "k"
-    V = "v"
-
-
-class Rows(Enum):
-    ALL = "all"
-    PATCHES = "patches"
-    CANDIDATES = "candidates"
-    FIRST = "first"
-
-
-class Epilogue(Enum):
-    STORE = "store"
-    RESIDUAL = "residual"
-    GELU = "gelu"
-    SCORES = "scores"
-    CONTEXT = "context"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step. Formats are fraction bits of the named tensor.
-
-    unit             the kernel it belongs to: patch_embed, msa_block, mlp_block, token_selector, token_packager, head
-    index            which one of these (block or selector)
-    linear           layer whose weights are streamed
-    head             attention head, where the step works on one
-    in_features      per row of the source; None: the tokens
-    out_features     None: the tokens
-    source_bits      of the source as it lies in memory
-    input_bits       of what enters the array (after the prologue)
-    weight_bits      of K or V; the streamed layers carry theirs per channel
-    output_bits      of what leaves
-    gelu_bits        before GELU
-    residual_bits    of the row of X that is added
-    branch_bits      DECIDE: of the head branch
-    epsilon          LayerNorm's, as an integer beside C sum x^2 - (sum x)^2
-    norm_features    channels of the LayerNorm
-    threshold        DECIDE: 22 fraction bits
-    """
-
-    name: str
-    unit: str
-    index: int
-    op: Op = Op.ENGINE
-    rows: Rows = Rows.ALL
-    source: Buffer = Buffer.X
-    prologue: Prologue = Prologue.NONE
-    weights: Weights = Weights.STREAM
-    linear: str = ""
-    head: int | None = None
-    in_features: int | None = None
-    out_features: int | None = None
-    epilogue: Epilogue = Epilogue.STORE
-    dest: Buffer = Buffer.X
-    pool: bool = False
-    source_bits: int = 0
-    input_bits: int = 0
-    weight_bits: int = 0
-    output_bits: int = 0
-    gelu_bits: int = 0
-    residual_bits: int = 0
-    branch_bits: int = 0
-    epsilon: int = 0
-    norm_features: int = 0
-    threshold: int = 0
-
-
-@dataclass(frozen=True)
-class Program:
-    steps: tuple[Step, ...]
-
-    def unit(self, unit: str, index: int = 0) -> range:
-        """Positions of one kernel's steps, for its own top."""
-        found = [i for i, step in enumerate(self.steps) if step.unit == unit and step.index == index]
-        return range(found[0], found[-1] + 1) if found else range(0)
-
-    def next_engine(self, index: int) -> int:
-        """Position of the engine's next step after this one; the program's length if there is none."""
-        return next((i for i in range(index + 1, len(self.steps)) if self.steps[i].op is Op.ENGINE), len(self.steps))
-
-    def units(self) -> Iterator[tuple[str, int, range]]:
-        """Kernels in order: name, which one, positions of its steps."""
-        start = 0
-        for i, step in enumerate(self.steps):
-            following = self.steps[i + 1] if i + 1 < len(self.steps) else None
-            if following is None or (following.unit, following.index) != (step.unit, step.index):
-                yield step.unit, step.index, range(start, i + 1)
-                start = i + 1
+__all__ = ["Buffer", "Epilogue", "Op", "Program", "Prologue", "Rows", "Sizes", "Step", "Weights", "build_program"]
 
 
 class Lowerable(Protocol):
@@ -203,34 +71,10 @@ def build_program(network: Lowerable) -> Program:
         steps += _mlp_block(network, block, residual_bits)
         residual_bits = bits[f"blocks.{block}.mlp.fc2"]
     steps.append(_head(network, residual_bits))
-    for step in steps:
-        _check_formats(step)
-    return Program(tuple(steps))
-
-
-def _check_formats(step: Step) -> None:
-    """Raises NetworkError where a unit beside the array has no bits for a format; the layers' own: `weights.shifts`."""
-    limits: list[tuple[str, int, int, int]] = []
-    if step.epilogue is Epilogue.GELU:
-        limits.append(("what enters GELU", step.gelu_bits, 0, GELU_MAX_FRAC_BITS))
-        limits.append(("what leaves GELU", step.output_bits, -16, GELU_MAX_OUTPUT_FRAC_BITS))
-    elif step.epilogue is Epilogue.SCORES:
-        limits.append(("scores", step.output_bits, 0, EXP_MAX_FRAC_BITS))
-        product = step.input_bits + step.weight_bits
-        limits.append(("the product of q and k", product, step.output_bits, step.output_bits + 31))
-    elif step.epilogue is Epilogue.CONTEXT:
-        limits.append(("context", step.output_bits, step.weight_bits, step.weight_bits + 8))
-    elif step.op is Op.DECIDE:
-        limits.append(("scores", step.source_bits, 0, SIGMOID_MAX_FRAC_BITS))
-        limits.append(("head weights", step.branch_bits, 0, SIGMOID_MAX_FRAC_BITS))
-    if step.prologue in (Prologue.LAYER_NORM, Prologue.HEAD_LAYER_NORM):
-        limits.append(("what leaves LayerNorm", step.input_bits, 0, MAX_FRAC_BITS))
-    for what, bits, lowest, highest in limits:
-        if not lowest <= bits <= highest:
-            raise NetworkError(
-                f"{step.name}: {what} would have {bits} fraction bits, the engine takes {lowest}..{highest}; "
-                "calibrate with images that are like those in use, or train with smaller weights"
-            )
+    program = Program(tuple(steps))
+    if not isinstance(network, Sizes):
+        check_formats(program)
+    return program
 
 
 def _patch_embed(network: Lowerable) -> Step:

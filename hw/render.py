@@ -20,7 +20,15 @@ from hw.latency import pipeline_cycles
 from hw.layout import Design
 from hw.program import Buffer, Epilogue, Op, Prologue, Step, Weights
 from quant import functions as f
-from quant.formats import ACTIVATION_BITS
+from quant.formats import (
+    ACTIVATION_BITS,
+    MAX_FRAC_BITS,
+    MIN_SECOND_SHIFT,
+    MIN_SHIFT,
+    RESIDUAL_GUARD_BITS,
+    SECOND_SHIFT_BITS,
+    SHIFT_BITS,
+)
 
 TEMPLATES = Path(__file__).parent.parent / "hls_templates"
 UNITS = {
@@ -33,7 +41,7 @@ UNITS = {
 
 STEP_FIELDS = (
     "op", "rows", "source", "source_lane", "prologue", "split", "head", "weights", "weights_lane", "in_tiles",
-    "out_tiles", "epilogue", "dest", "dest_lane", "pool", "shift", "norm_shift", "epsilon", "residual_align",
+    "out_tiles", "epilogue", "dest", "dest_lane", "pool", "shift", "norm_shift", "epsilon", "residual_shift",
     "second_shift", "frac_bits", "aux_frac_bits", "threshold", "next_engine",
 )  # fmt: skip
 IDLE = ("Op::IDLE", "Rows::ALL", "Buffer::X", "0", "Prologue::NONE", "0", "0", "Weights::STREAM", "0", "1", "1",
@@ -123,7 +131,6 @@ def render_sources(design: Design, title: str, num_words: int) -> dict[str, str]
 def step_fields(design: Design, step: Step) -> tuple[str, ...]:
     """The row of the C++ program table, in the order of `STEP_FIELDS`."""
     layout = design.layout
-    on_chip = step.weights is not Weights.STREAM
     head = step.head or 0
     weights_lane = 0
     if step.weights is Weights.K:
@@ -134,7 +141,6 @@ def step_fields(design: Design, step: Step) -> tuple[str, ...]:
         weights_lane = layout.first_lane(Buffer.BRANCH)
     source_head = step.head if step.source in (Buffer.X, Buffer.Q) else None
     dest_head = step.head if step.dest in (Buffer.CONTEXT, Buffer.TOKEN_SCORES) else None
-    table_bits = {Epilogue.GELU: step.gelu_bits}.get(step.epilogue, step.source_bits)
     values: dict[str, object] = {
         "op": f"Op::{step.op.name}",
         "rows": f"Rows::{step.rows.name}",
@@ -151,17 +157,29 @@ def step_fields(design: Design, step: Step) -> tuple[str, ...]:
         "dest": f"Buffer::{_memory(step.dest)}",
         "dest_lane": layout.first_lane(step.dest, dest_head),
         "pool": "true" if step.pool else "false",
-        "shift": step.input_bits + step.weight_bits - step.output_bits if on_chip else 0,
+        "shift": score_shift(step),
         "norm_shift": f.RECIPROCAL_BITS - step.input_bits,
         "epsilon": step.epsilon,
-        "residual_align": step.output_bits - step.residual_bits,
+        "residual_shift": residual_shift(step),
         "second_shift": second_shift(step),
-        "frac_bits": table_bits,
+        "frac_bits": step.source_bits if step.op is Op.DECIDE else 0,
         "aux_frac_bits": step.branch_bits,
         "threshold": step.threshold,
         "next_engine": design.program.next_engine(design.program.steps.index(step)),
     }
     return tuple(str(values[field]) for field in STEP_FIELDS)
+
+
+def score_shift(step: Step) -> int:
+    """What an accumulator drops to become a score, beyond MIN_SHIFT."""
+    drop = step.input_bits + step.weight_bits - step.output_bits
+    return drop - MIN_SHIFT if step.epilogue is Epilogue.SCORES else 0
+
+
+def residual_shift(step: Step) -> int:
+    """How far the residual is moved, to the guard bits below the result."""
+    up = step.output_bits - step.residual_bits + RESIDUAL_GUARD_BITS
+    return up if step.epilogue is Epilogue.RESIDUAL else 0
 
 
 def second_shift(step: Step) -> int:
@@ -170,7 +188,7 @@ def second_shift(step: Step) -> int:
         return f.GELU_FRAC_BITS - step.output_bits
     if step.epilogue is Epilogue.CONTEXT:
         return f.divide_frac_bits() - (step.output_bits - step.weight_bits)
-    return 0
+    return MIN_SECOND_SHIFT
 
 
 def _memory(buffer: Buffer) -> str:
@@ -186,8 +204,13 @@ def _kernels(design: Design) -> list[tuple[str, list[range]]]:
 
 def _constants() -> list[tuple[str, int, str]]:
     return [
-        ("kExpMaxFracBits", f.EXP_MAX_FRAC_BITS, "fraction bits of the scores, at most"),
-        ("kExpSegmentBits", f.EXP_SEGMENT_BITS, ""),
+        ("kMinShift", MIN_SHIFT, "of an accumulator; kShiftBits choose what more is dropped"),
+        ("kShiftBits", SHIFT_BITS, ""),
+        ("kResidualGuardBits", RESIDUAL_GUARD_BITS, "of the sum with the residual, below the result"),
+        ("kMinSecondShift", MIN_SECOND_SHIFT, "after the lanes' multipliers"),
+        ("kSecondShiftBits", SECOND_SHIFT_BITS, ""),
+        ("kMinNormShift", f.RECIPROCAL_BITS - MAX_FRAC_BITS, "after LayerNorm's"),
+        ("kExpFracBits", f.EXP_MAX_FRAC_BITS, "fraction bits of the scores, at most"),
         ("kExpGuardBits", f.EXP_GUARD_BITS, "of the table below Q0.15"),
         ("kGeluMaxFracBits", f.GELU_MAX_FRAC_BITS, ""),
         ("kGeluSegmentBits", f.GELU_SEGMENT_BITS, "segments per unit, as a power of two"),
@@ -198,7 +221,8 @@ def _constants() -> list[tuple[str, int, str]]:
         ("kReciprocalSegmentBits", f.RECIPROCAL_SEGMENT_BITS, ""),
         ("kRsqrtSegmentBits", f.RSQRT_SEGMENT_BITS, "per octave"),
         ("kReciprocalGuardBits", f.RECIPROCAL_GUARD_BITS, "of the tables below the results"),
-        ("kDividendBits", f.DIVIDEND_BITS, "a DSP48E2's wide factor"),
+        ("kMaxDividendBits", f.MAX_DIVIDEND_BITS, "a DSP48E2's wide factor"),
+        ("kDividendGuardBits", f.DIVIDEND_GUARD_BITS, "of a dividend below the quotient"),
         ("kSigmoidMaxFracBits", f.SIGMOID_MAX_FRAC_BITS, ""),
         ("kSigmoidSegmentBits", f.SIGMOID_SEGMENT_BITS, ""),
         ("kSigmoidLimit", f.SIGMOID_LIMIT, "sigmoid(-x) is 0 from here on"),
@@ -209,13 +233,12 @@ def _constants() -> list[tuple[str, int, str]]:
 
 def _tables() -> list[tuple[str, list[int]]]:
     tables: Mapping[str, f.Table] = {
-        "Exp": f.exp2_table(),
         "Gelu": f.gelu_table(),
         "Reciprocal": f.reciprocal_table(),
         "Rsqrt": f.rsqrt_table(),
         "Sigmoid": f.sigmoid_table(),
     }
-    return [
+    return [("kExp", f.exp2_table().tolist())] + [
         (f"k{name}{part.capitalize()}", getattr(table, part).tolist())
         for name, table in tables.items()
         for part in ("base", "slope")

@@ -1,7 +1,7 @@
 """The weight stream: every word the engine takes from DDR, in order of use.
 
-    position rows | for each streamed step, for each tile of outputs: biases and shifts, then for each tile of inputs
-    its columns, one after the other
+    position rows | for each streamed step, for each tile of outputs: biases and shifts (less MIN_SHIFT), then for each
+    tile of inputs its columns, one after the other
 
 A word is `fill_lanes` int16 wide; port p carries lanes 8p .. 8p+7 of every word as one contiguous stripe.
 """
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from hw.architecture import PARAM_LANES, PORT_LANES, Architecture
 from hw.layout import Design
 from hw.program import Epilogue, Op, Step, Weights
+from quant.formats import MAX_RESIDUAL_UP, MAX_SHIFT, MIN_SHIFT, RESIDUAL_GUARD_BITS
 from quant.network import QuantizedLinear
 from spvit.errors import NetworkError
 
-MAX_SHIFT = 31
 ACCUMULATOR_BITS = 48
 Words = NDArray[np.int16]
 
@@ -49,14 +49,14 @@ def step_words(design: Design, step: Step) -> Words:
     weight[rows, columns] = linear.weight
     bias = np.zeros(out_tiles * tile_out, np.int64)
     bias[rows[:, 0]] = linear.bias_at(step.input_bits)
-    shift = np.zeros(out_tiles * tile_out, np.int64)
+    shift = np.full(out_tiles * tile_out, MIN_SHIFT)
     shift[rows[:, 0]] = shifts(step, linear)
 
     # [out_tiles, in_tiles, tile_out, tile_in]
     tiles = weight.reshape(out_tiles, tile_out, in_tiles, tile_in).swapaxes(1, 2)
     if architecture.is_fast:
         bias -= pair_terms(tiles).sum(axis=1).reshape(-1)
-    params = _param_words(bias, shift, architecture).reshape(out_tiles, -1)
+    params = _param_words(bias, shift - MIN_SHIFT, architecture).reshape(out_tiles, -1)
     stream = np.concatenate([params, tiles.reshape(out_tiles, -1)], axis=1)
     words: Words = stream.reshape(-1, architecture.fill_lanes)
     return words
@@ -66,13 +66,18 @@ def shifts(step: Step, linear: QuantizedLinear) -> NDArray[np.int64]:
     """How many bits the epilogue drops, per output channel. [out]"""
     rounded_bits = step.gelu_bits if step.epilogue is Epilogue.GELU else step.output_bits
     shift = step.input_bits + linear.weight_frac_bits.astype(np.int64) - rounded_bits
-    lowest = shift.min() + (min(0, step.output_bits - step.residual_bits) if step.epilogue is Epilogue.RESIDUAL else 0)
-    if lowest < 0 or shift.max() > MAX_SHIFT:
+    if shift.min() < MIN_SHIFT or shift.max() > MAX_SHIFT:
         raise NetworkError(
-            f"layer {step.linear}: its formats ask for shifts of {lowest}..{shift.max()} bits, the engine has "
-            f"0..{MAX_SHIFT}; calibrate with images that are like those in use"
+            f"layer {step.linear}: its formats ask for shifts of {shift.min()}..{shift.max()} bits, the engine has "
+            f"{MIN_SHIFT}..{MAX_SHIFT}; calibrate with images that are like those in use"
         )
-    bits = _accumulator_bits(step, linear, shift)
+    up = step.output_bits - step.residual_bits
+    if step.epilogue is Epilogue.RESIDUAL and not -RESIDUAL_GUARD_BITS <= up <= MAX_RESIDUAL_UP:
+        raise NetworkError(
+            f"layer {step.linear}: the residual would be moved by {up} bits, the engine has "
+            f"{-RESIDUAL_GUARD_BITS}..{MAX_RESIDUAL_UP}; calibrate with images that are like those in use"
+        )
+    bits = _accumulator_bits(step, linear)
     if bits > ACCUMULATOR_BITS:
         raise NetworkError(
             f"layer {step.linear}: its sums may need {bits} bits, the engine has {ACCUMULATOR_BITS}; calibrate with "
@@ -81,12 +86,10 @@ def shifts(step: Step, linear: QuantizedLinear) -> NDArray[np.int64]:
     return shift
 
 
-def _accumulator_bits(step: Step, linear: QuantizedLinear, shift: NDArray[np.int64]) -> int:
-    """What holds the sums with bias, residual and rounding, whatever int16 enters."""
+def _accumulator_bits(step: Step, linear: QuantizedLinear) -> int:
+    """What holds the sums with their bias, whatever int16 enters; the residual joins after the shift."""
     largest = np.abs(linear.weight.astype(np.float64)).sum(axis=1) * 2.0**15
-    largest += np.abs(linear.bias_at(step.input_bits)) + 2.0 ** (shift - 1)
-    if step.epilogue is Epilogue.RESIDUAL:
-        largest += 2.0 ** (15 + shift + step.output_bits - step.residual_bits)
+    largest += np.abs(linear.bias_at(step.input_bits))
     return int(np.ceil(np.log2(largest.max() + 1))) + 1
 
 

@@ -3,15 +3,19 @@
 Enters: a `FoldedNetwork` and raw pixels uint8 [N, S, S, chans]. Leaves: `Formats`, whose shifts the engine can do:
 for every layer and output channel, with f the fraction bits of the activations around it,
 
-    0 <= f(source) + f(weight) - f(result) <= 31        what the accumulator drops
-    0 <= f(source) + f(weight) - f(residual) <= 31      how far the residual is moved up to it
-    0 <= f(source) + f(weight) - f(bias) <= 31          how far the bias is moved up to it
-    0 <= f(context) - f(v) <= 8,  f(scores) <= f(q) + f(k)
+    8 <= f(source) + f(weight) - f(result) <= 23        what the accumulator drops
+    8 <= f(q) + f(k) - f(scores) <= 23                  likewise
+    -6 <= f(result) - f(residual) <= 1                  how far the residual is moved
+    0 <= f(source) + f(weight) - f(bias) <= 31          how far the bias is moved up to the accumulator
+    0 <= f(context) - f(v) <= 4                         what softmax's division drops less
+    6 <= f(GELU) <= 13                                  what leaves it, as far as it is not larger than any network's
+
+All scores have one format, and so has all that enters a GELU: the coarsest that one of them needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,19 +23,26 @@ from torch import Tensor
 
 from quant.dataflow import Arithmetic, Observer, run_image
 from quant.fold import FoldedLinear, FoldedNetwork
-from quant.formats import MAX_FRAC_BITS, FixedPoint
+from quant.formats import (
+    MAX_FRAC_BITS,
+    MAX_RESIDUAL_UP,
+    MAX_SHIFT,
+    MIN_SHIFT,
+    RESIDUAL_GUARD_BITS,
+    FixedPoint,
+)
 from quant.functions import (
     EXP_MAX_FRAC_BITS,
     GELU_MAX_FRAC_BITS,
     GELU_MAX_OUTPUT_FRAC_BITS,
+    MAX_CONTEXT_UP,
     SIGMOID_MAX_FRAC_BITS,
 )
 from quant.model import Formats
 from quant.network import activation_names
 from quant.wiring import Wire, wiring
 
-MAX_SHIFT = 31
-MAX_CONTEXT_UP = 8
+MAX_BIAS_SHIFT = 31
 MAX_WEIGHT_FRAC_BITS = 30
 MAX_BIAS_FRAC_BITS = 44  # of a bias of zeros
 UNSEEN_RANGE = 8.0  # of a tensor that no calibration image reached: a selector's, after one that dropped everything
@@ -91,6 +102,12 @@ def choose_formats(folded: FoldedNetwork, ranges: dict[str, float], headroom: He
     return Formats(activations, weights, biases)
 
 
+def gelu_inputs(names: Iterable[str]) -> list[str]:
+    """Those of the activations that a GELU takes."""
+    known = set(names)
+    return sorted(name for name in known if f"{name}.gelu" in known)
+
+
 def _cap(name: str) -> int:
     if name.endswith(".attn.scores"):
         return EXP_MAX_FRAC_BITS
@@ -114,18 +131,25 @@ def _coarsen_to_shifts(
     products = {name: int(weights.min()) for name, weights in finest_weights.items()}
     biases = {name: _finest_bias(linear) for name, linear in folded.linears.items()}
 
+    one_format = [[name for name in activations if name.endswith(".scores")], gelu_inputs(activations)]
+
     def bounds() -> Iterator[tuple[str, int]]:
         for name, wire in wires.items():
-            ends = [wire.result] + ([] if wire.residual is None else [wire.residual])
-            coarsest = min(biases[name], *(activations[end] for end in ends))
-            for end in ends:
-                yield end, activations[wire.source] + products[name]
-                yield end, coarsest + MAX_SHIFT
+            yield wire.result, activations[wire.source] + products[name] - MIN_SHIFT
+            yield wire.result, biases[name] + MAX_BIAS_SHIFT - MIN_SHIFT
+            if wire.residual is not None:
+                yield wire.result, activations[wire.residual] + MAX_RESIDUAL_UP
+                yield wire.residual, activations[wire.result] + RESIDUAL_GUARD_BITS
         for block in range(folded.model.depth):
             attn = f"blocks.{block}.attn"
-            yield f"{attn}.scores", activations[f"{attn}.q"] + activations[f"{attn}.k"]
+            q, k, scores = (activations[f"{attn}.{name}"] for name in ("q", "k", "scores"))
+            yield f"{attn}.scores", q + k - MIN_SHIFT
+            yield f"{attn}.q", scores + MAX_SHIFT - k
             yield f"{attn}.context", activations[f"{attn}.v"] + MAX_CONTEXT_UP
             yield f"{attn}.v", activations[f"{attn}.context"]
+        for group in one_format:
+            coarsest = min(activations[name] for name in group)
+            yield from ((name, coarsest) for name in group)
 
     changed = True
     while changed:
@@ -138,10 +162,9 @@ def _coarsen_to_shifts(
 def _layer_formats(linear: FoldedLinear, wire: Wire, activations: dict[str, int], finest: Tensor) -> tuple[Tensor, int]:
     """Fraction bits of the weights, int64 [out], and of the bias: coarsened until no shift is too long."""
     source = activations[wire.source]
-    ends = [activations[wire.result]] + ([] if wire.residual is None else [activations[wire.residual]])
-    weights = finest.clamp(max=min(ends) + MAX_SHIFT - source)
+    weights = finest.clamp(max=activations[wire.result] + MAX_SHIFT - source)
     bias = min(_finest_bias(linear), source + int(weights.min()))
-    return weights.clamp(max=bias + MAX_SHIFT - source), bias
+    return weights.clamp(max=bias + MAX_BIAS_SHIFT - source), bias
 
 
 def _finest_bias(linear: FoldedLinear) -> int:

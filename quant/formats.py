@@ -19,6 +19,17 @@ ACTIVATION_BITS = 16
 MAX_FRAC_BITS = 14
 """Activations keep at least one integer bit beside the sign: a format with 15 fraction bits cannot hold 1.0."""
 
+# The engine's lanes shift within windows: a window of 16 takes half the logic of any shift.
+MIN_SHIFT, SHIFT_BITS = 8, 4
+MAX_SHIFT = MIN_SHIFT + 2**SHIFT_BITS - 1
+"""What a layer's accumulator drops."""
+MIN_SECOND_SHIFT, SECOND_SHIFT_BITS = 16, 3
+MAX_SECOND_SHIFT = MIN_SECOND_SHIFT + 2**SECOND_SHIFT_BITS - 1
+"""What GELU and softmax's division drop."""
+RESIDUAL_GUARD_BITS, RESIDUAL_SHIFT_BITS = 6, 3
+MAX_RESIDUAL_UP = 2**RESIDUAL_SHIFT_BITS - 1 - RESIDUAL_GUARD_BITS
+"""A result has at most so many fraction bits more than the residual, and at most RESIDUAL_GUARD_BITS fewer."""
+
 
 @dataclass(frozen=True)
 class FixedPoint:

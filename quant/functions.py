@@ -6,7 +6,7 @@ time. A function returns its exact result *before* the last rounding, so that th
 
 | function                      | table             | worst error of the rounded result, in its LSB |
 |-------------------------------|-------------------|------------------------------------------------|
-| `exp2_negative`  2^-t         | 64 segments       | 0.75                                           |
+| `exp2_negative`  2^-t         | 1024 entries      | 0.57                                           |
 | `gelu`                        | 32 per unit to 5  | 0.92 at 13 fraction bits, 0.72 at 12           |
 | `divide`         A / S        | 256 segments      | 0.75                                           |
 | `layer_norm`     (x-mean)/std | 2 x 128 segments  | 0.75                                           |
@@ -27,27 +27,37 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
-from quant.formats import Array, floor_log2, floor_shift, power_of_two, requantize
+from quant.formats import (
+    MAX_SECOND_SHIFT,
+    MIN_SECOND_SHIFT,
+    Array,
+    floor_log2,
+    floor_shift,
+    power_of_two,
+    requantize,
+)
 
 # 2^-t, the numerator of softmax
 EXP_ONE = 32767  # 2^0 in Q0.15; signed, so that the fast inner product's sums stay 17 bits wide
 EXP_MAX_FRAC_BITS = 10
-EXP_SEGMENT_BITS = 6
-EXP_GUARD_BITS = 5
-# h(|x|) = max(x, 0) - GELU(x)
+EXP_GUARD_BITS = 3  # 18 bits in all: a block RAM's word
+# h(|x|) = GELU(x) - max(x, 0)
 GELU_MAX_FRAC_BITS = 14
 GELU_SEGMENT_BITS = 5  # segments per unit, as a power of two
 GELU_LIMIT = 5  # h(5) is 1.4e-6
 GELU_TABLE_FRAC_BITS = 20
 GELU_FRAC_BITS = GELU_TABLE_FRAC_BITS + GELU_MAX_FRAC_BITS - GELU_SEGMENT_BITS  # of the unrounded result
-GELU_MAX_OUTPUT_FRAC_BITS = 13
+GELU_MIN_OUTPUT_FRAC_BITS = GELU_FRAC_BITS - MAX_SECOND_SHIFT
+GELU_MAX_OUTPUT_FRAC_BITS = GELU_FRAC_BITS - MIN_SECOND_SHIFT
 # reciprocals: a 22-bit mantissa in, 17 bits out (a signed 18-bit factor of a DSP48E2)
 MANTISSA_BITS = 22
 RECIPROCAL_BITS = 17
 RECIPROCAL_SEGMENT_BITS = 8
 RSQRT_SEGMENT_BITS = 7
 RECIPROCAL_GUARD_BITS = 10
-DIVIDEND_BITS = 27
+MAX_DIVIDEND_BITS = 27
+DIVIDEND_GUARD_BITS = 6  # below the quotient's last bit
+MAX_CONTEXT_UP = 4  # more fraction bits of attention's result than of V: as many of these are left
 # sigmoid
 SIGMOID_MAX_FRAC_BITS = 12
 SIGMOID_SEGMENT_BITS = 5
@@ -80,15 +90,17 @@ def _chords(f: Callable[[NDArray[np.float64]], NDArray[np.float64]], knots: NDAr
 
 
 @lru_cache(maxsize=1)
-def exp2_table() -> Table:
-    knots = np.arange(2**EXP_SEGMENT_BITS + 1) / 2**EXP_SEGMENT_BITS
-    return _chords(lambda t: np.exp2(-t), knots, EXP_ONE * 2**EXP_GUARD_BITS)
+def exp2_table() -> NDArray[np.int64]:
+    """2^-t for every fraction."""
+    fraction = np.arange(2**EXP_MAX_FRAC_BITS) / 2**EXP_MAX_FRAC_BITS
+    table: NDArray[np.int64] = np.rint(np.exp2(-fraction) * (EXP_ONE * 2**EXP_GUARD_BITS)).astype(np.int64)
+    return table
 
 
 @lru_cache(maxsize=1)
 def gelu_table() -> Table:
     knots = np.arange(GELU_LIMIT * 2**GELU_SEGMENT_BITS + 1) / 2**GELU_SEGMENT_BITS
-    return _chords(lambda x: x * _gaussian_tail(x), knots, 2.0**GELU_TABLE_FRAC_BITS)
+    return _chords(lambda x: -x * _gaussian_tail(x), knots, 2.0**GELU_TABLE_FRAC_BITS)
 
 
 @lru_cache(maxsize=1)
@@ -116,7 +128,7 @@ def sigmoid_table() -> Table:
 
 
 def exp2_negative(t: Array, frac_bits: int) -> Array:
-    """2^-t scaled by 32767, rounded half to even: int16 in Q0.15, 0 for t >= 17.
+    """2^-t scaled by 32767, rounded half to even: int16 in Q0.15, 0 for t >= 16.
 
     t          integers >= 0 with `frac_bits` <= 10 fraction bits: the row's maximum minus the score
     """
@@ -124,14 +136,12 @@ def exp2_negative(t: Array, frac_bits: int) -> Array:
     t = t * 2.0 ** (EXP_MAX_FRAC_BITS - frac_bits)
     whole = floor_shift(t, EXP_MAX_FRAC_BITS)
     fraction = t - whole * 2.0**EXP_MAX_FRAC_BITS
-    remainder_bits = EXP_MAX_FRAC_BITS - EXP_SEGMENT_BITS
-    value = _interpolate(exp2_table, fraction, remainder_bits)
-    drop = remainder_bits + EXP_GUARD_BITS
-    return xp.round(value * power_of_two(xp.clip(-whole - drop, -60, 0)))
+    value = _exp2_on_device(xp, device(t))[xp.astype(fraction, xp.int64)]
+    return xp.round(value * power_of_two(xp.clip(-whole - EXP_GUARD_BITS, -60, 0)))
 
 
 def gelu(x: Array, frac_bits: int) -> Array:
-    """GELU = max(x, 0) - h(|x|), unrounded, with `GELU_FRAC_BITS` fraction bits.
+    """GELU = max(x, 0) + h(|x|), unrounded, with `GELU_FRAC_BITS` fraction bits.
 
     x          int16 with `frac_bits` <= 14
     """
@@ -140,13 +150,14 @@ def gelu(x: Array, frac_bits: int) -> Array:
     limit = GELU_LIMIT * 2.0**GELU_MAX_FRAC_BITS
     inside = magnitude < limit
     h = _interpolate(gelu_table, xp.where(inside, magnitude, xp.zeros_like(x)), GELU_MAX_FRAC_BITS - GELU_SEGMENT_BITS)
-    return xp.clip(x, 0, None) * 2.0 ** (GELU_FRAC_BITS - frac_bits) - xp.where(inside, h, xp.zeros_like(x))
+    return xp.clip(x, 0, None) * 2.0 ** (GELU_FRAC_BITS - frac_bits) + xp.where(inside, h, xp.zeros_like(x))
 
 
 def divide(dividend: Array, divisor: Array, ratio_bits: int = 15) -> Array:
     """dividend / divisor, unrounded, with `divide_frac_bits(ratio_bits)` more fraction bits than dividend/divisor.
 
-    The dividend is first cut to 27 bits at the divisor's leading one, then multiplied by a 17-bit reciprocal.
+    The dividend is first cut to `dividend_bits(ratio_bits)` at the divisor's leading one, then multiplied by a 17-bit
+    reciprocal.
 
     dividend    [..., n] integers, |dividend| <= divisor * 2**ratio_bits
     divisor     [..., 1] integers in 1 .. 2**40
@@ -158,12 +169,17 @@ def divide(dividend: Array, divisor: Array, ratio_bits: int = 15) -> Array:
     reciprocal = _round_reciprocal(
         _interpolate(reciprocal_table, mantissa - 2.0**MANTISSA_BITS, remainder_bits), remainder_bits, xp
     )
-    cut = requantize(dividend, exponent + (ratio_bits + 2 - DIVIDEND_BITS), DIVIDEND_BITS)
-    return cut * reciprocal
+    bits = dividend_bits(ratio_bits)
+    return requantize(dividend, exponent + (ratio_bits + 2 - bits), bits) * reciprocal
+
+
+def dividend_bits(ratio_bits: int = 15) -> int:
+    """Of the cut dividend: what decides the quotient, as far as a DSP48E2's wide factor holds it."""
+    return min(ratio_bits + 2 + DIVIDEND_GUARD_BITS, MAX_DIVIDEND_BITS)
 
 
 def divide_frac_bits(ratio_bits: int = 15) -> int:
-    return RECIPROCAL_BITS + DIVIDEND_BITS - 2 - ratio_bits
+    return RECIPROCAL_BITS + dividend_bits(ratio_bits) - 2 - ratio_bits
 
 
 def layer_norm(x: Array, epsilon: int) -> Array:
@@ -233,6 +249,11 @@ def _on_device(table: Callable[[], Table], xp: Any, where: Any) -> tuple[Array, 
         xp.asarray(t.base.astype(np.float64), device=where),
         xp.asarray(t.slope.astype(np.float64), device=where),
     )
+
+
+@lru_cache(maxsize=16)
+def _exp2_on_device(xp: Any, where: Any) -> Array:
+    return xp.asarray(exp2_table().astype(np.float64), device=where)
 
 
 def _gaussian_tail(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -31,7 +31,8 @@ namespace {
 
 constexpr int largest(int a, int b) { return a > b ? a : b; }
 
-template <int In, int Out, int Heads, int HeadDim, int Rows, int Prefix, Package P, bool Fast, int Ports>
+template <int In, int Out, int Heads, int HeadDim, int Rows, int Prefix, Package P, bool Fast, int Ports, int ScoreBits,
+          int GeluBits>
 struct TestArch {
     static constexpr int kTileIn = In;
     static constexpr int kTileOut = Out;
@@ -57,11 +58,13 @@ struct TestArch {
     static constexpr int kImageLanes = 2;
     static constexpr int kPipelineCycles = 20;
     static constexpr int kFifoWords = 64;
+    static constexpr int kScoreFracBits = ScoreBits;
+    static constexpr int kGeluInputFracBits = GeluBits;
 };
 
-using Narrow = TestArch<8, 16, 2, 12, 19, 1, Package::APPEND, true, 1>;
-using Wide = TestArch<16, 8, 3, 4, 40, 2, Package::ADD, false, 2>;
-using Square = TestArch<8, 8, 1, 8, 9, 1, Package::NONE, true, 1>;
+using Narrow = TestArch<8, 16, 2, 12, 19, 1, Package::APPEND, true, 1, 10, 12>;
+using Wide = TestArch<16, 8, 3, 4, 40, 2, Package::ADD, false, 2, 7, 14>;
+using Square = TestArch<8, 8, 1, 8, 9, 1, Package::NONE, true, 1, 0, 0>;
 
 std::int64_t wide(const Int<55>& x) { return static_cast<std::int64_t>(x); }
 
@@ -73,9 +76,10 @@ struct World {
     static Memory<A>& memory() { return engine.memory; }
 
     static void sizes(Out out) {
-        const int values[] = {A::kTileIn,    A::kTileOut, A::kWord,        A::kGroup,     A::kFillLanes,
-                              A::kRows,      A::kHeads,   A::kHeadDim,     A::kHeadLanes, A::kEmbedLanes,
-                              A::kBankLanes, A::kPrefix,  A::kFast ? 1 : 0};
+        const int values[] = {
+            A::kTileIn,        A::kTileOut,           A::kWord,        A::kGroup,      A::kFillLanes, A::kRows,
+            A::kHeads,         A::kHeadDim,           A::kHeadLanes,   A::kEmbedLanes, A::kBankLanes, A::kPrefix,
+            A::kScoreFracBits, A::kGeluInputFracBits, A::kFast ? 1 : 0};
         int i = 0;
         for (const int value : values) out[i++] = value;
     }
@@ -365,10 +369,9 @@ struct World {
 
     // the softmax of one row, tile after tile: scores [in_tiles * kTileIn] -> numerators, and their sum
     static std::int64_t run_softmax(In scores, std::int64_t in_tiles, std::int64_t num_tokens, std::int64_t row_max,
-                                    std::int64_t frac_bits, Out numerators) {
+                                    Out numerators) {
         Step step = {};
         step.prologue = Prologue::SOFTMAX;
-        step.frac_bits = static_cast<int>(frac_bits);
         memory().score_max[3] = Int<16>(row_max);
         std::int64_t sum = 0;
         for (int out_tile = 0; out_tile < 2; ++out_tile) {
@@ -384,23 +387,21 @@ struct World {
     }
 
     // one token's sums [kTileOut] through the epilogue; values out, and their sum and squares
-    static void run_epilogue(In sums, In bias, In shift, In residual, In parameters, Out values, Out statistics) {
+    static void run_epilogue(In sums, In shift, In residual, In parameters, Out values, Out statistics) {
         Step step = {};
         step.epilogue = static_cast<Epilogue>(parameters[0]);
         step.weights = static_cast<Weights>(parameters[1]);
         step.shift = static_cast<int>(parameters[2]);
-        step.residual_align = static_cast<int>(parameters[3]);
+        step.residual_shift = static_cast<int>(parameters[3]);
         step.second_shift = static_cast<int>(parameters[4]);
-        step.frac_bits = static_cast<int>(parameters[5]);
         Vec<Int<48>, A::kTileOut> accumulators;
         Vec<Int<16>, A::kTileOut> row;
         for (int i = 0; i < A::kTileOut; ++i) {
             accumulators[i] = Int<48>(sums[i]);
-            engine.tile.bias[i] = Int<48>(bias[i]);
-            engine.tile.shift[i] = Int<6>(static_cast<int>(shift[i]));
+            engine.tile.shift[i] = Int<5>(static_cast<int>(shift[i]));
             row[i] = Int<16>(residual[i]);
         }
-        const auto result = epilogue<A>(step, accumulators, engine.tile, row, reciprocal(Int<41>(parameters[6])));
+        const auto result = epilogue<A>(step, accumulators, engine.tile, row, reciprocal(Int<41>(parameters[5])));
         for (int i = 0; i < A::kTileOut; ++i) values[i] = to_int(result.value[i]);
         statistics[0] = wide(result.sums.sum);
         statistics[1] = wide(result.sums.squares);

@@ -30,6 +30,8 @@ class World:
     embed_lanes: int
     bank_lanes: int
     prefix: int
+    score_frac_bits: int
+    gelu_frac_bits: int
     is_fast: bool
 
     def call(self, name: str, *arguments: Ints | int) -> int:
@@ -67,6 +69,6 @@ class World:
 
 
 def make_world(harness: object, number: int) -> World:
-    sizes = np.zeros(13, np.int64)
+    sizes = np.zeros(15, np.int64)
     harness.call("sizes", number, sizes, *(0,) * 6)
     return World(harness, number, *map(int, sizes[:-1]), is_fast=bool(sizes[-1]))

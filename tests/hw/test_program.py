@@ -191,7 +191,7 @@ def test_the_next_step_of_the_engine(program):
     [
         ("blocks.1.mlp.fc1", -1, "blocks.1.mlp.fc1: what enters GELU would have -1 fraction bits, the engine takes 0..14"),
         ("blocks.1.mlp.fc1", 15, "blocks.1.mlp.fc1: what enters GELU would have 15 fraction bits, the engine takes 0..14"),
-        ("blocks.1.mlp.fc1.gelu", 14, "blocks.1.mlp.fc1: what leaves GELU would have 14 fraction bits, the engine takes -16..13"),
+        ("blocks.1.mlp.fc1.gelu", 14, "blocks.1.mlp.fc1: what leaves GELU would have 14 fraction bits, the engine takes 6..13"),
         ("blocks.0.attn.scores", -1, "blocks.0.attn.scores.0: scores would have -1 fraction bits, the engine takes 0..10"),
         ("blocks.0.attn.scores", 11, "blocks.0.attn.scores.0: scores would have 11 fraction bits, the engine takes 0..10"),
         ("selectors.2.fc3", 13, "selectors.2.keep: scores would have 13 fraction bits, the engine takes 0..12"),
@@ -208,14 +208,14 @@ def test_formats_that_no_table_takes_are_refused(name, bits, sentence):
     )
 
 
-@pytest.mark.parametrize("up", [-1, 9])
+@pytest.mark.parametrize("up", [-1, 5])
 def test_contexts_far_from_their_values_are_refused(up):
     network = random_network(np.random.default_rng(0), MICRO.model, MICRO.pruning)
     values = network.frac_bits["blocks.2.attn.v"]
     with pytest.raises(NetworkError) as refused:
         build_program(replace(network, frac_bits={**network.frac_bits, "blocks.2.attn.context": values + up}))
     assert str(refused.value).startswith(
-        f"blocks.2.attn.context.0: context would have {values + up} fraction bits, the engine takes {values}..{values + 8};"
+        f"blocks.2.attn.context.0: context would have {values + up} fraction bits, the engine takes {values}..{values + 4};"
     )
 
 
@@ -223,6 +223,27 @@ def test_products_coarser_than_the_scores_are_refused():
     network = random_network(np.random.default_rng(0), MICRO.model, MICRO.pruning)
     finer = {**network.frac_bits, "blocks.0.attn.q": 2, "blocks.0.attn.k": 2, "blocks.0.attn.scores": 5}
     with pytest.raises(
-        NetworkError, match=r"the product of q and k would have 4 fraction bits, the engine takes 5\.\.36;"
+        NetworkError, match=r"the product of q and k would have 4 fraction bits, the engine takes 13\.\.28;"
     ):
         build_program(replace(network, frac_bits=finer))
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "what"),
+    [
+        ("blocks.2.attn.scores", "blocks.2.attn.scores.0", "the scores"),
+        ("selectors.0.fc2", "selectors.0.fc2.0", "what enters GELU"),
+    ],
+)
+def test_scores_and_what_enters_gelu_have_one_format_each(name, step, what):
+    network = random_network(np.random.default_rng(0), MICRO.model, MICRO.pruning)
+    bits = network.frac_bits[name]
+    with pytest.raises(NetworkError) as refused:
+        build_program(replace(network, frac_bits={**network.frac_bits, name: bits - 1}))
+    assert str(refused.value) == (
+        f"{step}: {what} would have {bits - 1} fraction bits, elsewhere they have {bits}; the engine has one format for "
+        "all of them: quantize the network again"
+    )
+    program = build_program(network)
+    assert program.score_frac_bits == network.frac_bits["blocks.0.attn.scores"]
+    assert program.gelu_frac_bits == network.frac_bits["blocks.0.mlp.fc1"]

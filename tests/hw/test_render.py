@@ -41,6 +41,8 @@ MODEL = """\
     static constexpr int kHeads = 2;
     static constexpr int kHeadDim = 16;
     static constexpr int kNumClasses = 7;
+    static constexpr int kScoreFracBits = 10;  // of all scores
+    static constexpr int kGeluInputFracBits = 12;  // of all that enters a GELU
     static constexpr int kSelectors = 3;
     static constexpr Package kPackage = Package::APPEND;
 
@@ -157,16 +159,16 @@ def test_rows_by_hand(design):
     assert (scores["weights"], scores["weights_lane"]) == ("Weights::K", "16")
     assert (scores["in_tiles"], scores["out_tiles"], scores["dest_lane"]) == ("2", "0", "64")
     attn = "blocks.1.attn"
-    assert scores["shift"] == str(bits[f"{attn}.q"] + bits[f"{attn}.k"] - bits[f"{attn}.scores"])
+    assert scores["shift"] == str(bits[f"{attn}.q"] + bits[f"{attn}.k"] - bits[f"{attn}.scores"] - 8)
     context = rows["blocks.1.attn.context.1"]
     assert (context["source_lane"], context["dest_lane"], context["weights"]) == ("64", "16", "Weights::V")
-    assert context["second_shift"] == str(29 - (bits[f"{attn}.context"] - bits[f"{attn}.v"]) - 2)
+    assert context["second_shift"] == str(23 - (bits[f"{attn}.context"] - bits[f"{attn}.v"]))
     fc1 = rows["blocks.2.mlp.fc1"]
     assert (fc1["in_tiles"], fc1["out_tiles"]) == ("4", "8")
     assert fc1["norm_shift"] == str(17 - bits["blocks.2.norm2"])
     assert fc1["second_shift"] == str(29 - bits["blocks.2.mlp.fc1.gelu"])
     proj = rows["blocks.1.attn.proj"]
-    assert proj["residual_align"] == str(bits[f"{attn}.proj"] - bits["blocks.0.mlp.fc2"])
+    assert proj["residual_shift"] == str(bits[f"{attn}.proj"] - bits["blocks.0.mlp.fc2"] + 6)
     concat = rows["selectors.0.fc1.1"]
     assert (concat["prologue"], concat["split"], concat["rows"]) == ("Prologue::CONCAT", "8", "Rows::CANDIDATES")
     assert rows["selectors.0.keep"]["threshold"] == str(design.network.thresholds[0])
@@ -209,4 +211,5 @@ def test_ultraram_and_the_fifos_depth_are_said_to_synthesis(design):
         ]
         assert "#pragma HLS STREAM variable = fifo depth = 512\n" in sources[name]
     assert "kFifoWords = 512;" in sources["config.hpp"]
-    assert not any("BIND_STORAGE" in text for text in render_sources(design, "t", 7).values())
+    assert not any("BIND_STORAGE variable = engine" in text or "impl = uram" in text
+                   for text in render_sources(design, "t", 7).values())  # fmt: skip

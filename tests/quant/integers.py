@@ -34,8 +34,7 @@ def requantize(acc: Ints, shift: int | Ints, width: int = 16) -> Ints:
 
 def exp2_negative(t: Ints, frac_bits: int) -> Ints:
     t = t << (10 - frac_bits)
-    value = _interpolate(exp2_table(), t & 1023, 4)
-    return round_shift(value, np.minimum((t >> 10) + 9, 60))
+    return round_shift(exp2_table()[t & 1023], np.minimum((t >> 10) + 3, 60))
 
 
 def gelu(x: Ints, frac_bits: int) -> Ints:
@@ -43,15 +42,16 @@ def gelu(x: Ints, frac_bits: int) -> Ints:
     magnitude = np.abs(x) << (14 - frac_bits)
     inside = magnitude < 5 << 14
     h = _interpolate(gelu_table(), np.where(inside, magnitude, 0), 9)
-    return (np.maximum(x, 0) << (29 - frac_bits)) - np.where(inside, h, 0)
+    return (np.maximum(x, 0) << (29 - frac_bits)) + np.where(inside, h, 0)
 
 
 def divide(dividend: Ints, divisor: Ints, ratio_bits: int = 15) -> Ints:
-    """With 42 - ratio_bits more fraction bits than the ratio."""
+    """The dividend cut to 23 bits for 15-bit ratios, to 27 for 22; with 23 or 20 more fraction bits than the ratio."""
     exponent = _floor_log2(divisor)
     mantissa = _move(divisor, exponent - 22) - (1 << 22)
     reciprocal = np.minimum((_interpolate(reciprocal_table(), mantissa, 14) + (1 << 23)) >> 24, (1 << 17) - 1)
-    return requantize(dividend, exponent + ratio_bits - 25, 27) * reciprocal
+    bits = {15: 23, 22: 27}[ratio_bits]
+    return requantize(dividend, exponent + ratio_bits + 2 - bits, bits) * reciprocal
 
 
 def layer_norm(x: Ints, epsilon: int, frac_bits: int) -> Ints:
@@ -151,7 +151,7 @@ class Golden:
             score = requantize(q @ k.T, f[f"{attn}.q"] + f[f"{attn}.k"] - f[f"{attn}.scores"])
             weights = exp2_negative(score.max(1, keepdims=True) - score, f[f"{attn}.scores"])
             ratio = divide(weights @ v, weights.sum(1, keepdims=True))
-            contexts.append(requantize(ratio, 27 - (f[f"{attn}.context"] - f[f"{attn}.v"])))
+            contexts.append(requantize(ratio, 23 - (f[f"{attn}.context"] - f[f"{attn}.v"])))
             scores.append(score)
         self._keep(f"{attn}.scores", np.stack(scores))
         self._keep(f"{attn}.context", np.concatenate(contexts, axis=1))
@@ -185,7 +185,7 @@ class Golden:
 
         scorer("embed", "norm", self.taps[f"{name}.norm"])
         features = self._gelu(f"{name}.embed")
-        pooled = requantize(divide(features.sum(0), np.full((heads, d), len(features))), 27)
+        pooled = requantize(divide(features.sum(0), np.full((heads, d), len(features))), 23)
         self._keep(f"{name}.pool", pooled)
         both = features.copy()
         both[:, :, d // 2 :] = pooled[:, d // 2 :]
@@ -200,7 +200,7 @@ class Golden:
         dropped, weight = patches[~keep], probability[~keep]
         if len(dropped) and self.net.pruning.package != "none":
             ratio = divide((dropped * weight[:, None]).sum(0), np.full(x.shape[1], weight.sum()))
-            package = requantize(ratio, 27)[None]
+            package = requantize(ratio, 23)[None]
             if self.net.pruning.package == "add" and len(packages):
                 packages = np.clip(packages + package, -32768, 32767)
             else:

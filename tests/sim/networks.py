@@ -20,6 +20,8 @@ from hw.program import build_program
 from quant.calibrate import choose_formats, observe_ranges
 from quant.export import to_network
 from quant.fold import fold
+from quant.formats import MAX_RESIDUAL_UP, MAX_SHIFT, MIN_SHIFT, RESIDUAL_GUARD_BITS
+from quant.functions import MAX_CONTEXT_UP
 from quant.model import QuantizedSPViT
 from quant.network import QuantizedLinear, QuantizedNetwork, linear_shapes
 from quant.wiring import Wire, wiring
@@ -124,27 +126,34 @@ def _activation_formats(
     def between(low: int, high: int, middle: tuple[int, int]) -> int:
         return int(rng.integers(low, high + 1) if extreme else rng.integers(middle[0], middle[1] + 1))
 
-    def stream() -> int:
-        return between(0, 14, (8, 10))
+    def stream(before: int) -> int:
+        up = int(rng.integers(-RESIDUAL_GUARD_BITS, MAX_RESIDUAL_UP + 1)) if extreme else int(rng.integers(-1, 2))
+        return min(max(before + up, 0 if extreme else 8), 14 if extreme else 10)
 
-    bits = {"pixels": 0, "patch_embed": stream()}
+    scores, gelu = between(0, 10, (8, 10)), between(0, 14, (12, 14))
+    bits = {"pixels": 0, "patch_embed": between(0, 14, (8, 10))}
+    last = "patch_embed"
     for block in range(model.depth):
         if block in pruning.locations:
             selector = f"selectors.{pruning.locations.index(block)}"
             bits[f"{selector}.norm"] = between(0, 14, (11, 13))
             for layer in ("embed", "fc1", "fc2", "head_branch.fc1"):
-                bits[f"{selector}.{layer}"] = between(0, 14, (12, 14))
-                bits[f"{selector}.{layer}.gelu"] = between(0, 13, (11, 13))
+                bits[f"{selector}.{layer}"] = gelu
+                bits[f"{selector}.{layer}.gelu"] = between(6, 13, (11, 13))
             bits[f"{selector}.fc3"] = between(0, 12, (11, 12))
             bits[f"{selector}.head_branch.fc2"] = between(0, 12, (11, 12))
         attn, mlp = f"blocks.{block}.attn", f"blocks.{block}.mlp"
         bits |= {f"blocks.{block}.{norm}": between(0, 14, (11, 13)) for norm in ("norm1", "norm2")}
-        bits |= {f"{attn}.{tensor}": between(0, 14, (12, 13)) for tensor in ("q", "k", "v")}
-        bits[f"{attn}.scores"] = between(0, min(10, bits[f"{attn}.q"] + bits[f"{attn}.k"]), (8, 10))
-        bits[f"{attn}.context"] = between(bits[f"{attn}.v"], min(14, bits[f"{attn}.v"] + 8), (13, 14))
-        bits[f"{attn}.proj"], bits[f"{mlp}.fc2"] = stream(), stream()
-        bits[f"{mlp}.fc1"] = between(0, 14, (12, 14))
-        bits[f"{mlp}.fc1.gelu"] = between(0, 13, (11, 13))
+        bits |= {f"{attn}.{tensor}": between(0, 14, (12, 13)) for tensor in ("q", "v")}
+        lowest, highest = scores + MIN_SHIFT - bits[f"{attn}.q"], scores + MAX_SHIFT - bits[f"{attn}.q"]
+        bits[f"{attn}.k"] = min(max(between(0, 14, (12, 13)), lowest), highest)
+        bits[f"{attn}.scores"] = scores
+        bits[f"{attn}.context"] = between(bits[f"{attn}.v"], min(14, bits[f"{attn}.v"] + MAX_CONTEXT_UP), (13, 14))
+        for name in (f"{attn}.proj", f"{mlp}.fc2"):
+            bits[name] = stream(bits[last])
+            last = name
+        bits[f"{mlp}.fc1"] = gelu
+        bits[f"{mlp}.fc1.gelu"] = between(6, 13, (11, 13))
     bits |= {"norm": between(0, 14, (11, 13)), "head": between(0, 14, (10, 12))}
     return bits
 
@@ -153,20 +162,16 @@ def _random_linear(
     rng: np.random.Generator, shape: tuple[int, int], wire: Wire, bits: dict[str, int], extreme: bool
 ) -> QuantizedLinear:
     """Weights, and the formats in which their sums spread over int16, or (extreme) any that the engine can shift."""
-    source, ends = bits[wire.source], [bits[wire.result]]
-    up = int(rng.integers(0, 2)) if extreme else 0
-    lowest, highest = ends[0] + up, ends[0] + up + 30  # of source + weight
-    if wire.residual is not None:  # it and the bias move up by 30 at most, so that their sum stays below 2^47
-        ends.append(bits[wire.residual])
-        lowest, highest = max(ends), min(ends) + 30
+    source, result = bits[wire.source], bits[wire.result]
+    lowest, highest = result + MIN_SHIFT, result + MAX_SHIFT  # of source + weight
     if extreme:
         product = rng.integers(lowest, highest + 1, shape[0])
     else:
         spread = 2.0**14 * 2.0 ** (6 if wire.source == "pixels" else 12) * shape[1] ** 0.5  # of the accumulator
-        product = bits[wire.result] + round(np.log2(spread / 2**13)) + rng.integers(-1, 2, shape[0])
+        product = result + round(np.log2(spread / 2**13)) + rng.integers(-1, 2, shape[0])
         product = np.clip(product, lowest, highest)
     weight_frac_bits = (product - source).astype(np.int16)
-    bias_bits = int(rng.integers(product.max() - 30, product.min() + 1)) if extreme else min(ends)
+    bias_bits = int(rng.integers(product.max() - 30, product.min() + 1)) if extreme else result
     bias = _integers(rng, shape[:1], extreme)
     return QuantizedLinear(_integers(rng, shape, extreme), weight_frac_bits, bias if extreme else bias // 4, bias_bits)
 

@@ -94,7 +94,7 @@ def test_one_kernel_alone(folder, capsys):
 def test_a_mismatch_ends_with_1_and_names_tap_index_and_values(folder, monkeypatch, capsys):
     header = folder / "src" / "epilogue.hpp"
     text = header.read_text()
-    line = "if (is_residual) sum += shift_left<48>(residual[i], shift + step.residual_align);"
+    line = "if (is_residual) sum.value += shift_left<kCutBits>(residual[i], step.residual_shift);"
     assert line in text
     broken = folder.parent / "broken"
     shutil.copytree(folder / "src", broken / "src")

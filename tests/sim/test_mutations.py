@@ -131,16 +131,16 @@ class Mutation:
 
 
 MUTATIONS = [
-    Mutation("fixed_point.hpp", "T(shift > 0 && tie_goes_down ? 1 : 0)", "T(0)", ""),
+    Mutation("fixed_point.hpp", "(more || (floor & 1) != 0)", "true", ""),
     Mutation("prologue.hpp", "first_key + i < num_tokens ? exp2_negative", "true ? exp2_negative", ".context."),
     Mutation("token_packager.hpp", "memory.x, written, part * A::kWord", "memory.x, tokens.num_tokens - 1 - written, part * A::kWord", ".package"),
     Mutation("tables.hpp", "kReciprocalBase[256] = {\n    1", "kReciprocalBase[256] = {\n    2", ""),
     *(
         pytest.param(mutation, marks=pytest.mark.slow)
         for mutation in [
-            Mutation("engine.hpp", "at.in_tile == 0 ? partial : Int<48>(sums[column] + partial)", "partial", "patch_embed"),
+            Mutation("engine.hpp", "(at.in_tile == 0 ? Int<48>(0) : sums[column])", "Int<48>(0)", "patch_embed"),
             Mutation("tables.hpp", "kGeluBase[160] = {\n    ", "kGeluBase[160] = {\n    64 + ", ".fc1"),
-            Mutation("tables.hpp", "kExpBase[64] = {\n    1", "kExpBase[64] = {\n    2", ".context."),
+            Mutation("tables.hpp", "kExp[1024] = {\n    2", "kExp[1024] = {\n    1", ".context."),
             Mutation("tables.hpp", "kSigmoidBase[512] = {\n    2", "kSigmoidBase[512] = {\n    1", ".keep"),
             Mutation("tables.hpp", "kRsqrtBase[256] = {\n    1", "kRsqrtBase[256] = {\n    2", ""),
             Mutation("epilogue.hpp", "first_key + i < num_tokens && ", "", ".context."),
@@ -158,7 +158,7 @@ MUTATIONS = [
             Mutation("token_selector.hpp", "count > 0 ? count : 1", "count + 1", ".pool."),
             Mutation("token_selector.hpp", "Int<48>(Int<48>(weights) * step.threshold)", "Int<48>(Int<48>(weights) << 21)", ".keep"),
             Mutation("inner_product.hpp", "Int<17>(a[j]) + w[j + N / 2]", "Int<17>(Int<16>(a[j] + w[j + N / 2]))", ""),
-            Mutation("tile.hpp", "first_of_column ? Int<48>(0) : tile.bias[column]", "Int<48>(0)", ""),
+            Mutation("tile.hpp", "tile.shadow_bias[column] = 0;", "", ""),
             Mutation("accelerator.hpp", "(y * kWordsPerLine + word) * A::kImageLanes", "word * A::kImageLanes", "patch_embed"),
         ]
     ),
