@@ -51,9 +51,20 @@ report: $(ENVIRONMENT) ## one page to look at: where the time goes, what it take
 TRAINING = $(call option,model,$(MODEL)) $(call option,data,$(DATA)) $(call option,ckpt,$(CKPT)) \
            $(call option,keep,$(KEEP)) $(call option,out,$(OUT)) $(call option,resume,$(RESUME))
 
+.PHONY: train
+train: $(ENVIRONMENT) ## train a model down to its keep ratios, to BUDGET=, or layer to phase: build/train/<model>.safetensors
+	@$(PY) -m spvit.train $(TRAINING) $(call option,target,$(TARGET)) $(call option,budget,$(BUDGET)) \
+	    $(call option,cost,$(COST)) $(call option,recipe,$(RECIPE)) $(call option,device,$(DEVICE)) \
+	    $(if $(strip $(PROGRESSIVE)),--progressive)
+
 .PHONY: finetune
 finetune: $(ENVIRONMENT) ## quantization-aware fine-tuning: float weights that know that they will be rounded, in OUT=
 	@$(PY) -m quant.finetune $(TRAINING)
+
+.PHONY: ablation
+ablation: $(ENVIRONMENT) ## the paper's ablations on a small model, each variant trained at equal cost: build/ablation/
+	@$(PY) -m spvit.ablation $(call option,model,$(MODEL)) $(call option,data,$(DATA)) $(call option,out,$(OUT)) \
+	    $(call option,recipe,$(RECIPE)) $(call option,device,$(DEVICE))
 
 .PHONY: eval
 eval: $(ENVIRONMENT) ## accuracy, cost and tokens of the float, the Brevitas and the integer model on DATA=: eval.json
@@ -139,7 +150,11 @@ help: ## this list
 	    CALIB= 'images to calibrate with: a folder, or digits:train' \
 	    KEEP= 'none, or kept fractions of the patches, one per selector: 0.629,0.396,0.249' \
 	    DATA= 'what is trained or evaluated on: digits, or a folder with train/<class>/ and val/<class>/' \
-	    DEVICE= 'where eval computes: cpu, cuda (default: a GPU if there is one)' \
+	    DEVICE= 'where train and eval compute: cpu, cuda (default: a GPU if there is one)' \
+	    BUDGET= 'what train may spend per image, in place of KEEP=: 2.64GMACs, or with TARGET= 6ms, 1.2Mcycles' \
+	    COST= 'how train counts towards BUDGET=, a function of yours: file.py:function' \
+	    RECIPE= 'a .toml with rates, epochs and the like for train; python -m spvit.train --help lists them' \
+	    PROGRESSIVE= '1: train seeks the places of the selectors and their rates, layer to phase' \
 	    OUT= 'the .safetensors file that training writes' \
 	    RESUME= 'the .state of a training that was interrupted, to go on from' \
 	    KEPT= 'patches that an image has left after each selector, for estimate: 123,78,49' \
