@@ -24,12 +24,11 @@ from tqdm import tqdm
 from quant.build import model_spec
 from quant.calibrate import choose_formats, observe_ranges
 from quant.fold import fold, fold_with_gradients
-from quant.inputs import shipped_weights
 from quant.model import QuantizedSPViT
 from spvit import distributed
 from spvit.calibration import calibrate_thresholds
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
-from spvit.config import ModelConfig
+from spvit.config import ModelConfig, shipped_weights
 from spvit.errors import CheckpointError, ConfigError, exit_on_user_error
 from spvit.losses import logits_loss
 from spvit.pruned_vit import Output, SPViT

@@ -19,7 +19,7 @@ from PIL import Image
 from host.images import load_images
 from host.preprocess import Preprocessing
 from quant.build import NETWORK_FOLDER, build_folder, model_spec
-from spvit.config import REGISTRY_FILE, ModelSpec, registry
+from spvit.config import ModelSpec, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import CheckpointError
 
@@ -91,12 +91,6 @@ def plan(args: argparse.Namespace) -> Plan:
         raise CheckpointError(f"{checkpoint}: there is no such file; give the path of a .pth, .pt or .safetensors file")
     pixels, calibration = calibration_images(spec, args.calib)
     return Plan(spec, build_folder(args) / NETWORK_FOLDER, checkpoint, args.seed, pixels, calibration)
-
-
-def shipped_weights(model: str) -> Path | None:
-    """The trained weights that come with a model of the registry."""
-    path = REGISTRY_FILE.parent / "weights" / f"{model}.safetensors"
-    return path if model in registry() and path.is_file() else None
 
 
 def calibration_images(spec: ModelSpec, source: str | None) -> tuple[Pixels, str]:

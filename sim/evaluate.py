@@ -36,7 +36,7 @@ from hw.program import build_program
 from quant.build import add_arguments, build_folder, network_folder, refuse_what_has_no_unit
 from quant.dataflow import run_image
 from quant.export import from_network
-from quant.inputs import calibration_images, shipped_weights
+from quant.inputs import calibration_images
 from quant.network import load_network
 from quant.quantize import ensure_network
 from sim.evaluation import ModelReport, Outcomes, classes_table, models_table, report, tokens_table
@@ -45,7 +45,7 @@ from sim.samples import Samples, default_data, load_samples
 from spvit import distributed
 from spvit.calibration import calibrate_thresholds
 from spvit.checkpoints import load_checkpoint, load_checkpoint_with_report
-from spvit.config import ModelSpec, resolve_model
+from spvit.config import ModelSpec, resolve_model, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, ImageError, exit_on_user_error
 from spvit.pruned_vit import SPViT, seeded

@@ -239,6 +239,12 @@ def registry() -> tuple[str, ...]:
     return tuple(_read_toml(REGISTRY_FILE))
 
 
+def shipped_weights(model: str) -> Path | None:
+    """The trained weights that come with a model of the registry."""
+    path = REGISTRY_FILE.parent / "weights" / f"{model}.safetensors"
+    return path if model in registry() and path.is_file() else None
+
+
 def resolve_model(name_or_path: str, keep: str | None = None) -> ModelSpec:
     """The model that MODEL= and KEEP= ask for.
 

@@ -13,11 +13,10 @@ from quant import finetune as command
 from quant.calibrate import choose_formats, observe_ranges
 from quant.finetune import Following, RoundedSPViT, accuracies, finetune, to_pixels
 from quant.fold import fold
-from quant.inputs import shipped_weights
 from quant.model import QuantizedSPViT
 from spvit.calibration import kept_patches
 from spvit.checkpoints import load_checkpoint, save_checkpoint
-from spvit.config import resolve_model
+from spvit.config import resolve_model, shipped_weights
 from spvit.errors import CheckpointError, ConfigError, TrainingError
 from spvit.pruned_vit import seeded
 from spvit.training.data import Data, InMemory, load_data

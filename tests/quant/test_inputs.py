@@ -8,8 +8,8 @@ from PIL import Image
 
 from quant import inputs
 from quant.build import add_arguments
-from quant.inputs import calibration_images, plan, shipped_weights, views
-from spvit.config import registry, resolve_model
+from quant.inputs import calibration_images, plan, views
+from spvit.config import registry, resolve_model, shipped_weights
 from spvit.errors import CheckpointError, ImageError
 
 MICRO = resolve_model("micro")
