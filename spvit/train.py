@@ -1,6 +1,6 @@
 """Train an SPViT: the backbone unless a checkpoint brings it, then selectors and backbone under masks, then thresholds.
 
-    python -m spvit.train --model deit_digits --data digits
+    python -m spvit.train --model deit_digits
     python -m spvit.train --model deit_s --data imagenet/ --ckpt deit_small.pth --budget 6ms --target zcu102
     torchrun --nproc-per-node 8 -m spvit.train ...        # the same on eight GPUs; --batch is that of all together
 
@@ -112,7 +112,8 @@ def calibrate(
         )
         distributed.from_first(net.thresholds)
         net.pruning = replace(net.pruning, keep=keep)
-    return Trained(net.eval(), teacher, measure(net, teacher, run.data, images, budget), steps)
+    result = measure(net, teacher, run.data, images, budget, run.recipe.cost_tolerance)
+    return Trained(net.eval(), teacher, result, steps)
 
 
 def solved_keep(spec: ModelSpec, budget: tuple[float, str, CostOf]) -> tuple[float, ...]:
@@ -141,7 +142,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="On several GPUs or machines: torchrun --nproc-per-node 8 -m spvit.train and the same options.",
     )
     parser.add_argument("--model", required=True, metavar="NAME|TOML", help="a registry name, or the path of a .toml")
-    parser.add_argument("--data", required=True, help="digits, or a folder with train/<class>/ and val/<class>/")
+    parser.add_argument("--data", help="digits (the default for their model), or a folder with train/ and val/<class>/")
     parser.add_argument(
         "--ckpt", type=Path, metavar="FILE", help="the backbone, .pth or .safetensors; else it is trained"
     )
@@ -180,13 +181,24 @@ def request_of(options: argparse.Namespace) -> Request:
     return request
 
 
+def data_of(options: argparse.Namespace, spec: ModelSpec) -> str:
+    """What DATA= says; without it, the digits for a model of their size. Raises ConfigError."""
+    if options.data is not None:
+        return str(options.data)
+    if (spec.model.img_size, spec.model.in_chans) == (8, 1):
+        return "digits"
+    raise ConfigError(
+        f"{spec.model.name}: there is nothing to train on; give DATA=, a folder with train/<class>/ and val/<class>/"
+    )
+
+
 def open_journal(options: argparse.Namespace, spec: ModelSpec, recipe: Recipe) -> tuple[Path, Journal]:
     """Where the weights go, and the journal beside them. Raises ConfigError, CheckpointError."""
     out = options.out or (ROOT / f"{spec.model.name}.safetensors")
     if options.resume is not None and options.out is None:
         out = options.resume.with_suffix(".safetensors")
-    asked = {name: getattr(options, name) for name in ("data", "budget", "target", "cost", "progressive")}
-    asked["ckpt"] = None if options.ckpt is None else str(options.ckpt)
+    asked = {name: getattr(options, name) for name in ("budget", "target", "cost", "progressive")}
+    asked |= {"data": data_of(options, spec), "ckpt": None if options.ckpt is None else str(options.ckpt)}
     identity = {
         "model": asdict(spec.model),
         "pruning": asdict(spec.pruning),
@@ -200,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
     request = request_of(options)
     recipe = resolve_recipe(request.spec.model.name, options)
-    data = load_data(options.data, request.spec.model, recipe)
+    data = load_data(data_of(options, request.spec), request.spec.model, recipe)
     device = distributed.start(options.device)
     try:
         out, journal = open_journal(options, request.spec, recipe)

@@ -135,6 +135,21 @@ def test_the_report_is_one_command(checkout):
     assert commands(checkout) == [["-m", "sim.report", *options]]
 
 
+def test_training_takes_a_budget(checkout):
+    given = [
+        "MODEL=deit_s",
+        "DATA=imagenet",
+        "CKPT=a.pth",
+        "BUDGET=6ms",
+        "TARGET=zcu102",
+        "RECIPE=r.toml",
+        "PROGRESSIVE=1",
+    ]
+    assert make(checkout, "train", *given).returncode == 0
+    options = ["--model", "deit_s", "--data", "imagenet", "--ckpt", "a.pth", "--target", "zcu102", "--budget", "6ms"]
+    assert commands(checkout) == [["-m", "spvit.train", *options, "--recipe", "r.toml", "--progressive"]]
+
+
 def test_hls_takes_no_images(checkout):
     make(checkout, "hls", "TARGET=zcu102", "MODEL=m", "IMAGES=x", "TOP=y")
     assert all("--images" not in command and "--top" not in command for command in commands(checkout))

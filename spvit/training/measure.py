@@ -42,7 +42,8 @@ class Kept:
     def of(kept: Tensor, num_patches: int) -> "Kept":
         """kept  patches (B, selectors)"""
         values = kept.double() / num_patches
-        parts = (values.mean(0), values.std(0, correction=0), values.amin(0), values.amax(0))
+        mean = values.mean(0)
+        parts = (mean, (values - mean).square().mean(0).sqrt(), values.amin(0), values.amax(0))
         return Kept(*(tuple(part.tolist()) for part in parts))
 
 
@@ -66,7 +67,8 @@ class Part:
 class Result:
     """A training's outcome.
 
-    target  what the mean cost of the training images should be, in the budget's unit
+    target     what the mean cost of the training images should be, in the budget's unit
+    tolerance  how far from it it may be, as a fraction
     """
 
     model: str
@@ -74,6 +76,7 @@ class Result:
     keep: tuple[float, ...]
     unit: str
     target: float
+    tolerance: float
     unpruned_macs: float
     parts: dict[str, Part]
     unreadable: tuple[str, ...] = ()
@@ -93,6 +96,8 @@ class Result:
         if self.locations:
             miss = self.parts["training"].cost / self.target - 1
             lines.append(f"mean cost of the training images {miss:+.2%} from the target, {self.target:.5g} {self.unit}")
+            if abs(miss) > self.tolerance:
+                lines.append(f"that is beyond {self.tolerance:.2%}: many tokens score alike; more epochs may part them")
         if self.unreadable:
             lines.append(
                 f"{len(self.unreadable)} images could not be read and were skipped: {', '.join(self.unreadable)}"
@@ -100,7 +105,7 @@ class Result:
         return "\n".join(lines)
 
 
-def measure(net: SPViT, teacher: SPViT, data: Data, calibration: InMemory, budget: Budget) -> Result:
+def measure(net: SPViT, teacher: SPViT, data: Data, calibration: InMemory, budget: Budget, tolerance: float) -> Result:
     """What the net reaches on the images that set its thresholds, and on all test images.
 
     Costs and tokens of many test images are those of evenly spaced ones.
@@ -117,5 +122,14 @@ def measure(net: SPViT, teacher: SPViT, data: Data, calibration: InMemory, budge
             Kept.of(kept, net.config.num_patches),
         )
     unpruned = count_macs(net.config, net.pruning.without()).total
-    locations, keep = net.pruning.locations, net.pruning.keep
-    return Result(net.config.name, locations, keep, budget.unit, budget.limit, unpruned, parts, data.unreadable)
+    return Result(
+        net.config.name,
+        net.pruning.locations,
+        net.pruning.keep,
+        budget.unit,
+        budget.limit,
+        tolerance,
+        unpruned,
+        parts,
+        data.unreadable,
+    )

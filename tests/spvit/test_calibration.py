@@ -7,7 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spvit.calibration import calibrate_thresholds, kept_patches, mean_macs, threshold_for
+from spvit.calibration import (
+    calibrate_cost,
+    calibrate_thresholds,
+    kept_patches,
+    mean_cost,
+    mean_macs,
+    threshold_for,
+)
 from spvit.config import resolve_model
 from spvit.cost import count_macs
 from spvit.errors import ConfigError
@@ -92,3 +99,41 @@ def test_mean_cost_is_the_mean_of_the_images_costs():
     net = seeded(SPEC.model, SPEC.pruning)
     costs = [count_macs(SPEC.model, SPEC.pruning, kept).total for kept in ([16, 8, 4], [4, 0, 0])]
     assert mean_macs(net, torch.tensor([[16, 8, 4], [4, 0, 0]])) == sum(costs) / 2
+
+
+def macs(kept):
+    return count_macs(SPEC.model, SPEC.pruning, kept).total
+
+
+def test_the_mean_cost_is_met_where_the_mean_fractions_cost_more():
+    """A cost that punishes unequal images: with the wanted fractions met, their mean cost is still too high."""
+    net, keep = seeded(SPEC.model, SPEC.pruning), (0.75, 0.5, 0.25)
+    cost = lambda kept: float(sum(kept)) ** 2  # noqa: E731
+    target = cost((12, 8, 4))
+    kept = calibrate_thresholds(net, images(), keep)
+    assert mean_cost(kept, cost) > 1.02 * target
+    found, kept = calibrate_cost(net, images(), keep, cost, target, 0.01)
+    assert mean_cost(kept, cost) == pytest.approx(target, rel=0.01)
+    assert all(a < b for a, b in zip(found, keep, strict=True))
+    assert torch.equal(kept, kept_patches(net, images()))
+
+
+def test_fractions_that_do_are_left_as_they_are():
+    net, keep = seeded(SPEC.model, SPEC.pruning), (0.75, 0.5, 0.25)
+    found, kept = calibrate_cost(net, images(), keep, macs, macs((12, 8, 4)), 0.05)
+    assert found == keep and kept.sum(0).tolist() == [70 * 12, 70 * 8, 70 * 4]
+
+
+def test_tokens_that_score_alike_leave_the_nearest_cost():
+    net, same = seeded(SPEC.model, SPEC.pruning), torch.zeros(1, 3, 16, 16).expand(6, -1, -1, -1)
+    cost = lambda kept: float(kept[0])  # noqa: E731
+    reachable = {float(calibrate_thresholds(net, same, (count / 16, 0.1, 0.1))[0, 0]) for count in range(17)}
+    _, kept = calibrate_cost(net, same, (0.5, 0.1, 0.1), cost, 8.1, 0.001)
+    assert mean_cost(kept, cost) in reachable
+    assert torch.equal(kept, kept_patches(net, same))
+
+
+def test_mean_cost_of_many_images_is_that_of_evenly_spaced_ones():
+    kept = torch.arange(2000)[:, None]
+    assert mean_cost(kept, lambda counts: float(counts[0])) == pytest.approx(999.5, abs=1)
+    assert mean_cost(torch.tensor([[1], [1], [4]]), lambda counts: float(counts[0])) == 2
