@@ -44,11 +44,14 @@ from sim.golden import Golden
 from sim.timing import TimedAccelerator
 from spvit.checkpoints import load_checkpoint
 from spvit.config import resolve_model
+from spvit.training.throughput import training_throughput
+from spvit.config import resolve_model
 from spvit.cost import kept_patches
 
 REPORT = Path("bench.json")
 RUNS = 3
 GOLDEN_BATCH = 8
+TRAINING_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,13 @@ def bench_golden(network: QuantizedNetwork, device: str) -> Figure:
     return Figure(name, 1 / seconds, "images/s", "float64 products alone", 1 / bare, ">= 6 images/s on two cores")
 
 
+def bench_training(model: str) -> Figure:
+    """A training step with selectors, masks and the teacher, beside a plain one of the same transformer."""
+    pruned, plain = training_throughput(resolve_model(model), TRAINING_BATCH)
+    name = f"training with selectors, {model}, batch of {TRAINING_BATCH}"
+    return Figure(name, pruned, "images/s", "plain training step", plain, ">= half of the plain step's")
+
+
 def golden_macs(golden: Golden, pixels: np.ndarray) -> float:  # type: ignore[type-arg]
     """Multiplications in the linear layers of a batch, from the tokens that it really has."""
     result = golden.run(pixels, taps=True)
@@ -211,6 +221,7 @@ def run_benchmarks(model: str, console: Console) -> list[Figure]:
     ensure_network(args, console)
     figures += [bench_csim(args), bench_timed_csim(args), bench_estimate(model), bench_explore(model)]
     network = load_network(network_folder(args))
+    figures.append(bench_training(model))
     figures += [bench_golden(network, device) for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else []))]
     return figures
 

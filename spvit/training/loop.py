@@ -74,7 +74,7 @@ class Run:
 
 def fit(phase: Phase, run: Run) -> None:
     """Train the phase's model, from where the journal left it. Raises TrainingError, CheckpointError."""
-    fitting = _Fitting(phase, run)
+    fitting = Fitting(phase, run)
     steps_per_epoch, recipe = fitting.steps_per_epoch, run.recipe
     with tqdm(
         total=fitting.steps,
@@ -96,8 +96,8 @@ def fit(phase: Phase, run: Run) -> None:
     fitting.finish()
 
 
-class _Fitting:
-    """A phase under way."""
+class Fitting:
+    """A phase under way: `advance` is one step of it."""
 
     def __init__(self, phase: Phase, run: Run) -> None:
         self.phase, self.run, recipe = phase, run, run.recipe

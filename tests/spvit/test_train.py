@@ -13,14 +13,14 @@ import spvit
 from hw.budget import latency_ms
 from hw.target import resolve_target
 from spvit.calibration import kept_patches, mean_macs
-from spvit.checkpoints import load_checkpoint_with_report
+from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
 from spvit.config import resolve_model
 from spvit.cost import count_macs
 from spvit.errors import CheckpointError, ConfigError
-from spvit.pruned_vit import SPViT
+from spvit.pruned_vit import SPViT, seeded
 from spvit.train import Request, main, train
 from spvit.training.data import InMemory, load_digits
-from spvit.training.loop import _Fitting
+from spvit.training.loop import Fitting
 from spvit.training.measure import accuracy
 from tests.spvit.training.tiny import RECIPE, few_digits, make_run
 from tests.spvit.training.tiny import SPEC as TINY
@@ -105,22 +105,15 @@ def test_the_command_writes_a_checkpoint_and_tells(command, capsys):
 
 def test_a_checkpoint_and_a_budget_on_the_board(command, capsys):
     """Milliseconds from the accelerator's own estimate are the cost that is met."""
-    Path("tiny.toml").write_text(
-        MODEL.replace("patch_size = 2", "patch_size = 1").partition("[pruning]")[0] + "[pruning]\nlocations = [1]\n"
-    )
-    command("--keep", "none", "--out", "backbone.safetensors")
+    sizes = MODEL.partition("[pruning]")[0]
+    for small, larger in (("patch_size = 2", "patch_size = 1"), ("embed_dim = 8", "embed_dim = 16")):
+        sizes = sizes.replace(small, larger)
+    Path("tiny.toml").write_text(f"{sizes}[pruning]\nlocations = [1]\n[engine]\ntile_in = 16\ntile_out = 16\n")
     spec = resolve_model("tiny.toml", "0.5")
+    save_checkpoint("backbone.safetensors", seeded(spec.model, spec.pruning.without()))
     limit = latency_ms(spec, resolve_target("zcu102"))((40,))
-    command(
-        "--ckpt",
-        "backbone.safetensors",
-        "--budget",
-        f"{limit:.6f}ms",
-        "--target",
-        "zcu102",
-        "--out",
-        "pruned.safetensors",
-    )
+    budget = ["--budget", f"{limit:.6f}ms", "--target", "zcu102", "--batch", "256"]
+    command("--ckpt", "backbone.safetensors", *budget, "--out", "pruned.safetensors")
     written = json.loads(Path("pruned.json").read_text())
     assert written["unit"] == "ms" and written["target"] == pytest.approx(limit, rel=1e-4)
     assert written["parts"]["training"]["cost"] == pytest.approx(limit, rel=0.01)
@@ -131,7 +124,7 @@ def test_a_checkpoint_and_a_budget_on_the_board(command, capsys):
 def test_what_was_interrupted_goes_on(command, monkeypatch, capsys):
     command("--out", "whole.safetensors")
     expected = capsys.readouterr().out
-    fit_step = _Fitting.advance
+    fit_step = Fitting.advance
     steps = []
 
     def interrupted(self, images, labels):
@@ -141,7 +134,7 @@ def test_what_was_interrupted_goes_on(command, monkeypatch, capsys):
         return fit_step(self, images, labels)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Fitting, "advance", interrupted)
+        patch.setattr(Fitting, "advance", interrupted)
         with pytest.raises(KeyboardInterrupt):
             command("--out", "parts.safetensors")
     assert steps[-1] == "selectors"

@@ -9,7 +9,7 @@ import torch
 from spvit.errors import TrainingError
 from spvit.pruned_vit import seeded
 from spvit.training.backbone import Classification
-from spvit.training.loop import Group, Phase, _Fitting, fit
+from spvit.training.loop import Fitting, Group, Phase, fit
 from spvit.training.pruning import Pruning
 from spvit.training.state import Journal
 from tests.spvit.training.tiny import RECIPE, SPEC, few_digits, make_run
@@ -115,7 +115,7 @@ def test_a_gradient_that_is_no_number_stops_before_it_reaches_the_weights():
 
 def test_rates_warm_up_fall_to_zero_and_wait_while_frozen():
     phase = backbone_phase(epochs=10, frozen=3)
-    fitting = _Fitting(phase, make_run(replace(RECIPE, warm_up=0.1)))
+    fitting = Fitting(phase, make_run(replace(RECIPE, warm_up=0.1)))
     assert (fitting.steps, fitting.steps_per_epoch) == (40, 4)
     free, frozen = fitting._factor(0), fitting._factor(3)
     assert [free(step) for step in range(4)] == [0.25, 0.5, 0.75, pytest.approx(0.986, abs=1e-3)]
@@ -130,7 +130,7 @@ def test_rates_warm_up_fall_to_zero_and_wait_while_frozen():
 def test_biases_norms_tokens_and_positions_do_not_decay():
     net = seeded(SPEC.model, SPEC.pruning)
     named = list(net.named_parameters())
-    fitting = _Fitting(Phase("p", net, [Group(named, 1e-3)], 1, Classification()), make_run())
+    fitting = Fitting(Phase("p", net, [Group(named, 1e-3)], 1, Classification()), make_run())
     decays = {id(p): group["weight_decay"] for group in fitting.optimizer.param_groups for p in group["params"]}
     by_name = {name: decays[id(parameter)] for name, parameter in named}
     assert by_name["blocks.0.attn.qkv.weight"] == by_name["selectors.0.scorers.0.fc1.weight"] == 0.05
@@ -141,7 +141,7 @@ def test_biases_norms_tokens_and_positions_do_not_decay():
 
 def test_the_running_mean_of_the_weights_is_what_is_left():
     phase, last = backbone_phase(), backbone_phase()
-    fitting = _Fitting(phase, make_run(replace(RECIPE, ema_decay=0.9)))
+    fitting = Fitting(phase, make_run(replace(RECIPE, ema_decay=0.9)))
     seen = []
     for images, labels in fitting.run.data.training.epoch((0, "backbone", 0), 64):
         fitting.advance(images, labels)
