@@ -66,6 +66,11 @@ ablation: $(ENVIRONMENT) ## the paper's ablations on a small model, each variant
 	@$(PY) -m spvit.ablation $(call option,model,$(MODEL)) $(call option,data,$(DATA)) $(call option,out,$(OUT)) \
 	    $(call option,recipe,$(RECIPE)) $(call option,device,$(DEVICE))
 
+.PHONY: visualize
+visualize: $(ENVIRONMENT) ## pictures: tokens kept per stage, heat maps per head, accuracy against cost: build/pictures/<model>/
+	@$(PY) -m spvit.visualize $(call option,model,$(MODEL)) $(call option,ckpt,$(CKPT)) $(call option,keep,$(KEEP)) \
+	    $(call option,images,$(IMAGES)) $(call option,data,$(DATA)) $(call option,out,$(OUT))
+
 .PHONY: eval
 eval: $(ENVIRONMENT) ## accuracy, cost and tokens of the float, the Brevitas and the integer model on DATA=: eval.json
 	@$(PY) -m sim.evaluate $(FLOW) $(call option,data,$(DATA)) $(call option,device,$(DEVICE))
@@ -155,12 +160,12 @@ help: ## this list
 	    COST= 'how train counts towards BUDGET=, a function of yours: file.py:function' \
 	    RECIPE= 'a .toml with rates, epochs and the like for train; python -m spvit.train --help lists them' \
 	    PROGRESSIVE= '1: train seeks the places of the selectors and their rates, layer to phase' \
-	    OUT= 'the .safetensors file that training writes' \
+	    OUT= 'the .safetensors file that training writes; the folder of ablation and visualize' \
 	    RESUME= 'the .state of a training that was interrupted, to go on from' \
 	    KEPT= 'patches that an image has left after each selector, for estimate: 123,78,49' \
 	    CLOCK= 'MHz of the accelerator, for estimate, explore and report' \
 	    LATENCY_MS= 'what an image may take, for explore' \
-	    IMAGES= 'images for csim and the notebook: a folder, an image, or digits:test' \
+	    IMAGES= 'images for csim, the notebook and visualize: a folder, an image, or digits:test' \
 	    TOP= 'one unit alone for csim, synth, cosim: msa_block, ...' \
 	    HLS= 'which form of Vitis HLS: vitis-run, v++ or vitis_hls' \
 	    PYTHON= 'the Python 3.11 that makes the environment'
