@@ -207,7 +207,7 @@ def test_the_weights_that_come_along():
     assert fractions.tolist() == pytest.approx(SPEC.pruning.keep, abs=1e-3)
     assert mean_macs(net, kept) / unpruned - 1 == pytest.approx(-0.42, abs=0.01)
     assert mean_macs(net, kept) == pytest.approx(count_macs(SPEC.model, SPEC.pruning).total, rel=0.01)
-    assert accuracy(net, test) >= 0.98
+    assert accuracy(net, test) >= 0.99
     assert len({tuple(counts) for counts in kept.tolist()}) > 100  # images keep what they need
 
 
