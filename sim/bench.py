@@ -44,9 +44,8 @@ from sim.golden import Golden
 from sim.timing import TimedAccelerator
 from spvit.checkpoints import load_checkpoint
 from spvit.config import resolve_model
-from spvit.training.throughput import training_throughput
-from spvit.config import resolve_model
 from spvit.cost import kept_patches
+from spvit.training.throughput import training_throughput
 
 REPORT = Path("bench.json")
 RUNS = 3

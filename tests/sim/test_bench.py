@@ -8,7 +8,7 @@ import pytest
 
 from quant.build import add_arguments
 from quant.quantize import main as quantize
-from sim.bench import bench_estimate, bench_explore, bench_timed_csim
+from sim.bench import bench_estimate, bench_explore, bench_timed_csim, bench_training
 
 
 @pytest.mark.parametrize("bench", [bench_estimate, bench_explore])
@@ -26,3 +26,9 @@ def test_the_timed_c_simulation(tmp_path):
     add_arguments(parser)
     figure = bench_timed_csim(parser.parse_args(argv))
     assert figure.ratio > 1  # counting costs time
+
+
+def test_training():
+    figure = bench_training("micro")
+    assert figure.unit == "images/s"
+    assert 0 < figure.ratio < 1  # masks, selectors and a teacher beside the plain transformer
