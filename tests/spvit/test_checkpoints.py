@@ -430,3 +430,74 @@ def test_saving_where_it_cannot_be_leaves_nothing(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be written"):
         save_checkpoint(tmp_path / "own.safetensors", seeded(MODEL, PLAIN))
     assert {file.name for file in tmp_path.iterdir()} == {"file", "own.safetensors"}
+
+
+# ---- variants
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"scorer": "conv3"},
+        {"scorer": "conv1", "heads": "single", "activation": "relu"},
+        {"heads": "average"},
+        {"method": "structured"},
+        {"method": "random"},
+        {"method": "class_attention", "proportional_attention": True},
+    ],
+    ids=str,
+)
+def test_a_variant_comes_back_as_it_was_saved(tmp_path, variant):
+    path, pruning = tmp_path / "variant.safetensors", replace(PRUNING, **variant)
+    net = seeded(MODEL, pruning, 3).train()
+    net.forward_masked(images(), torch.Generator().manual_seed(0))  # statistics move
+    net.eval().thresholds.copy_(torch.tensor([0.07, 0.06, 0.05]))
+    save_checkpoint(path, net)
+    loaded, report = load_checkpoint_with_report(path, MODEL, pruning)
+    assert report == LoadReport(str(path), "own", True, PRUNING.keep, ())
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in net.state_dict().items())
+    assert same_function(net, loaded)
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "sentence"),
+    [
+        (
+            {},
+            {"method": "random"},
+            'method=selector, but micro has method=random; set method = "selector" in [pruning]',
+        ),
+        (
+            {"activation": "relu"},
+            {},
+            'activation=relu, but micro has activation=gelu; set activation = "relu" in [pruning]',
+        ),
+        (
+            {"heads": "average"},
+            {"heads": "single"},
+            'heads=average, but micro has heads=single; set heads = "average" in',
+        ),
+        ({"scorer": "conv1"}, {"scorer": "conv3"}, 'scorer=conv1, but micro has scorer=conv3; set scorer = "conv1" in'),
+    ],
+)
+def test_a_variant_is_not_taken_for_another(tmp_path, trained, asked, sentence):
+    path = tmp_path / "variant.safetensors"
+    save_checkpoint(path, seeded(MODEL, replace(PRUNING, **trained)))
+    with pytest.raises(CheckpointError) as refused:
+        load_checkpoint(path, MODEL, replace(PRUNING, **asked))
+    assert str(refused.value).startswith(f"{path}: was trained with {sentence}")
+
+
+def test_a_plain_backbone_gets_thresholds_where_there_is_nothing_to_learn(tmp_path):
+    torch.save(backbone_state(), tmp_path / "deit.pth")
+    net, report = load_checkpoint_with_report(tmp_path / "deit.pth", MODEL, replace(PRUNING, method="class_attention"))
+    assert not report.selectors_found
+    with torch.no_grad():
+        kept = net.forward_masked(images()).records[0].keep
+    assert 0 < kept.sum() < kept.numel()
+
+
+def test_a_class_token_is_not_pooled_away(tmp_path):
+    torch.save(backbone_state(), tmp_path / "deit.pth")
+    with pytest.raises(CheckpointError, match=r"pos_embed has the shape \(1, 17, 32\), but micro needs \(1, 16, 32\)"):
+        load_checkpoint(tmp_path / "deit.pth", replace(MODEL, pooling="mean"), PRUNING)
