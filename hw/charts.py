@@ -61,7 +61,7 @@ def chart(title: str, width: float = 7.2, height: float = 3.6) -> Iterator[Chart
         drawn = Chart(figure.add_subplot())
         yield drawn
         text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     drawn.svg = _accessible(text.getvalue(), title)
 
 

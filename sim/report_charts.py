@@ -88,11 +88,14 @@ def draw_roofline(points: Sequence[RooflinePoint], estimate: Estimate, title: st
 def draw_tokens(
     curves: Mapping[str, Sequence[tuple[int, float]]], steps: Sequence[int], title: str, width: float = WIDTH
 ) -> str:
-    """Latency against tokens. `steps`: token counts from which attention takes one tile of keys more."""
+    """Latency against tokens, curves in pairs: the second of each is dashed.
+
+    steps  token counts from which attention takes one tile of keys more
+    """
     with chart(title, width, 3.6) as drawn:
         axes = drawn.axes
         for i, (name, curve) in enumerate(curves.items()):
-            colour, style = STAGE_COLOURS[i], ("-", "--")[i % 2]
+            colour, style = STAGE_COLOURS[i // 2], ("-", "--")[i % 2]
             axes.plot(*zip(*curve, strict=True), color=colour, linestyle=style, linewidth=1.6, label=name)
         for step in steps:
             axes.axvline(step, color=GREY, linewidth=0.8, linestyle=":")

@@ -136,12 +136,12 @@ class TokenCurve:
 
 
 def latency_against_tokens(spec: ModelSpec, target: Target, architecture: Architecture) -> TokenCurve:
-    """For images from one patch up to the model's all."""
+    """For images with a single token up to the model's all."""
     layout = Layout(spec.model, architecture)
     program = build_program(Sizes(spec.model, spec.pruning.without()))
     assumed = assumptions(architecture, target)
     curve = TokenCurve([], [])
-    for tokens in range(spec.model.num_prefix_tokens + 1, layout.rows + 1):
+    for tokens in range(1, layout.rows + 1):
         estimate = estimate_tokens(program, layout, assumed, tokens)
         working = sum(step.tokens for step in estimate.steps)
         curve.latency.append((tokens, estimate.latency_ms(target.clock_mhz)))

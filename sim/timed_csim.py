@@ -35,12 +35,13 @@ from hw.target import Target, add_clock, resolve_target, with_clock
 from quant.build import add_arguments, build_folder, model_spec, network_folder
 from quant.network import QuantizedNetwork, load_network
 from quant.quantize import ensure_network
+from sim.bridge import CsimError
 from sim.build import build_library
 from sim.csim import default_images
 from sim.golden import Golden
 from sim.timing import TimedAccelerator, Timing
 from spvit.cost import count_macs, kept_patches
-from spvit.errors import ConfigError, NetworkError, exit_on_user_error
+from spvit.errors import BuildError, ConfigError, NetworkError, exit_on_user_error
 
 PROBABILITY_ONE = 1 << 22
 REPORT = "timing.json"
@@ -74,12 +75,18 @@ def parse_engine(text: str) -> dict[str, int | str]:
 
 
 def count(design: Design, target: Target, pixels: NDArray[np.uint8], folder: Path) -> tuple[Timing, list[int], float]:
-    """Cycles of one image, patches alive after each selector, seconds of C-simulation. `folder` takes the C++."""
+    """Cycles of one image, patches alive after each selector, seconds of C-simulation. `folder` takes the C++.
+
+    Raises BuildError where streams block one another, or a loop asks too much of a memory.
+    """
     write_project(make_project(design, target), folder)
     library = build_library(folder / "src", timed=True)
     accelerator = TimedAccelerator(design, library, assumptions(design.architecture, target))
     start = time.monotonic()
-    result, timing = accelerator.run(pixels)
+    try:
+        result, timing = accelerator.run(pixels)
+    except CsimError as error:
+        raise BuildError(f"the timed C-simulation of {design.network.model.name} stopped: {error}") from None
     seconds = time.monotonic() - start
     selectors = range(design.network.pruning.num_selectors)
     kept = [int((result.trace[f"selectors.{index}.keep"][:, 0] == 1).sum()) for index in selectors]

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from hw.program import build_program
+from sim.bridge import CsimError
 from sim.timed_csim import at_keep_ratios, main, parse_engine
+from sim.timing import TimedAccelerator
 from spvit.cost import kept_patches, tokens_per_stage
-from spvit.errors import ConfigError, NetworkError
+from spvit.errors import BuildError, ConfigError, NetworkError
 from tests.sim.conftest import golden_of
 from tests.sim.networks import MICRO, deciding, design_of, micro, random_images
 
@@ -44,6 +46,20 @@ def test_the_command(tmp_path, capsys):
     other = json.loads((tmp_path / "timing.json").read_text())
     assert (other["engine"], other["clock_mhz"]) == ("16x16 direct", 150)
     assert not np.isclose(other["cycles"], report["cycles"])
+
+
+def test_a_deadlock_is_one_sentence_and_leaves_no_report(tmp_path, monkeypatch):
+    """That a deadlock is found, and named with both ends, is test_timing's to show."""
+    sentence = "deadlock: reader reads b, which is empty; writer writes a, which is full at 2 words"
+
+    def stop(self: TimedAccelerator, pixels: np.ndarray) -> None:
+        raise CsimError(sentence)
+
+    monkeypatch.setattr(TimedAccelerator, "run", stop)
+    with pytest.raises(BuildError) as caught:
+        main(["--model", "micro", "--out", str(tmp_path)])
+    assert str(caught.value) == f"the timed C-simulation of micro stopped: {sentence}"
+    assert not (tmp_path / "timing.json").exists()
 
 
 @pytest.mark.parametrize("text", ["64", "64x64", "64x64fast", "ax8-fast"])

@@ -1,0 +1,44 @@
+"""The README's plot of latency against tokens: `python -m sim.token_plot`.
+
+Enters: nothing but the registry's models and a board. Leaves `docs/latency_tokens.svg`: DeiT-S and DeiT-T, on the
+default engine and on one with the direct inner product and as many multipliers, by the closed form: estimates.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from hw.architecture import Architecture
+from hw.target import add_clock, resolve_target, with_clock
+from sim.report_charts import draw_tokens
+from sim.report_data import DIRECT, latency_against_tokens
+from spvit.config import resolve_model
+from spvit.errors import exit_on_user_error
+
+PLOT = Path(__file__).parent.parent / "docs" / "latency_tokens.svg"
+KEY_TILE = 64
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m sim.token_plot", description=__doc__.partition("\n")[0])
+    parser.add_argument("--target", default="zcu102", metavar="T", help="the board (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=PLOT, metavar="FILE", help="default: docs/latency_tokens.svg")
+    add_clock(parser)
+    args = parser.parse_args(argv)
+    target = with_clock(resolve_target(args.target), args.clock)
+    curves = {}
+    for model in ("deit_s", "deit_t"):
+        for engine in ({}, DIRECT):
+            architecture = Architecture.for_target(target, engine)
+            name = f"{model}, {architecture.tile_in}×{architecture.tile_out} {architecture.inner_product}"
+            curves[name] = latency_against_tokens(resolve_model(model), target, architecture).latency
+    rows = resolve_model("deit_s").model.num_tokens
+    steps = range(KEY_TILE + 1, rows + 1, KEY_TILE)
+    args.out.write_text(draw_tokens(curves, steps, f"Latency against tokens on {target.name}", width=7.2))
+    print(args.out)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
