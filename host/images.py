@@ -128,11 +128,13 @@ def class_folders(folder: Path) -> tuple[list[str], list[Path], list[int]]:
     Raises ImageError unless there are two classes, each with an image.
     """
     if not folder.is_dir():
-        raise ImageError(f"{folder}: there is no such folder; give one that holds a folder of images per class")
+        raise ImageError(
+            f"{folder}: there is no such folder; a data set has train/<class>/ and val/<class>/ with images"
+        )
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(names) < 2:
-        found = f"one class folder, {names[0]}" if names else "no class folders"
-        raise ImageError(f"{folder}: has {found}; a data set has two or more, each with its images")
+        found = f"one class, {names[0]}" if names else "no class folders"
+        raise ImageError(f"{folder}: has {found}; there is something to tell apart from two on, each in its own folder")
     files, labels = list[Path](), list[int]()
     for label, name in enumerate(names):
         _, found_files = image_files(folder / name)

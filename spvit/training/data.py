@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from host.images import View, digits, image_files, read_image
+from host.images import View, class_folders, digits, read_image
 from host.preprocess import Preprocessing
 from spvit import distributed
 from spvit.config import ModelConfig
@@ -87,14 +87,14 @@ def load_data(name: str, model: ModelConfig, recipe: Recipe) -> Data:
         raise ConfigError(
             f"--data {name}: no such folder; give digits, or a folder with train/<class>/ and val/<class>/"
         )
-    names, files, labels = _class_folders(root / "train")
+    names, files, labels = class_folders(root / "train")
     if len(names) != model.num_classes:
         raise ConfigError(
             f"{root / 'train'}: has {len(names)} class folders, but {model.name} has num_classes={model.num_classes}; "
             f"set num_classes = {len(names)} in [model], or choose another data set"
         )
     for_tests = next((root / part for part in TEST_FOLDERS if (root / part).is_dir()), root / TEST_FOLDERS[0])
-    test_names, test_files, test_labels = _class_folders(for_tests)
+    test_names, test_files, test_labels = class_folders(for_tests)
     strangers = sorted(set(test_names) - set(names))
     if strangers:
         raise ConfigError(f"{for_tests / strangers[0]}: is a class that {root / 'train'} does not have; remove it")
@@ -116,26 +116,6 @@ def load_digits(part: Literal["train", "test"], model: ModelConfig) -> Batch:
     pixels, labels = digits(part)
     images = torch.from_numpy(Preprocessing.from_model(model).normalise(pixels)).float()
     return images, torch.from_numpy(labels)
-
-
-def _class_folders(folder: Path) -> tuple[list[str], list[Path], list[int]]:
-    """Class names, image files, and each one's class."""
-    if not folder.is_dir():
-        raise ConfigError(
-            f"{folder}: there is no such folder; a data set has train/<class>/ and val/<class>/ with images"
-        )
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(names) < 2:
-        found = f"one class, {names[0]}" if names else "no class folders"
-        raise ConfigError(
-            f"{folder}: has {found}; there is something to learn from two on, each in a folder of its own"
-        )
-    files, labels = list[Path](), list[int]()
-    for label, name in enumerate(names):
-        _, found_files = image_files(folder / name)
-        files += found_files
-        labels += [label] * len(found_files)
-    return names, files, labels
 
 
 def epoch_order(count: int, repeats: int, place: tuple[int | str, ...]) -> Tensor:

@@ -56,9 +56,9 @@ def test_a_broken_image_is_named_when_it_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ([], "{}: has no class folders; a data set has two or more, each with its images"),
-        (["1.png"], "{}: has no class folders; a data set has two or more, each with its images"),
-        (["cat/1.png"], "{}: has one class folder, cat; a data set has two or more, each with its images"),
+        ([], "{}: has no class folders; there is something to tell apart from two on, each in its own folder"),
+        (["1.png"], "{}: has no class folders; there is something to tell apart from two on, each in its own folder"),
+        (["cat/1.png"], "{}: has one class, cat; there is something to tell apart from two on, each in its own folder"),
         (["cat/1.png", "dog/1.txt"], "{}/dog: no images in this folder; give one with .bmp, "),
     ],
 )
@@ -75,7 +75,7 @@ def test_a_missing_folder(tmp_path):
     with pytest.raises(ImageError) as error:
         load_samples(str(tmp_path / "gone"), TWO)
     assert str(error.value) == (
-        f"{tmp_path / 'gone'}: there is no such folder; give one that holds a folder of images per class"
+        f"{tmp_path / 'gone'}: there is no such folder; a data set has train/<class>/ and val/<class>/ with images"
     )
 
 

@@ -151,8 +151,8 @@ def empty(folder):
     [
         (remove("train"), "{0}/train: there is no such folder; a data set has train/<class>/ and val/<class>/ with images"),
         (remove("val"), "{0}/val: there is no such folder; a data set has train/<class>/ and val/<class>/ with images"),
-        (remove("train", "red"), "{0}/train: has one class, blue; there is something to learn from two on, each in a folder of its own"),
-        (lambda folder: [remove("train", name)(folder) for name in ("red", "blue")], "{0}/train: has no class folders; there is something to learn from two on, each in a folder of its own"),
+        (remove("train", "red"), "{0}/train: has one class, blue; there is something to tell apart from two on, each in its own folder"),
+        (lambda folder: [remove("train", name)(folder) for name in ("red", "blue")], "{0}/train: has no class folders; there is something to tell apart from two on, each in its own folder"),
         (empty, "{0}/train/red: no images in this folder; give one with "),
         (lambda folder: (folder / "val" / "red").rename(folder / "val" / "rot"), "{0}/val/rot: is a class that {0}/train does not have; remove it"),
         (lambda folder: shutil.copytree(folder / "train" / "red", folder / "train" / "green"), "{0}/train: has 3 class folders, but photo has num_classes=2; set num_classes = 3 in [model], or choose another data set"),
