@@ -1,16 +1,18 @@
 """What a trained model reaches: accuracy, cost, kept tokens. For people and for `train.json`."""
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from spvit import distributed
 from spvit.calibration import kept_patches, mean_cost
 from spvit.cost import count_macs
 from spvit.pruned_vit import SPViT
 from spvit.training.budget import Budget
-from spvit.training.data import Data, InMemory, Source, sample
+from spvit.training.data import INFERENCE_BATCH, Data, InMemory, Source, sample
 
 SAMPLE = 1024
 
@@ -22,7 +24,15 @@ def accuracy(net: SPViT, source: Source) -> float:
     device = net.pos_embed.device
     own = range(distributed.rank(), len(source), distributed.world_size())
     right_of_total = torch.zeros(2, dtype=torch.float64, device=device)
-    for images, labels in source.views(own):
+    shown = tqdm(
+        source.views(own),
+        "evaluation",
+        math.ceil(len(own) / INFERENCE_BATCH),
+        unit="batch",
+        leave=False,
+        disable=not distributed.is_first(),
+    )
+    for images, labels in shown:
         found = net.forward_masked(images.to(device)).logits.argmax(dim=1)
         right_of_total += right_of_total.new_tensor([(found.cpu() == labels).sum(), len(labels)])
     right, total = distributed.sum_over_processes(right_of_total).tolist()

@@ -150,6 +150,39 @@ def test_what_was_interrupted_goes_on(command, monkeypatch, capsys):
     assert not Path("parts.state").exists()
 
 
+def test_photographs_from_a_folder_one_of_them_corrupt(command, photographs, capsys):
+    """DeiT's whole augmentation, two processes that read, brain floats and a running mean of the weights."""
+    broken = photographs / "train" / "red" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    sizes = MODEL.replace("in_chans = 1", "in_chans = 3").replace("num_classes = 10", "num_classes = 2")
+    Path("tiny.toml").write_text(sizes)
+    deits = ["--augment", "deit", "--mixup", "0.8", "--cutmix", "1.0", "--workers", "2", "--batch", "4"]
+    command(
+        "--data", str(photographs), *deits, "--precision", "bfloat16", "--ema-decay", "0.9", "--out", "w.safetensors"
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert f"1 images could not be read and were skipped: {broken}" in lines
+    written = json.loads(Path("w.json").read_text())
+    assert written["unreadable"] == [str(broken)] and written["parts"]["test"]["images"] == 6
+
+
+def test_weights_that_cannot_be_written_are_not_lost(command, monkeypatch, capsys):
+    """The disk is full at the very end: the state stays, and going on from it trains nothing again."""
+
+    def full(path, net):
+        raise CheckpointError(f"{path}: cannot be written (No space left on device); choose another place")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spvit.train, "save_checkpoint", full)
+        with pytest.raises(CheckpointError, match="No space left"):
+            command("--out", "w.safetensors")
+    assert Path("w.state").exists() and not Path("w.safetensors").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(Fitting, "advance", None)
+        command("--resume", "w.state")
+    assert Path("w.safetensors").exists() and not Path("w.state").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "kind", "sentence"),
     [
