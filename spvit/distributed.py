@@ -72,6 +72,15 @@ def sum_over_processes(value: Tensor) -> Tensor:
     return value
 
 
+def rows_of_all(rows: Tensor) -> Tensor:
+    """Every process's rows, as many from each, behind each other; without a gradient."""
+    if not dist.is_initialized():
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(parts, rows.detach().contiguous())
+    return torch.cat(parts)
+
+
 def from_first(value: Tensor) -> Tensor:
     """The first process's `value`, written into each one's."""
     if dist.is_initialized():

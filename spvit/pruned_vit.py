@@ -133,8 +133,7 @@ class SPViT(VisionTransformer):
             scores, _ = self._score(stage, images, patches, candidates)
             if self.pruning.method == "random":
                 scores = draw_exponential(scores, generator).neg().exp()  # uniform in 0..1
-            count = round(wanted_keep(self.pruning, stage) * candidates.numel())
-            return best_of_batch(scores, candidates, count), scores
+            return best_of_batch(scores, candidates, wanted_keep(self.pruning, stage)), scores
         votes, weight = self._score(stage, images, patches, candidates)
         probability = keep_probability(votes, weight)
         if self.training:

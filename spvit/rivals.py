@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spvit.config import PruningConfig
+from spvit.distributed import rows_of_all
 
 DEFAULT_STAGE_KEEP = 0.7  # fraction of its candidates that a selector keeps, where none is configured
 GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as int64
@@ -32,15 +33,17 @@ def random_scores(images: Tensor, num_patches: int, stage: int) -> Tensor:
     return (_shift_right(drawn, 11).double() * 2.0**-53).to(images.dtype)
 
 
-def best_of_batch(scores: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """1 for the `count` best candidates of the whole batch, and for those as good as the last of them. (B, N) each
+def best_of_batch(scores: Tensor, candidates: Tensor, fraction: float) -> Tensor:
+    """1 for the best candidates, `fraction` of the whole batch's patches, and for those as good as the last of them.
 
-    How scores without a gradient decide in training, where their threshold is not known yet.
+    How scores without a gradient decide in training, where their threshold is not known yet. scores, candidates (B, N):
+    this process's; the batch is that of all processes.
     """
-    count = min(count, int(candidates.sum()))
+    ranked = rows_of_all(scores.masked_fill(candidates == 0, -torch.inf)).flatten()
+    count = min(round(fraction * ranked.numel()), int((ranked > -torch.inf).sum()))
     if count == 0:
         return torch.zeros_like(scores)
-    ranked = scores.masked_fill(candidates == 0, -torch.inf).flatten().topk(count).values
+    ranked = ranked.topk(count).values
     return ((scores >= ranked[-1]) & (candidates > 0)).to(scores.dtype)
 
 

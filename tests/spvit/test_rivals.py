@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from spvit.config import PruningConfig
+from spvit.distributed import rows_of_all
 from spvit.rivals import _mix, best_of_batch, random_scores, wanted_keep
 
 MASK = (1 << 64) - 1
@@ -54,15 +55,28 @@ def test_one_pixel_changes_all_scores():
 def test_the_best_candidates_of_the_whole_batch_are_kept(count, kept):
     scores = torch.tensor([[0.9, 0.8, 0.2], [0.7, 0.2, 0.6]])
     candidates = torch.tensor([[1.0, 0, 1], [0, 1, 1]])
-    assert best_of_batch(scores, candidates, count).nonzero().tolist() == sorted(
+    assert best_of_batch(scores, candidates, count / 6).nonzero().tolist() == sorted(
         map(list, kept)
     )  # equals stay together
 
 
 def test_none_is_kept_where_there_is_no_candidate():
-    assert not best_of_batch(torch.ones(2, 3), torch.zeros(2, 3), 4).any()
+    assert not best_of_batch(torch.ones(2, 3), torch.zeros(2, 3), 0.7).any()
 
 
 def test_fractions_that_are_not_configured_are_usual_ones():
     assert wanted_keep(PruningConfig((1, 2), (0.6, 0.3)), 1) == 0.3
     assert wanted_keep(PruningConfig((1, 2)), 1) == pytest.approx(0.49)
+
+
+def test_processes_decide_by_the_whole_batch(monkeypatch):
+    scores, candidates = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)), torch.ones(4, 6)
+    whole = best_of_batch(scores, candidates, 0.4)
+    monkeypatch.setattr("spvit.rivals.rows_of_all", lambda rows: scores)
+    for own in (slice(0, 2), slice(2, 4)):
+        assert torch.equal(best_of_batch(scores[own], candidates[own], 0.4), whole[own])
+
+
+def test_alone_the_rows_of_all_are_ones_own():
+    rows = torch.rand(2, 3)
+    assert torch.equal(rows_of_all(rows), rows)
