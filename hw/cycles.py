@@ -113,7 +113,7 @@ def estimate_unit(
     """A kernel as a top of its own: `span` of the program's steps, on so many rows."""
     walk = Walk(program, layout, pruning, assumed)
     walk.tokens, walk.packages = tokens, packages
-    walk.load(with_image=False)
+    walk.load(span, with_image=False)
     walk.run(span, kept)
     return CycleEstimate(walk.steps, walk.stages)
 
@@ -152,20 +152,23 @@ class Walk:
 
     def image(self, kept: Sequence[int]) -> None:
         """All of one image; `kept` patches are alive after each selector."""
-        self.load(with_image=True)
-        self.run(range(len(self.program.steps)), kept)
+        program = range(len(self.program.steps))
+        self.load(program, with_image=True)
+        self.run(program, kept)
         self.store()
 
     # what is around the program
 
-    def load(self, with_image: bool) -> None:
+    def load(self, span: range, with_image: bool) -> None:
         """X from the stream, the image from its own port: until the later one has arrived."""
         self.steps.append(StepCycles(LOADING))
         model, layout, assumed = self.layout.model, self.layout, self.assumed
         fifos = 3 if with_image else 2  # behind the port, before the checksum, before the engine
         words = self.tokens * layout.embed_lanes // layout.architecture.fill_lanes
-        burst = min(words, assumed.burst_beats) * assumed.beat_cost / COST_FRACTION
-        turns = (layout.architecture.weight_ports - 1) * burst
+        steps = (self.program.steps[index] for index in span)
+        weights_follow = any(step.op is Op.ENGINE and step.weights is Weights.STREAM for step in steps)
+        burst = assumed.burst_beats if weights_follow else min(words, assumed.burst_beats)
+        turns = (layout.architecture.weight_ports - 1) * burst * assumed.beat_cost / COST_FRACTION
         under_way = (
             assumed.read_latency + turns + fifos * assumed.stream_latency
         )  # a word is there with its last port's
