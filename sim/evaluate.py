@@ -49,6 +49,7 @@ from spvit.config import ModelSpec, resolve_model, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, ImageError, exit_on_user_error
 from spvit.pruned_vit import SPViT, seeded
+from spvit.training.state import write_whole
 
 MODELS = ("float", "brevitas", "integer")
 SHOWN_CLASSES = 10
@@ -296,10 +297,7 @@ def tell(
         "unpruned_gmacs": unpruned, "brevitas_integer_differences": differing,
         "models": {name: asdict(one) for name, one in reports.items()},
     }  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
     _print(spec, reports, unpruned, f"{spec.model.name} on {len(done)} images of {data}", console)
     for reason in skipped.values():
         console.print(f"skipped: {reason}", highlight=False, markup=False, soft_wrap=True)

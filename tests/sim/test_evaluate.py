@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import array_api_compat.numpy as arrays
 import numpy as np
@@ -16,7 +17,7 @@ from sim.evaluate import main
 from sim.golden import Golden
 from sim.samples import load_samples
 from spvit.config import resolve_model
-from spvit.errors import ConfigError, ImageError
+from spvit.errors import CheckpointError, ConfigError, ImageError
 
 MICRO = resolve_model("micro")
 CLASSES = "abcdefg"
@@ -163,6 +164,25 @@ def test_requests_that_cannot_be(photographs, tmp_path, options, sentence):
         main(["--model", "micro", "--data", str(photographs), "--out", str(tmp_path / "out"), *options])
     assert str(error.value).startswith(sentence)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_report_that_cannot_be_written_leaves_the_older_one(evaluated, photographs, monkeypatch):
+    out, _ = evaluated
+    before = (out / "eval.json").read_text()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(CheckpointError) as error:
+        main(
+            ["--model", "micro", "--data", str(photographs), "--models", "float", "--device", "cpu", "--out", str(out)]
+        )
+    assert str(error.value) == (
+        f"{out / 'eval.json'}: cannot be written (No space left on device); what was saved before is still there; "
+        "make room and resume"
+    )
+    assert (out / "eval.json").read_text() == before
 
 
 def test_a_gpu_that_is_not_there(photographs, monkeypatch):
