@@ -154,16 +154,27 @@ class Row:
     parameters: int
 
 
+@dataclass(frozen=True)
 class Ablation:
-    """One model's rows, finished ones on disk. Raises UserErrors."""
+    """One model's rows; finished ones are on disk.
 
-    def __init__(self, spec: ModelSpec, recipe: Recipe, data_name: str, seeds: int, out: Path, quick: bool) -> None:
-        self.spec, self.recipe, self.seeds, self.out, self.quick = spec, recipe, seeds, out, quick
-        self.data_name = data_name
-        self.device = torch.device("cpu")
+    spec    the model as it is
+    data    what DATA= says
+    seeds   trainings per row
+    out     folder of rows and backbones
+    quick   few images and one epoch
+    """
+
+    spec: ModelSpec
+    recipe: Recipe
+    data: str
+    seeds: int
+    out: Path
+    quick: bool
+    device: torch.device
 
     def row(self, variant: Variant) -> Row:
-        """The variant's row: from disk if it is there, for these very settings; else trained now."""
+        """The variant's row: from disk if it is there, for these very settings; else trained now. Raises UserErrors."""
         spec = variant.of(self.spec)
         identity = self._identity(spec)
         path = self.out / "rows" / f"{_digest(identity)}.json"
@@ -180,8 +191,8 @@ class Ablation:
         return {
             "model": to_table(spec.model),
             "pruning": to_table(spec.pruning),
-            "recipe": asdict(self.recipe),
-            "data": self.data_name,
+            "recipe": self.recipe.identity,
+            "data": self.data,
             "seeds": self.seeds,
             "quick": self.quick,
         }
@@ -204,7 +215,7 @@ class Ablation:
         return Row(tuple(found), tuple(costs), tuple(fractions), count_parameters(spec.model, spec.pruning).total)
 
     def _run(self, model: ModelConfig, recipe: Recipe) -> Run:
-        data = load_data(self.data_name, model, recipe)
+        data = load_data(self.data, model, recipe)
         if self.quick:
             data = replace(data, training=_few(data.training, recipe), test=_few(data.test, recipe))
         return Run(data, recipe, Journal(None, {}), self.device)
@@ -301,8 +312,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipe = replace(recipe, backbone_epochs=1, pruning_epochs=1, frozen_epochs=0)
     load_data(options.data, spec.model, recipe)  # refused before any work
     out = options.out or ROOT / spec.model.name
-    ablation = Ablation(spec, recipe, options.data, options.seeds, out, options.quick)
-    ablation.device = distributed.start(options.device)
+    device = distributed.start(options.device)
+    ablation = Ablation(spec, recipe, options.data, options.seeds, out, options.quick, device)
     start, found, texts = time.monotonic(), {}, []
     with tqdm(total=sum(len(question.variants) for question in asked), desc="ablation", unit="row") as bar:
         for question in asked:
