@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from host.measure import PAPER_TABLE_4_MS
+from hw.estimate import make_estimate
 from hw.program import build_program
+from hw.target import resolve_target, with_clock
 from sim.bridge import CsimError
 from sim.timed_csim import at_keep_ratios, main, parse_engine
 from sim.timing import TimedAccelerator
-from spvit.cost import kept_patches, tokens_per_stage
+from spvit.config import resolve_model
+from spvit.cost import count_macs, kept_patches, tokens_per_stage
 from spvit.errors import BuildError, ConfigError, NetworkError
 from tests.sim.conftest import golden_of
 from tests.sim.networks import MICRO, deciding, design_of, micro, random_images
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_thresholds_can_be_moved_so_that_an_image_keeps_what_was_asked():
@@ -66,3 +75,18 @@ def test_a_deadlock_is_one_sentence_and_leaves_no_report(tmp_path, monkeypatch):
 def test_an_engine_that_cannot_be_read_is_refused(text):
     with pytest.raises(ConfigError, match=rf"^--engine {text} must be tile_in x tile_out and the inner product"):
         parse_engine(text)
+
+
+def test_the_readmes_figures_are_still_the_designs():
+    """Counted by the timed C-simulation; the closed form, which agrees with it within 1%, would show a change."""
+    rows = re.findall(r"^\| DeiT-([ST])(, unpruned)? \|(.*)\|$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert len(rows) == 4
+    direct = {"tile_in": 32, "tile_out": 64, "inner_product": "direct"}
+    for size, unpruned, cells in rows:
+        gmacs, paper, *figures = map(float, cells.split("|"))
+        spec = resolve_model(f"deit_{size.lower()}", "none" if unpruned else None)
+        assert paper == PAPER_TABLE_4_MS[spec.model.name][0 if unpruned else 1]
+        assert round(count_macs(spec.model, spec.pruning).total / 1e9, 2) == gmacs
+        for (engine, mhz), found in zip(((e, c) for e in ({}, direct) for c in (200, 150)), figures, strict=True):
+            estimate = make_estimate(replace(spec, engine=engine), with_clock(resolve_target("zcu102"), mhz))
+            assert estimate.latency_ms == pytest.approx(found, rel=0.01), (size, unpruned, engine, mhz)
