@@ -289,7 +289,7 @@ def tell(
     unpruned = count_macs(spec.model, spec.pruning.without()).total / 1e9
     differing = None
     if "brevitas" in outcomes and "integer" in outcomes:
-        pairs = zip(outcomes["brevitas"].logits, outcomes["integer"].logits, strict=True)
+        pairs = zip(outcomes["brevitas"].digests, outcomes["integer"].digests, strict=True)
         differing = sum(one != other for one, other in pairs)
     content = {
         "model": spec.model.name, "data": data, "images": len(done), "skipped": skipped,

@@ -5,6 +5,7 @@ Enters: per model and image, the best class and the patches kept. Leaves: `Model
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -23,27 +24,27 @@ class Outcomes:
 
     found    [images] best class
     kept     [images, selectors] patches that live on
-    logits   [images, classes] in real values
+    digests  [images] of their logits: equal ones are of equal logits
     seconds  spent on them
     """
 
     found: list[int] = field(default_factory=list)
     kept: list[list[int]] = field(default_factory=list)
-    logits: list[list[float]] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def add(self, logits: NDArray[np.float64], kept: NDArray[np.int64], seconds: float) -> None:
         """A batch: logits [images, classes], kept [images, selectors]."""
         self.found += logits.argmax(axis=1).tolist()
         self.kept += kept.tolist()
-        self.logits += logits.tolist()
+        self.digests += [hashlib.sha256((row + 0.0).tobytes()).hexdigest() for row in logits]  # -0.0 is 0.0
         self.seconds += seconds
 
     def extend(self, other: Outcomes) -> None:
         """Another process's images; processes work side by side."""
         self.found += other.found
         self.kept += other.kept
-        self.logits += other.logits
+        self.digests += other.digests
         self.seconds = max(self.seconds, other.seconds)
 
 

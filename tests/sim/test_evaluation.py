@@ -52,6 +52,13 @@ def test_agreement_is_with_the_float_model():
     assert report(MICRO.model, MICRO.pruning, OTHER, [0, 1, 2, 3], "abcdefg", FLOAT).agreement_float == 0.75
 
 
+def test_logits_are_compared_by_their_digests():
+    one, other = Outcomes(), Outcomes()
+    one.add(np.array([[0.5, -0.0], [1, 2]]), np.zeros((2, 0), int), 1.0)
+    other.add(np.array([[0.5, 0.0], [1, 2 + 2**-40]]), np.zeros((2, 0), int), 1.0)
+    assert [a == b for a, b in zip(one.digests, other.digests, strict=True)] == [True, False]
+
+
 def test_processes_work_side_by_side():
     together = outcomes([0], [[12, 8, 4]], seconds=3.0)
     together.extend(FLOAT)
