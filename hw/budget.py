@@ -14,12 +14,16 @@ from hw.latency import assumptions
 from hw.layout import Layout
 from hw.program import Sizes, build_program
 from hw.target import Target
+from quant.build import refuse_what_has_no_unit
 from spvit.budget import Cost
 from spvit.config import ModelSpec
 
 
 def cycles(spec: ModelSpec, target: Target, architecture: Architecture | None = None) -> Cost:
-    """Cycles of an image, on the model's own engine or another. Raises ConfigError where the engine can't be."""
+    """Cycles of an image, on the model's own engine or another. Raises ConfigError where the engine can't be, or
+    has no unit for what the model does.
+    """
+    refuse_what_has_no_unit(spec, spec.model.name)
     engine = Architecture.for_target(target, spec.engine) if architecture is None else architecture
     layout, assumed = Layout(spec.model, engine), assumptions(engine, target)
     program = build_program(Sizes(spec.model, spec.pruning))

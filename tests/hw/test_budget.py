@@ -43,3 +43,12 @@ def test_what_the_weight_stream_forbids_is_refused_with_the_least():
     least = latency_ms(DEIT_S, ZCU102)((1, 1, 1))
     with pytest.raises(ConfigError, match=rf"a budget of 3 ms cannot be met, .* still takes {least:.5g} ms;"):
         solve_keep(DEIT_S.model, DEIT_S.pruning, latency_ms(DEIT_S, ZCU102), 3, "ms")
+
+
+def test_what_the_accelerator_does_not_do_is_not_timed():
+    for spec in (
+        replace(DEIT_S, pruning=replace(DEIT_S.pruning, method="class_attention")),
+        replace(DEIT_S, model=replace(DEIT_S.model, pooling="mean")),
+    ):
+        with pytest.raises(ConfigError, match=r"^deit_s: \[(model|pruning)\] \w+ = .*: the accelerator has units for"):
+            latency_ms(spec, ZCU102)
