@@ -22,6 +22,9 @@ initialisation = "grown"
 mixup = 0
 cutmix = 0
 calibration_images = 200
+lambda_ratio = 20
+selector_rate = 3e-3
+finetune_rate = 1e-3
 """
 MODEL = """
 [model]
@@ -79,9 +82,9 @@ def test_two_processes_train_the_model_that_one_does(tmp_path):
         )
         assert done.returncode == 0, done.stderr
     one, two = (load_file(tmp_path / f"{processes}.safetensors") for processes in (1, 2))
-    untrained = sum(value.square().sum() for value in one.values()).sqrt()
+    length = sum(value.square().sum() for value in one.values()).sqrt()
     apart = sum((one[name] - two[name]).square().sum() for name in one if name != "thresholds").sqrt()
-    assert apart < 1e-4 * untrained
+    assert apart < 3e-5 * length  # 1e-5 by rounding; a part of the loss that is not averaged makes 1e-4
     assert one["thresholds"].tolist() == pytest.approx(two["thresholds"].tolist(), abs=1e-3)
     reports = [json.loads((tmp_path / f"{processes}.json").read_text()) for processes in (1, 2)]
     for part in ("training", "test"):

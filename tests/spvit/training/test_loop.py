@@ -162,6 +162,7 @@ def test_brain_floats_learn_too():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile uses what torch deprecates
 def test_a_compiled_model_learns_the_same():
     losses = {}
     for compiled in (False, True):
