@@ -12,16 +12,26 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_reduce
 
+from spvit.errors import ConfigError
+
 
 def start(device: str = "auto") -> torch.device:
     """Join the processes that torchrun started, if it did, and choose this one's device.
 
     device  "auto": a GPU of its own where there is one; else what torch calls a device
+    Raises ConfigError where there is no such device.
     """
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "auto":
         device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"DEVICE={device} is no device; give cpu, cuda, or cuda:1 for the second GPU") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"DEVICE={device}: torch finds {torch.cuda.device_count()} GPUs here; give cpu, or leave it out"
+        )
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if "RANK" in os.environ and not dist.is_initialized():

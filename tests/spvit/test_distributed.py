@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from spvit import distributed
+from spvit.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -54,6 +55,19 @@ def test_alone_each_function_is_that_of_one_process():
     distributed.wait_for_all()
     distributed.stop()
     assert distributed.start("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "sentence"),
+    [
+        ("gpu", "DEVICE=gpu is no device; give cpu, cuda, or cuda:1 for the second GPU"),
+        ("cuda:99", f"DEVICE=cuda:99: torch finds {torch.cuda.device_count()} GPUs here; give cpu, or leave it out"),
+    ],
+)
+def test_devices_that_are_not_there(device, sentence):
+    with pytest.raises(ConfigError) as refused:
+        distributed.start(device)
+    assert str(refused.value) == sentence
 
 
 def test_draws_are_parts_of_the_whole_batchs(monkeypatch):
