@@ -25,10 +25,15 @@ struct PositionLoader {
 
     void take(const FillWord<A>& word, Memory<A>& memory) {
 #pragma HLS INLINE
+        const int part = part_of<A::kFillLanes, kChunk>(lane);
+    CHUNK_LANES:
+        for (int i = 0; i < kChunk; ++i) {
+#pragma HLS UNROLL
+            if (i / A::kFillLanes == part) chunk[i] = word[i % A::kFillLanes];
+        }
     POSITION_LANES:
         for (int i = 0; i < A::kFillLanes; ++i) {
 #pragma HLS UNROLL
-            chunk[(lane + i) % kChunk] = word[i];
             const Int<32> square = Int<32>(word[i]) * word[i];
             row_sums.sum += word[i];
             row_sums.squares += square;

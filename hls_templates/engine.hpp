@@ -184,11 +184,12 @@ inline void store_result(const Step& step, const Position& at, const EpilogueRes
         store(memory.score_max, at.row, score_max);
     }
     if (step.pool) {
+        const int first_feature = part_of<A::kTileOut, A::kHeadLanes>(first_column) * A::kTileOut;
     POOL_LANES:
         for (int i = 0; i < A::kTileOut; ++i) {
 #pragma HLS UNROLL
-            const Int<27> before = at.cycle == 0 ? Int<27>(0) : memory.feature_sum[first_column + i];
-            memory.feature_sum[first_column + i] = before + result.value[i];
+            const Int<27> before = at.cycle == 0 ? Int<27>(0) : memory.feature_sum[first_feature + i];
+            memory.feature_sum[first_feature + i] = before + result.value[i];
         }
     }
 }
@@ -265,15 +266,15 @@ ENGINE:
         if (has_token) {
             const int source_lane = step.source_lane + at.in_tile * A::kTileIn;
             const BankLane source = locate<A>(source_lane);
-            const Vec<Int<16>, A::kTileIn> raw =
-                step.source == Buffer::X ? slice<A::kTileIn>(words.x, source_lane % A::kWord)
-                                         : slice<A::kTileIn>(words.work[source.bank], source.lane % A::kWord);
+            const Vec<Int<16>, A::kTileIn> raw = step.source == Buffer::X
+                                                     ? slice<A::kTileIn>(words.x, source_lane)
+                                                     : slice<A::kTileIn>(words.work[source.bank], source.lane);
             const PrologueResult<A> in =
                 prologue<A>(step, raw, at.row, at.in_tile, at.out_tile, tokens.num_tokens, memory);
             const Vec<Int<48>, A::kTileOut> sums = multiply<A>(in.factors, at, engine);
             if (at.in_tile == pass.in_tiles - 1) {
                 const int dest_lane = step.dest_lane + at.out_tile * A::kTileOut;
-                const Vec<Int<16>, A::kTileOut> residual = slice<A::kTileOut>(words.x, dest_lane % A::kWord);
+                const Vec<Int<16>, A::kTileOut> residual = slice<A::kTileOut>(words.x, dest_lane);
                 const EpilogueResult<A> out =
                     epilogue<A>(step, sums, engine.tile, residual, reciprocal(Int<41>(in.exp_sum)));
                 store_result<A>(step, at, out, tokens.num_tokens, memory);

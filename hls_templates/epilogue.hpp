@@ -13,7 +13,7 @@ namespace spvit {
 template <class A>
 struct EpilogueResult {
     Vec<Int<16>, A::kTileOut> value;
-    Statistics sums;  // RESIDUAL: over these lanes
+    Statistics sums;  // over these lanes; of no meaning but for RESIDUAL
 };
 
 /// Each lane has one multiplier and adder: GELU's segment, the division by the row's sum of exponentials, or the square
@@ -30,8 +30,8 @@ inline EpilogueResult<A> epilogue(const Step& step, const Vec<Int<48>, A::kTileO
     const bool is_context = step.epilogue == Epilogue::CONTEXT;
     const bool is_residual = step.epilogue == Epilogue::RESIDUAL;
     EpilogueResult<A> result;
-    result.sums.sum = 0;
-    result.sums.squares = 0;
+    Sum<A::kTileOut> sum_of_values;
+    Sum<A::kTileOut> sum_of_squares;
 EPILOGUE_LANES:
     for (int i = 0; i < A::kTileOut; ++i) {
 #pragma HLS UNROLL
@@ -55,11 +55,11 @@ EPILOGUE_LANES:
         result.value[i] = is_gelu || is_context
                               ? requantize<16, kMinSecondShift, kSecondShiftBits>(product, step.second_shift)
                               : rounded;
-        if (is_residual) {
-            result.sums.sum += result.value[i];
-            result.sums.squares += Int<32>(product);
-        }
+        sum_of_values.add(i, result.value[i]);
+        sum_of_squares.add(i, Int<32>(product));
     }
+    result.sums.sum = sum_of_values.total();
+    result.sums.squares = sum_of_squares.total();
     return result;
 }
 

@@ -15,15 +15,16 @@ namespace spvit {
 template <int N>
 inline Int<48> pair_term(const Vec<Int<16>, N>& v) {
 #pragma HLS INLINE
-    Int<48> sum = 0;
+    Sum<N / 2> sum;
 PAIRS:
     for (int j = 0; j < N / 2; ++j) {
 #pragma HLS UNROLL
-        sum += Int<32>(v[j]) * v[j + N / 2];
+        sum.add(j, Int<32>(v[j]) * v[j + N / 2]);
     }
-    return sum;
+    return sum.total();
 }
 
+/// Products come in pairs: the second one's DSP48E2 adds the first.
 template <bool Fast>
 struct InnerProduct;
 
@@ -37,13 +38,13 @@ struct InnerProduct<false> {
     template <int N>
     static Int<48> sum(const Vec<Int<16>, N>& a, const Vec<Int<16>, N>& w) {
 #pragma HLS INLINE
-        Int<48> sum = 0;
+        Sum<N / 2> sum;
     PRODUCTS:
-        for (int j = 0; j < N; ++j) {
+        for (int j = 0; j < N / 2; ++j) {
 #pragma HLS UNROLL
-            sum += Int<32>(a[j]) * w[j];
+            sum.add(j, Int<48>(Int<32>(a[j]) * w[j]) + Int<32>(a[j + N / 2]) * w[j + N / 2]);
         }
-        return sum;
+        return sum.total();
     }
 };
 
@@ -56,20 +57,26 @@ struct InnerProduct<true> {
         return pair_term(v);
     }
 
+    /// (a[j] + w[j+h]) (a[j+h] + w[j]); the DSP48E2's pre-adder takes one of the sums.
+    template <int N>
+    static Int<34> product(const Vec<Int<16>, N>& a, const Vec<Int<16>, N>& w, int j) {
+#pragma HLS INLINE
+        const Int<17> left = Int<17>(a[j]) + w[j + N / 2];
+        const Int<17> right = Int<17>(a[j + N / 2]) + w[j];
+        return Int<34>(left) * right;
+    }
+
     /// The inner product plus both operands' terms.
     template <int N>
     static Int<48> sum(const Vec<Int<16>, N>& a, const Vec<Int<16>, N>& w) {
 #pragma HLS INLINE
-        Int<48> sum = 0;
+        Sum<N / 4> sum;
     PAIRED_PRODUCTS:
-        for (int j = 0; j < N / 2; ++j) {
+        for (int j = 0; j < N / 4; ++j) {
 #pragma HLS UNROLL
-            // a DSP48E2's pre-adder takes one of the sums
-            const Int<17> left = Int<17>(a[j]) + w[j + N / 2];
-            const Int<17> right = Int<17>(a[j + N / 2]) + w[j];
-            sum += Int<34>(left) * right;
+            sum.add(j, Int<48>(product(a, w, j)) + product(a, w, j + N / 4));
         }
-        return sum;
+        return sum.total();
     }
 };
 

@@ -90,15 +90,23 @@ WRITE_GROUPS:
     }
 }
 
-/// `N` lanes of a word, from a multiple of N on.
+/// Which of a word's parts of N lanes holds `lane`: a constant where there is one, or every lane would get a multiplexer.
+template <int N, int M>
+inline int part_of(int lane) {
+#pragma HLS INLINE
+    return N == M ? 0 : lane / N % (M / N);
+}
+
+/// `N` lanes of a word, from `first` on, a multiple of N; of `first` counts where in its word it lies.
 template <int N, int M>
 inline Vec<Int<16>, N> slice(const Vec<Int<16>, M>& word, int first) {
 #pragma HLS INLINE
+    const int first_lane = part_of<N, M>(first) * N;
     Vec<Int<16>, N> part;
 SLICE_LANES:
     for (int i = 0; i < N; ++i) {
 #pragma HLS UNROLL
-        part[i] = word[(first + i) % M];
+        part[i] = word[first_lane + i];
     }
     return part;
 }

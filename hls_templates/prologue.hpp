@@ -55,11 +55,12 @@ template <class A>
 inline Vec<Int<16>, A::kTileIn> concat_pooled(const Vec<Int<16>, A::kTileIn>& features, const Memory<A>& memory,
                                               int first_lane, int split) {
 #pragma HLS INLINE
+    const int first_pooled = part_of<A::kTileIn, A::kHeadLanes>(first_lane) * A::kTileIn;
     Vec<Int<16>, A::kTileIn> joined;
 CONCAT_LANES:
     for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL
-        joined[i] = first_lane + i >= split ? memory.pooled[first_lane + i] : features[i];
+        joined[i] = first_lane + i >= split ? memory.pooled[first_pooled + i] : features[i];
     }
     return joined;
 }
@@ -91,11 +92,13 @@ inline PrologueResult<A> prologue(const Step& step, const Vec<Int<16>, A::kTileI
         const Int<27> sum_so_far = load(memory.exp_sum, row);
         result.exp_sum = in_tile == 0 && out_tile == 0 ? Int<27>(0) : sum_so_far;
         if (out_tile == 0) {
+            Sum<A::kTileIn> sum;
         SUM_EXP:
             for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL
-                result.exp_sum += result.factors[i];
+                sum.add(i, result.factors[i]);
             }
+            result.exp_sum += sum.total();
         }
         store(memory.exp_sum, row, result.exp_sum);
     } else if (step.prologue == Prologue::CONCAT) {

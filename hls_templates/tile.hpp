@@ -70,65 +70,80 @@ inline Int<48> unpack_bias(Int<16> low, Int<16> middle, Int<16> high) {
     return shift_left<48>(high, 32) + shift_left<48>(middle_bits, 16) + low_bits;
 }
 
+/// A column, or a part of one, on its way to the registers.
 template <class A>
-inline void fill_from_stream(Fill<A>& fill, Tile<A>& tile, WeightFifo<A>& fifo) {
+using FillLanes = Vec<Int<16>, A::kTileIn>;
+
+/// A word of the stream, as often as a column has parts.
+template <class A>
+inline FillLanes<A> repeat(const FillWord<A>& word) {
 #pragma HLS INLINE
-    FillWord<A> word;
-    trace::expect_data(fifo);
-    if (!fifo.read_nb(word)) return;  // never waits: a stalled read would stop the whole array
-    const int params = fill.has_params() ? Fill<A>::kParamWords : 0;
-    if (fill.index < params) {
-        constexpr int kColumnsPerWord = A::kFillLanes / kParamLanes;
-    PARAM_COLUMNS:
-        for (int column = 0; column < A::kTileOut; ++column) {
+    FillLanes<A> lanes;
+REPEAT_WORD:
+    for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL
-            const int lane = column % kColumnsPerWord * kParamLanes;
-            if (column / kColumnsPerWord == fill.index) {
-                tile.shadow_bias[column] = unpack_bias(word[lane], word[lane + 1], word[lane + 2]);
-                tile.shadow_shift[column] = word[lane + 3];
-            }
-        }
-    } else {
-        const int column = (fill.index - params) / Fill<A>::kWordsPerColumn;
-        const int part = (fill.index - params) % Fill<A>::kWordsPerColumn;
-    FILL_LANES:
-        for (int i = 0; i < A::kTileIn; ++i) {
-#pragma HLS UNROLL
-            if (i / A::kFillLanes == part) tile.shadow[column][i] = word[i % A::kFillLanes];
-        }
+        lanes[i] = word[i % A::kFillLanes];
     }
-    ++fill.index;
+    return lanes;
 }
 
 /// One column from on-chip memory. `key_word` is the word of K that the loop read for it.
 template <class A>
-inline void fill_from_memory(Fill<A>& fill, Tile<A>& tile, const Vec<Int<16>, A::kWord>& key_word,
-                             const Memory<A>& memory) {
+inline FillLanes<A> column_on_chip(const Fill<A>& fill, const Vec<Int<16>, A::kWord>& key_word,
+                                   const Memory<A>& memory) {
 #pragma HLS INLINE
     const bool is_key = fill.weights == Weights::K;
     const bool is_token = !is_key || fill.key_row() < fill.num_tokens;
-    Vec<Int<16>, A::kTileIn> lanes =
-        is_key ? slice<A::kTileIn>(key_word, fill.key_lane() % A::kWord)
+    FillLanes<A> lanes =
+        is_key ? slice<A::kTileIn>(key_word, fill.key_lane())
                : read_value_column<A>(memory, fill.first_lane + fill.key_row(), fill.in_tile * A::kTileIn);
 MASK_KEY:
     for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL
         lanes[i] = is_token ? lanes[i] : Int<16>(0);
     }
-    tile.shadow[fill.index] = lanes;
-    tile.shadow_bias[fill.index] = -InnerProduct<A::kFast>::term(lanes);
-    ++fill.index;
+    return lanes;
 }
 
+/// One access of a fill. What it brings passes all columns on one bus, and one of them takes it: a choice between stream
+/// and memory in front of each register would cost a LUT for each of their bits.
 template <class A>
 inline void advance_fill(Fill<A>& fill, Tile<A>& tile, WeightFifo<A>& fifo, const Vec<Int<16>, A::kWord>& key_word,
                          const Memory<A>& memory) {
 #pragma HLS INLINE
-    if (fill.weights == Weights::STREAM) {
-        fill_from_stream<A>(fill, tile, fifo);
-    } else {
-        fill_from_memory<A>(fill, tile, key_word, memory);
+    constexpr int kColumnsPerWord = A::kFillLanes / kParamLanes;
+    const bool streams = fill.weights == Weights::STREAM;
+    FillWord<A> word = {};
+    if (streams) {
+        trace::expect_data(fifo);
+        if (!fifo.read_nb(word)) return;  // never waits: a stalled read would stop the whole array
     }
+    const FillLanes<A> lanes = streams ? repeat<A>(word) : column_on_chip<A>(fill, key_word, memory);
+    const int params = streams && fill.has_params() ? Fill<A>::kParamWords : 0;
+    if (!streams || fill.index < params) {
+        const Int<48> term = InnerProduct<A::kFast>::term(lanes);
+    BIAS_COLUMNS:
+        for (int column = 0; column < A::kTileOut; ++column) {
+#pragma HLS UNROLL
+            const int lane = column % kColumnsPerWord * kParamLanes;
+            const Int<48> bias = streams ? unpack_bias(word[lane], word[lane + 1], word[lane + 2]) : Int<48>(-term);
+            if ((streams ? column / kColumnsPerWord : column) == fill.index) {
+                tile.shadow_bias[column] = bias;
+                if (streams) tile.shadow_shift[column] = word[lane + 3];
+            }
+        }
+    }
+    if (fill.index >= params) {
+        const int place = fill.index - params;
+        const int column = streams ? place / Fill<A>::kWordsPerColumn : place;
+        const int part = place % Fill<A>::kWordsPerColumn;
+    FILL_LANES:
+        for (int i = 0; i < A::kTileIn; ++i) {
+#pragma HLS UNROLL
+            if (!streams || i / A::kFillLanes == part) tile.shadow[column][i] = lanes[i];
+        }
+    }
+    ++fill.index;
 }
 
 /// The tile's border: what was filled becomes active.

@@ -28,6 +28,43 @@ inline int to_int(const ap_int<W>& x) {
     return x.to_int();
 }
 
+/// N terms, three at a time: an adder of three numbers takes as many LUTs as one of two.
+template <int N>
+inline ap_int<48> add_up(const ap_int<48> (&terms)[N]) {
+#pragma HLS INLINE
+    constexpr int kGroups = (N + 2) / 3;
+    ap_int<48> sums[kGroups];
+ADD_THREE:
+    for (int i = 0; i < kGroups; ++i) {
+#pragma HLS UNROLL
+        sums[i] = terms[3 * i];
+        if (3 * i + 1 < N) sums[i] += terms[3 * i + 1];
+        if (3 * i + 2 < N) sums[i] += terms[3 * i + 2];
+    }
+    return add_up(sums);
+}
+
+template <>
+inline ap_int<48> add_up(const ap_int<48> (&terms)[1]) {
+#pragma HLS INLINE
+    return terms[0];
+}
+
+/// The sum of N terms, all of them on one bus.
+template <int N>
+struct Sum {
+    ap_int<48> terms[N];
+
+    void add(int i, const ap_int<48>& term) {
+#pragma HLS INLINE
+        terms[i] = term;
+    }
+    ap_int<48> total() const {
+#pragma HLS INLINE
+        return add_up(terms);
+    }
+};
+
 /// The nearest whole number not above x / 2^n, 0 <= n < 2^AmountBits; `inexact` unless nothing is lost, `too_large` unless
 /// W bits hold it. Rows of multiplexers, the largest step first: each leaves as many bits as the steps after it need.
 template <int W, int AmountBits, int In>
@@ -84,6 +121,15 @@ template <class T>
 inline int to_int(const T& x) {
     return static_cast<int>(x);
 }
+
+/// The sum of N terms.
+template <int N>
+struct Sum {
+    std::int64_t sum = 0;
+
+    void add(int, std::int64_t term) { sum += term; }
+    std::int64_t total() const { return sum; }
+};
 
 /// The nearest whole number not above x / 2^n, 0 <= n < 2^AmountBits; `inexact` unless nothing is lost, `too_large` unless
 /// W bits hold it.

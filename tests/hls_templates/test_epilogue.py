@@ -44,9 +44,8 @@ def test_every_epilogue(structures, data):
     sums = np.where(halves, ((sums >> shift) << shift) + (1 << (shift - 1)) + rng.integers(-1, 2, n), sums)
     acc = sums.astype(float)
 
-    got, statistics = run(world, STORE, sums, lane_shift=shift)
+    got, _ = run(world, STORE, sums, lane_shift=shift)
     assert np.array_equal(got, requantize(acc, shift))
-    assert not statistics.any()
 
     up = data.draw(st.integers(-RESIDUAL_GUARD_BITS, MAX_RESIDUAL_UP))
     left = up + RESIDUAL_GUARD_BITS
