@@ -122,8 +122,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A flag for each field of the recipe, and --recipe for a file of them."""
     group = parser.add_argument_group(
         "the recipe",
-        "Each can stand in a TOML, too: selector_rate = 5e-4. In brackets what holds for ImageNet; deit_digits and micro "
-        "have recipes of their own.",
+        "Each can stand in a TOML, too: selector_rate = 5e-4. In brackets what holds for ImageNet; deit_digits and "
+        "micro have recipes of their own.",
     )
     group.add_argument("--recipe", type=Path, metavar="FILE", help="a TOML with some of the following")
     for item in fields(Recipe):
