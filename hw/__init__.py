@@ -5,4 +5,6 @@ Vitis HLS project under `build/<model>-<target>/`.
 
     target ─┐
     architecture ─► layout ─► program ─► weights ─► render ─► generate (the command)
+
+Without weights: latency ─► cycles, memory ─► resources, and on these estimate, explore, budget.
 """

@@ -62,6 +62,11 @@ window.addEventListener("load", () => {
 
 
 @pytest.fixture(scope="module")
+def curve():
+    return latency_against_tokens(DEIT_S.spec, ZCU102, DEIT_S.layout.architecture)
+
+
+@pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     (folder / "csim.json").write_text(json.dumps(CSIM))
@@ -190,8 +195,7 @@ def test_roofline_points_lie_below_the_roofs_and_at_half_their_tokens():
     assert starved.gmacs_per_s <= 1.1 * starved.macs_per_byte * ZCU102.bandwidth_gbps
 
 
-def test_latency_grows_with_tokens_and_is_never_below_the_arrays_work():
-    curve = latency_against_tokens(DEIT_S.spec, ZCU102, DEIT_S.layout.architecture)
+def test_latency_grows_with_tokens_and_is_never_below_the_arrays_work(curve):
     assert curve.latency[0][0] == 1 and curve.latency[-1][0] == 197
     unpruned = make_estimate(resolve_model("deit_s", "none"), ZCU102)
     assert curve.latency[-1][1] == unpruned.latency_ms
@@ -199,10 +203,10 @@ def test_latency_grows_with_tokens_and_is_never_below_the_arrays_work():
     assert all(a[1] < b[1] for a, b in pairwise(curve.working))
 
 
-def test_key_tiles_make_the_steps_of_the_curve():
+def test_key_tiles_make_the_steps_of_the_curve(curve):
     steps = key_tile_steps(DEIT_S)
     assert steps == [65, 129, 193]
-    working = [value for _, value in latency_against_tokens(DEIT_S.spec, ZCU102, DEIT_S.layout.architecture).working]
+    working = [value for _, value in curve.working]
     rises = {tokens + 2: b - a for tokens, (a, b) in enumerate(pairwise(working))}
     assert sorted(sorted(rises, key=rises.__getitem__)[-3:]) == steps
 
