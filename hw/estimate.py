@@ -21,7 +21,7 @@ from hw.cycles import PARTS, CycleEstimate, estimate_cycles
 from hw.latency import Assumptions, assumptions
 from hw.layout import Layout
 from hw.program import Op, Program, Sizes, Weights, build_program
-from hw.resources import Resources, estimate_resources
+from hw.resources import Resources, estimate_resources, verdict
 from hw.target import Target, add_clock, resolve_target, with_clock
 from quant.build import add_arguments, build_folder, model_spec
 from spvit.config import ModelSpec
@@ -92,6 +92,7 @@ class Estimate:
             "ddr_gbps": self.weight_bytes / self.latency_ms / 1e6,
             **{key: used[key] for key in ("dsp", "bram36", "lut", "ff")},
             "fits": self.resources.fits(self.target),
+            "verdict": verdict(self.resources, self.target),
             "sensitivity_ms": self.sensitivity_ms(),
             "by_pass": {
                 name: {"cycles": round(step.total), **{part: round(getattr(step, part)) for part in PARTS}}
@@ -181,7 +182,7 @@ def show(estimate: Estimate, console: Console) -> None:
         f"{document['macs_per_dsp_and_cycle']:.2f} MACs per DSP and cycle",
         f"weights    {estimate.weight_bytes / 1e6:.1f} MB per image, {document['ddr_gbps']:.1f} GB/s of the planned "
         f"{target.bandwidth_gbps:g}",
-        f"resources  {used}: {'fits' if document['fits'] else 'does NOT fit'}",
+        f"resources  {used}: {document['verdict']}",
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)

@@ -1,6 +1,7 @@
-"""What the engine counts on, looked up in a synthesis: pre-adders, shared multipliers, V by columns, II = 1.
+"""What the engine counts on, looked up in a synthesis: pre-adders, adders of three, shared multipliers, tables in block
+RAM, V by columns, II = 1.
 
-Each of them lost costs some tenth of the board, silently. Enters: the bindings and figures of csynth. Leaves: findings.
+Each of them lost costs up to a tenth of the board, silently. Enters: csynth's bindings and figures. Leaves: findings.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from hw.reports import Bindings, Figures
 from hw.resources import estimate_resources
 
 PRE_ADDER = re.compile(r"^ama?_(add|sub)mul")  # am_addmul_16s_16s_17s_34_4_1_U7, ama_addmuladd_...
-CHAINED = re.compile(r"^(ama_|mac_)")
+CHAINED = {True: re.compile(r"^ama_"), False: re.compile(r"^mac_muladd_16s_16s")}  # of the fast and the direct product
+TABLES = re.compile(r"^k(Exp|GeluBase|GeluSlope)(?:_U)?$")
+THREE_OPERANDS = "tadder"  # as csynth calls the implementation of an addition
 VALUES = re.compile(r"(?:^|_)memory_v(?:_\d+)?(?:_U)?$")
 SUM_LUTS = 17  # of an operand's sum in fabric
-CHAIN_LUTS = 35  # of an adder between two products
+CHAIN_LUTS = 18  # of another product among the sums: half an adder of three
+TREE_LUTS = 37  # of another adder
+EXP_LUTS, GELU_LUTS = 330, 150  # of a lane's tables
 MAIN_LOOP = "ENGINE"
 
 
@@ -35,7 +40,14 @@ def findings(layout: Layout, csynth: Figures, bindings: Bindings) -> tuple[Findi
     found = [_initiation(bindings)]
     if layout.architecture.is_fast:
         found.append(_pre_adders(layout, bindings))
-    return (*found, _chains(layout, bindings), _lane_multipliers(layout, csynth), _values(layout, bindings))
+    return (
+        *found,
+        _chains(layout, bindings),
+        _adders_of_three(layout, bindings),
+        _lane_multipliers(layout, csynth),
+        _tables(layout, bindings),
+        _values(layout, bindings),
+    )
 
 
 def _initiation(bindings: Bindings) -> Finding:
@@ -64,13 +76,46 @@ def _pre_adders(layout: Layout, bindings: Bindings) -> Finding:
 
 def _chains(layout: Layout, bindings: Bindings) -> Finding:
     name, wanted = "products in pairs", layout.architecture.multipliers // 2
-    used = sum(CHAINED.match(operator.name) is not None for operator in bindings.operators)
+    chained = CHAINED[layout.architecture.is_fast]
+    used = sum(chained.match(operator.name) is not None for operator in bindings.operators)
     if used >= wanted:
         return Finding(name, True, f"{used:,} DSPs add their product to another's")
     lost = wanted - used
     return Finding(
         name, False, f"lost: {lost:,} of {wanted:,} pairs are added in fabric, some {lost * CHAIN_LUTS:,} LUTs"
     )
+
+
+def _adders_of_three(layout: Layout, bindings: Bindings) -> Finding:
+    """Of the columns' trees. Where csynth made none, Vivado may still make one of two adders within a cycle."""
+    name, architecture = "adders of three", layout.architecture
+    wanted = architecture.tile_out * adders_of_three(architecture.multipliers // architecture.tile_out // 2)
+    used = sum(operator.impl == THREE_OPERANDS for operator in bindings.operators)
+    if used >= wanted:
+        return Finding(name, True, f"{used:,} additions share a LUT per bit with another")
+    luts = f"{(wanted - used) * TREE_LUTS:,} LUTs"
+    if used == 0:
+        return Finding(name, None, f"not to be told from csynth: without them, some {luts} more")
+    return Finding(name, False, f"lost: {wanted - used:,} of {wanted:,} are two adders, some {luts}")
+
+
+def adders_of_three(terms: int) -> int:
+    """In a tree that adds `terms` three at a time."""
+    return 0 if terms < 3 else terms // 3 + adders_of_three(-(-terms // 3))
+
+
+def _tables(layout: Layout, bindings: Bindings) -> Finding:
+    name, architecture = "tables in block RAM", layout.architecture
+    found = [storage for storage in bindings.storages if TABLES.match(storage.variable)]
+    if not found:
+        return Finding(name, None, "not to be told: no table in the report is called kExp or kGeluBase")
+    lost = {storage.variable.removesuffix("_U") for storage in found if storage.bram18 == 0}
+    if not lost:
+        return Finding(name, True, f"{sum(storage.bram18 for storage in found)} blocks of 18 Kbit")
+    luts = architecture.tile_in * EXP_LUTS * ("kExp" in lost) + architecture.tile_out * GELU_LUTS * bool(
+        lost - {"kExp"}
+    )
+    return Finding(name, False, f"lost: {', '.join(sorted(lost))} in LUTs, some {luts:,} of them")
 
 
 def _lane_multipliers(layout: Layout, csynth: Figures) -> Finding:

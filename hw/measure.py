@@ -18,9 +18,9 @@ from spvit.errors import BuildError, exit_on_user_error
 
 MAPPINGS = ("", "-nowidelut")  # with and without wide multiplexers: neither is always the smaller
 LANES = Path(__file__).with_name("lanes")
-LUT_CELLS = ("LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "SRL16E", "SRLC32E")
+LUT_CELLS = ("LUT6_2", "LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "SRL16E", "SRLC32E")
 FF_CELLS = ("FDRE", "FDSE", "FDCE", "FDPE")
-DSP_CELLS = ("multiply", "pre_adder_dsp")  # black boxes that stand for one DSP48E2 each
+DSP_CELLS = ("multiply", "multiply_add", "pre_adder_dsp")  # black boxes that stand for one DSP48E2 each
 
 
 def measure(module: str, **parameters: int) -> tuple[int, int, int]:
@@ -58,19 +58,13 @@ def _map(module: str, parameters: Mapping[str, int], options: str) -> tuple[int,
 
 def _tables() -> dict[str, str]:
     """Base and slope of each segment side by side, as the lanes hold them: hexadecimal, a line per segment."""
-    found = {
-        "gelu.hex": (f.gelu_table(), 15, 256),
-        "exp.hex": (f.exp2_table(), 15, 64),
-        "rsqrt.hex": (f.rsqrt_table(), 20, 256),
-    }
-    texts = {}
-    for name, (table, slope_bits, depth) in found.items():
-        words = [
-            (int(base) << slope_bits) | (int(slope) & ((1 << slope_bits) - 1))
-            for base, slope in zip(table.base, table.slope, strict=True)
-        ]
-        texts[name] = "".join(f"{word:x}\n" for word in words + [0] * (depth - len(words)))
-    return texts
+    slope_bits = 20
+    table = f.rsqrt_table()
+    words = [
+        (int(base) << slope_bits) | (int(slope) & ((1 << slope_bits) - 1))
+        for base, slope in zip(table.base, table.slope, strict=True)
+    ]
+    return {"rsqrt.hex": "".join(f"{word:x}\n" for word in words)}
 
 
 def main() -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hw.layout import NUM_BANKS, Layout
+from quant.functions import EXP_MAX_FRAC_BITS, GELU_LIMIT, GELU_SEGMENT_BITS
 
 LANE_BITS = 16
+GELU_SEGMENTS = GELU_LIMIT << GELU_SEGMENT_BITS
 ACCUMULATOR_BITS = 48
 STATISTICS_BITS = 27 + 42
 BRAM18_SHAPES = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
@@ -68,6 +70,9 @@ def on_chip_arrays(layout: Layout) -> tuple[Array, ...]:
         Array("score maximum, partial too", 2, rows, LANE_BITS),
         Array("sum of exponentials", 1, rows, 27),
         Array("keep and probability", 1, rows, 2 + 24),
+        # constant, with two read ports of at most 18 bits: a block serves two lanes
+        Array("table of 2^-t", architecture.tile_in // 2, 1 << EXP_MAX_FRAC_BITS, 18),
+        Array("tables of GELU: base of 19 bits, slope", architecture.tile_out // 2 * (2 + 1), GELU_SEGMENTS, 18),
     )
 
 

@@ -56,11 +56,12 @@ class Figures:
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator in hardware: its instance's name, the module around it, its DSPs."""
+    """An operator in hardware: its instance's name, the module around it, its DSPs, how it was made."""
 
     name: str
     module: str
     dsp: int
+    impl: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def read_bindings(path: Path) -> Bindings:
     operators: dict[tuple[str, str], Operator] = {}
     for module, row in _hierarchy(text, r"Bind Op Report"):
         # an operator has a row for each operation that it took in
-        operators[module, row["Name"]] = Operator(row["Name"], module, int(row.get("DSP") or 0))
+        operators[module, row["Name"]] = Operator(row["Name"], module, int(row.get("DSP") or 0), row.get("Impl", ""))
     storages = [
         Storage(row.get("Variable") or row["Name"], module, int(row.get("BRAM") or 0))
         for module, row in _hierarchy(text, r"(?:Bind )?Storage Report")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from hw.architecture import TILE_SIZES, Architecture, most_ports
+from hw.architecture import PARAM_LANES, TILE_SIZES, Architecture, most_ports
 from hw.layout import NUM_BANKS, Layout
 from hw.memory import bram36, uram
 from hw.target import Target
@@ -63,16 +63,18 @@ def _sized(module: str, costs: Iterable[tuple[int, int, int]], **parameters: int
 
 # LUTs, flip-flops, DSPs; yosys 0.23, synth_xilinx -family xcup. `python -m hw.measure` prints them again.
 MEASURED: dict[Key, Cost] = {
-    **_sized("column", [(195, 164, 4), (330, 269, 8), (601, 442, 16), (1192, 827, 32), (2279, 1558, 64)], FAST=1),
-    **_sized("column", [(196, 131, 8), (331, 166, 16), (602, 273, 32), (1193, 450, 64), (2280, 843, 128)], FAST=0),
-    **_sized("tile_column", [(49, 364, 0), (49, 620, 0), (49, 1132, 0), (49, 2156, 0), (49, 4204, 0)], FILL=8),
+    **_sized("column", [(160, 230, 4), (261, 436, 8), (499, 780, 16), (871, 1466, 32), (1719, 2880, 64)], FAST=1),
+    **_sized("column", [(131, 228, 8), (235, 364, 16), (345, 634, 32), (663, 1214, 64), (1244, 2337, 128)], FAST=0),
+    **_sized("tile_column", [(9, 360, 0), (12, 616, 0), (16, 1128, 0), (21, 2152, 0), (38, 4200, 0)], FILL=8),
     **_sized("rotator", [(256, 128, 0), (512, 256, 0), (1536, 512, 0), (3072, 1024, 0), (8192, 2048, 0)]),
-    **_sized("sum_tree", [(116, 36, 0), (251, 92, 0), (522, 184, 0), (1065, 390, 0), (2152, 780, 0)], W=16),
-    **_sized("sum_tree", [(319, 94, 0), (686, 237, 0), (1421, 474, 0), (2892, 999, 0), (5835, 1998, 0)], W=45),
-    **_sized("max_tree", [(256, 112, 0), (540, 240, 0), (1108, 496, 0), (2244, 1008, 0), (4516, 2032, 0)]),
-    Key("epilogue_lane"): Cost(1210, 899, 1),
-    Key("norm_lane"): Cost(394, 255, 1),
-    Key("exp_lane"): Cost(426, 258, 0),
+    **_sized("sum_tree", [(71, 72, 0), (150, 166, 0), (316, 338, 0), (604, 639, 0), (1230, 1250, 0)], W=16),
+    **_sized("sum_tree", [(135, 136, 0), (278, 310, 0), (588, 626, 0), (1116, 1183, 0), (2270, 2306, 0)], W=32),
+    **_sized("max_tree", [(345, 112, 0), (699, 240, 0), (1417, 496, 0), (2847, 1008, 0), (5710, 2032, 0)]),
+    Key("epilogue_lane"): Cost(387, 281, 1),
+    Key("norm_lane"): Cost(217, 84, 1),
+    Key("exp_lane"): Cost(110, 61, 0),
+    Key("fill_lane"): Cost(16, 16, 0),
+    Key("bias_group"): Cost(48, 48, 0),
     Key("source_lane"): Cost(65, 32, 0),
     Key("weigh_lane"): Cost(48, 48, 1),
     Key("reciprocal"): Cost(515, 182, 1),
@@ -178,14 +180,18 @@ def _parts(layout: Layout) -> list[Part]:
 
     bundles = architecture.weight_ports + 2  # image, result
     norm = single("norm_lane")
-    pair_terms = 2 * (tile_in // 2) * fast  # of the activations, and of K and V while they are filled
     return [
         Part("array: columns", tile_out, sized("column", tile_in, FAST=fast)),
         Part("array: tile registers", tile_out, sized("tile_column", tile_in, FILL=8)),
+        Part(
+            "array: what fills a column",
+            1,
+            single("fill_lane") * tile_in + single("bias_group") * (architecture.fill_lanes // PARAM_LANES),
+        ),
         Part("array: activations to the columns", tile_in * tile_out, assumed("broadcast column")),
-        Part("fast product: pair terms", pair_terms, Cost(36, 18, dsps(16, 16))),
+        Part("fast product: pair terms", fast, sized("sum_tree", tile_in, W=32) + Cost(0, 0, dsps(16, 16)) * tile_in),
         Part("prologue: source", tile_in, single("source_lane")),
-        Part("prologue: LayerNorm", tile_in, Cost(norm.lut, norm.ff, dsps(NORM_BITS, 18))),
+        Part("prologue: LayerNorm", tile_in, Cost(norm.lut, norm.ff, dsps(norm_bits(layout.model), 18))),
         Part(
             "prologue: LayerNorm, once per row", 1, single("reciprocal") + Cost(400, 500, dsps(27, 27) + dsps(42, 11))
         ),
@@ -193,7 +199,7 @@ def _parts(layout: Layout) -> list[Part]:
         Part("prologue: sum of exponentials", 1, sized("sum_tree", tile_in, W=16)),
         Part("epilogue: lanes", tile_out, single("epilogue_lane")),
         Part("epilogue: 1 / sum of exponentials", 1, single("reciprocal")),
-        Part("epilogue: statistics", 1, sized("sum_tree", tile_out, W=16) + sized("sum_tree", tile_out, W=45)),
+        Part("epilogue: statistics", 1, sized("sum_tree", tile_out, W=16) + sized("sum_tree", tile_out, W=32)),
         Part("epilogue: row maximum", 1, sized("max_tree", tile_out)),
         Part("epilogue: pooling", tile_out, Cost(2 * 27, 2 * 27)),
         Part("values: rotators", 2, sized("rotator", word)),
@@ -213,8 +219,9 @@ def _parts(layout: Layout) -> list[Part]:
     ]
 
 
-NORM_BITS = 28
-"""C x - sum in hls_templates/prologue.hpp: one bit more than a DSP's wide factor, so two DSPs a lane."""
+def norm_bits(model: ModelConfig) -> int:
+    """Of C x - sum in hls_templates/prologue.hpp: beyond 1,024 channels more than a DSP's wide factor."""
+    return 17 + (model.embed_dim - 1).bit_length()
 
 
 # --- whether it fits ---
@@ -282,6 +289,24 @@ def _engine(architecture: Architecture) -> str:
 
 def _count(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:,.1f}".removesuffix(".0")
+
+
+def verdict(resources: Resources, target: Target) -> str:
+    """Whether it fits, in words: the estimate's error and the head-room are said."""
+
+    def names(kinds: Iterable[str]) -> str:
+        return " and ".join(KINDS[kind] for kind in kinds)
+
+    used, shares = resources.used(), resources.shares(target)
+    if not resources.fits(target):
+        return "does NOT fit"
+    uncertain = [kind for kind in KINDS if used[kind] > getattr(target, kind)]
+    if uncertain:
+        return f"may not fit: {names(uncertain)} are within the estimate's error of {ERROR:.0%}"
+    tight = [kind for kind in shares if shares[kind] > HEADROOM[kind]]
+    if tight:
+        return f"fits, over the head-room of {', '.join(f'{HEADROOM[kind]:.0%} in {KINDS[kind]}' for kind in tight)}"
+    return "fits with head-room"
 
 
 def summary(resources: Resources, target: Target) -> list[str]:

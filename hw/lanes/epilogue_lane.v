@@ -1,56 +1,68 @@
-// One lane of the way out: bias, residual, requantize, and the shared multiplier: GELU | division | square.
-// hls_templates/epilogue.hpp
+// One lane of the way out: residual, requantize, and the shared multiplier and adder: GELU | division | square. GELU's input
+// has 12 fraction bits; its tables of 160 segments are block RAMs beside the lane. hls_templates/epilogue.hpp
 module epilogue_lane(
     input clk,
     input is_gelu, is_context, is_residual,
-    input signed [47:0] sum, input signed [47:0] bias, input signed [15:0] residual,
-    input [5:0] shift, input [5:0] residual_shift, input [4:0] frac_shift, input [5:0] second_shift,
+    input signed [47:0] sum, input signed [15:0] residual,
+    input [3:0] amount, input [2:0] residual_shift, input [2:0] second_amount,
     input signed [17:0] mantissa,
-    output reg signed [15:0] value, output signed [44:0] square
+    output [7:0] segment, input signed [18:0] base, input signed [14:0] slope,
+    output reg signed [15:0] value, output signed [31:0] square
 );
-    reg signed [47:0] biased, aligned, total;
+    wire signed [28:0] short_;
+    wire inexact, too_large, negative;
+    cut #(.IN(48), .W(29), .GUARD(6), .LEAST(8), .AMOUNT(4)) first(
+        .clk(clk), .acc(sum), .amount(amount), .value(short_), .inexact(inexact), .too_large(too_large), .negative(negative));
+    reg signed [22:0] aligned;
+    reg signed [29:0] total;
+    reg inexact1, too_large1, negative1;
     always @(posedge clk) begin
-        biased <= sum + bias;
-        aligned <= is_residual ? {{32{residual[15]}}, residual} << residual_shift : 48'd0;
-        total <= biased + aligned;
+        aligned <= is_residual ? {{7{residual[15]}}, residual} << residual_shift : 23'd0;
+        total <= short_ + aligned;
+        inexact1 <= inexact;
+        too_large1 <= too_large;
+        negative1 <= negative;
     end
-    wire signed [26:0] wide;
-    requantize #(.IN(48), .OUT(27)) first(.clk(clk), .acc(total), .shift(shift), .value(wide));
-    wire narrow_fits = &wide[26:15] | ~|wide[26:15];
-    reg signed [26:0] rounded;
-    always @(posedge clk) rounded <= is_context | narrow_fits ? wide : {{12{wide[26]}}, {15{~wide[26]}}};
+    wire signed [24:0] nearest;
+    round_half_even #(.W(30), .GUARD(6)) round(.value(total), .inexact(inexact1), .nearest(nearest));
+    reg signed [24:0] nearest1;
+    reg too_large2, negative2;
+    always @(posedge clk) begin
+        nearest1 <= nearest;
+        too_large2 <= too_large1;
+        negative2 <= negative1;
+    end
+    wire signed [15:0] clamped;
+    saturate #(.W(25), .OUT(16)) clamp(.x(nearest1), .too_large(too_large2), .negative(negative2), .value(clamped));
+    reg signed [22:0] rounded;
+    always @(posedge clk) rounded <= is_context ? nearest1[22:0] : {{7{clamped[15]}}, clamped};
 
     // GELU's segment: 160 of them, 32 per unit up to 5
     wire [16:0] magnitude = rounded[15] ? -{rounded[15], rounded[15:0]} : {rounded[15], rounded[15:0]};
-    reg [30:0] position;
-    always @(posedge clk) position <= magnitude << frac_shift;
-    wire inside = position[30:14] < 5;
-    reg [32:0] rom [0:255];  // base 18 bits, slope 15
-    initial $readmemh("gelu.hex", rom);
-    reg [32:0] segment;
-    always @(posedge clk) segment <= inside ? rom[position[16:9]] : 33'd0;
-    reg [8:0] remainder;
-    always @(posedge clk) remainder <= inside ? position[8:0] : 9'd0;
+    reg [14:0] position;
+    reg inside, inside1;
+    reg [6:0] remainder;
+    always @(posedge clk) begin
+        position <= magnitude[14:0];
+        inside <= magnitude < 17'd20480;
+        inside1 <= inside;
+        remainder <= position[6:0];
+    end
+    assign segment = position[14:7];
 
-    reg signed [26:0] left;
+    reg signed [22:0] left;
     reg signed [17:0] right;
+    reg signed [33:0] addend;
     always @(posedge clk) begin
-        left <= is_gelu ? {{12{segment[14]}}, segment[14:0]} : rounded;
-        right <= is_gelu ? {9'd0, remainder} : is_context ? mantissa : rounded[17:0];
+        left <= is_gelu ? {{8{slope[14]}}, slope} : rounded;
+        right <= is_gelu ? {9'd0, inside1 ? remainder : 7'd0, 2'd0} : is_context ? mantissa : rounded[17:0];
+        addend <= {{1'b0, is_gelu & ~rounded[15] ? rounded[14:0] : 15'd0, 17'd0}} + {{6{base[18]}}, inside1 & is_gelu ? base : 19'd0, 9'd0};
     end
-    wire signed [44:0] product;
-    multiply #(.A(27), .B(18)) dsp(.clk(clk), .a(left), .b(right), .p(product));
-    assign square = product;
+    wire signed [41:0] product;
+    multiply_add #(.A(23), .B(18), .P(42)) dsp(.clk(clk), .a(left), .b(right), .c({{14{addend[33]}}, addend}), .p(product));
+    assign square = product[31:0];
 
-    reg signed [45:0] positive, above, gelu;
-    always @(posedge clk) begin
-        positive <= rounded[15] ? 46'd0 : {30'd0, rounded[15:0]} << frac_shift;
-        above <= positive - {segment[32:15], 9'd0};
-        gelu <= above - product;
-    end
-    reg signed [45:0] last;
-    always @(posedge clk) last <= is_gelu ? gelu : product;
     wire signed [15:0] second;
-    requantize #(.IN(46), .OUT(16)) final_(.clk(clk), .acc(last), .shift(second_shift), .value(second));
+    requantize #(.IN(42), .OUT(16), .LEAST(16), .AMOUNT(3)) final_(.clk(clk), .acc(product), .amount(second_amount), .value(second));
     always @(posedge clk) value <= is_gelu | is_context ? second : rounded[15:0];
 endmodule

@@ -1,22 +1,14 @@
-// Drop `shift` bits, rounding half to even, then saturate: hls_templates/fixed_point.hpp.
-module requantize #(parameter IN = 48, parameter OUT = 16, parameter SHIFT = 6) (
-    input clk, input signed [IN-1:0] acc, input [SHIFT-1:0] shift, output reg signed [OUT-1:0] value
+// Drop LEAST + amount bits, rounding half to even, then saturate: hls_templates/fixed_point.hpp.
+module requantize #(parameter IN = 48, parameter OUT = 16, parameter LEAST = 8, parameter AMOUNT = 4) (
+    input clk, input signed [IN-1:0] acc, input [AMOUNT-1:0] amount, output reg signed [OUT-1:0] value
 );
-    // the bit that becomes the last one, and the rounding that goes below it
-    reg signed [IN-1:0] wide, rounded;
-    reg [SHIFT-1:0] s1, s2;
-    reg [IN-1:0] rounding;
-    wire [IN-1:0] half = (48'd1 << shift) >> 1;
-    wire last = acc >> shift;
-    always @(posedge clk) begin
-        wide <= acc;
-        rounding <= half - ((shift != 0) & ~last);
-        s1 <= shift;
-        rounded <= wide + rounding;
-        s2 <= s1;
-    end
-    reg signed [IN-1:0] shifted;
-    always @(posedge clk) shifted <= rounded >>> s2;
-    wire fits = &shifted[IN-1:OUT-1] | ~|shifted[IN-1:OUT-1];
-    always @(posedge clk) value <= fits ? shifted[OUT-1:0] : {shifted[IN-1], {(OUT-1){~shifted[IN-1]}}};
+    wire signed [OUT+1:0] short_;
+    wire inexact, too_large, negative;
+    cut #(.IN(IN), .W(OUT + 2), .GUARD(1), .LEAST(LEAST), .AMOUNT(AMOUNT)) cut_(
+        .clk(clk), .acc(acc), .amount(amount), .value(short_), .inexact(inexact), .too_large(too_large), .negative(negative));
+    wire signed [OUT+1:0] nearest;
+    round_half_even #(.W(OUT + 2), .GUARD(1)) round(.value(short_), .inexact(inexact), .nearest(nearest));
+    wire signed [OUT-1:0] clamped;
+    saturate #(.W(OUT + 2), .OUT(OUT)) clamp(.x(nearest), .too_large(too_large), .negative(negative), .value(clamped));
+    always @(posedge clk) value <= clamped;
 endmodule

@@ -57,12 +57,24 @@ def csynth_xml(top="spvit_top", part="xczu9eg-ffvb1156-2-e", dsp=2381, old=False
 """
 
 
-def csynth_rpt(top="spvit_top", fused=2048, chained=1024, plain=0, banks=64, engine_interval=1, named="memory_v"):
+def csynth_rpt(
+    top="spvit_top",
+    fused=2048,
+    chained=1024,
+    plain=0,
+    banks=64,
+    engine_interval=1,
+    named="memory_v",
+    threes=448,
+    exp=32,
+):
     """`csynth.rpt`: the summary of a whole design.
 
     fused    products with a pre-adder; `chained` of them add another's product too
     plain    products whose operands are summed in fabric
     banks    of V; `named` as the report calls them
+    threes   additions of three numbers
+    exp      blocks of the table of 2^-t
     """
     operators = []
     for i in range(fused):
@@ -70,6 +82,7 @@ def csynth_rpt(top="spvit_top", fused=2048, chained=1024, plain=0, banks=64, eng
         operators += [(f"{kind}_U{i + 1}", "1", f"left_{i}", "add", "dsp_slice", "3")]
         operators += [(f"{kind}_U{i + 1}", "1", f"product_{i}", "mul", "dsp_slice", "3")]
     operators += [(f"mul_17s_17s_34_1_1_U{9000 + i}", "1", f"plain_{i}", "mul", "auto", "0") for i in range(plain)]
+    operators += [(f"add_ln57_{i}_fu_{i}_p2", "", f"add_ln57_{i}", "add", "tadder", "0") for i in range(threes)]
     operators += [("add_ln42_fu_161_p2", "", "add_ln42", "add", "fabric", "0")]
     names = [f"+ {top}", f" + {top}_engine_pass", *(f"  {name[0]}" for name in operators)]
     width = max(map(len, names))
@@ -79,7 +92,8 @@ def csynth_rpt(top="spvit_top", fused=2048, chained=1024, plain=0, banks=64, eng
     for name, dsp, variable, op, impl, latency in operators:
         rows.append(f"|   {name:{width - 2}} | {dsp:3} |        | {variable:11} | {op:3} | {impl:9} | {latency:7} |")
     storages = [(f"engine_{named}_{i}_U", "ram_s2p", "1", f"engine_{named}_{i}", "16, 384, 1") for i in range(banks)]
-    storages += [("kGeluBase_U", "rom_np", "64", "kGeluBase", "18, 160, 1")]
+    storages += [("kGeluBase_U", "rom_np", "64", "kGeluBase", "19, 160, 1")]
+    storages += [("kExp_U", "rom_np", f"{exp}", "kExp", "18, 1024, 1")]
     return f"""
 
 ================================================================

@@ -41,7 +41,7 @@ def run_step(step, top, project):
         print(ERRORS["silent" if how == "silently" else step], flush=True)
         sys.exit(1)
     if step == "csynth":
-        put(project / "syn" / "report" / f"{top}_csynth.xml", samples.csynth_xml(top, dsp=150))
+        put(project / "syn" / "report" / f"{top}_csynth.xml", samples.csynth_xml(top, dsp=142))
         put(project / "syn" / "report" / "csynth.rpt", samples.csynth_rpt(top, fused=64, chained=32, banks=16))
     elif step == "export":
         put(project / "impl" / "ip" / "component.xml")

@@ -8,7 +8,7 @@ import pytest
 from hls4ml.report.vivado_report import parse_vivado_report
 
 from hw.architecture import Architecture
-from hw.findings import findings, lines
+from hw.findings import adders_of_three, findings, lines
 from hw.layout import Layout
 from hw.reports import (
     Figures,
@@ -106,22 +106,24 @@ def test_a_report_that_is_none_is_refused(tmp_path):
 
 
 def test_bindings_are_counted_by_instance(tmp_path):
-    bindings = read_bindings(written(tmp_path, samples.csynth_rpt(fused=6, chained=2, plain=3, banks=4)))
+    bindings = read_bindings(written(tmp_path, samples.csynth_rpt(fused=6, chained=2, plain=3, banks=4, threes=2)))
     assert [operator.name.split("_")[0] for operator in bindings.operators] == ["ama"] * 2 + ["am"] * 4 + [
         "mul"
-    ] * 3 + ["add"]
+    ] * 3 + ["add"] * 3
+    assert [operator.impl for operator in bindings.operators[-4:]] == ["auto", "tadder", "tadder", "fabric"]
     assert sum(operator.dsp for operator in bindings.operators) == 9
     assert {operator.module for operator in bindings.operators} == {"spvit_top_engine_pass"}
     assert [(storage.variable, storage.bram18) for storage in bindings.storages] == [
         *((f"engine_memory_v_{i}", 1) for i in range(4)),
         ("kGeluBase", 64),
+        ("kExp", 32),
     ]
     assert bindings.loops == (Loop("ENGINE", 1, True), Loop("DECIDE", 1, True), Loop("PROGRAM", None, False))
 
 
 def test_the_storage_report_of_2022_2_has_other_columns(tmp_path):
     text = samples.csynth_rpt(banks=2).replace("== Storage Report", "== Bind Storage Report")
-    assert len(read_bindings(written(tmp_path, text)).storages) == 3
+    assert len(read_bindings(written(tmp_path, text)).storages) == 4
 
 
 # --- co-simulation and Vivado ---
@@ -167,6 +169,8 @@ def test_everything_as_planned(tmp_path):
         "every loop starts an iteration per cycle": True,
         "pre-adders": True,
         "products in pairs": True,
+        "adders of three": True,
+        "tables in block RAM": True,
         "lanes share their multiplier": True,
         "V by columns": True,
     }
@@ -182,8 +186,35 @@ def test_lost_pre_adders(tmp_path):
 
 def test_lost_pairs(tmp_path):
     found = look_up(tmp_path, chained=24)
-    assert found["products in pairs"] == (False, "lost: 1,000 of 1,024 pairs are added in fabric, some 35,000 LUTs")
+    assert found["products in pairs"] == (False, "lost: 1,000 of 1,024 pairs are added in fabric, some 18,000 LUTs")
     assert found["pre-adders"][0]
+
+
+def test_lost_adders_of_three(tmp_path):
+    """64 trees of 16 terms: five and two of three, then one of two."""
+    assert [adders_of_three(terms) for terms in (1, 2, 3, 4, 8, 16, 32)] == [0, 0, 1, 1, 3, 7, 14]
+    assert look_up(tmp_path, threes=400)["adders of three"] == (
+        False, "lost: 48 of 448 are two adders, some 1,776 LUTs",
+    )  # fmt: skip
+    assert look_up(tmp_path, threes=0)["adders of three"] == (
+        None, "not to be told from csynth: without them, some 16,576 LUTs more",
+    )  # fmt: skip
+
+
+def test_tables_in_luts(tmp_path):
+    assert look_up(tmp_path, exp=0)["tables in block RAM"] == (False, "lost: kExp in LUTs, some 21,120 of them")
+    text = samples.csynth_rpt().replace("kExp", "table").replace("kGelu", "table")
+    found = findings(LAYOUT, Figures("csynth", dsp=1), read_bindings(written(tmp_path, text)))
+    assert [finding.ok for finding in found if finding.name == "tables in block RAM"] == [None]
+
+
+def test_the_lanes_own_multiply_and_add_is_no_pair(tmp_path):
+    text = samples.csynth_rpt(chained=1000).replace(
+        "ama_addmuladd_16s_16s_17s_48s_48_4_1_U1 ", "mac_muladd_23s_18s_47s_48_4_1_U1 "
+    )
+    assert "mac_muladd_23s" in text
+    found = findings(LAYOUT, Figures("csynth", dsp=1), read_bindings(written(tmp_path, text)))
+    assert "lost: 25 of 1,024 pairs" in next(one.text for one in found if one.name == "products in pairs")
 
 
 def test_lanes_with_multipliers_of_their_own(tmp_path):
@@ -212,7 +243,10 @@ def test_a_loop_that_is_too_slow(tmp_path):
 def test_the_direct_product_needs_no_pre_adders(tmp_path):
     layout = Layout(LAYOUT.model, Architecture(32, 64, "direct", 4))
     names = look_up(tmp_path, layout)
-    assert "pre-adders" not in names and "products in pairs" in names
+    assert "pre-adders" not in names and names["products in pairs"][0] is False
+    text = samples.csynth_rpt().replace("ama_addmuladd_16s_16s_17s_48s", "mac_muladd_16s_16s_34s")
+    found = findings(layout, Figures("csynth", dsp=1), read_bindings(written(tmp_path, text)))
+    assert next(one for one in found if one.name == "products in pairs").ok
 
 
 def test_each_finding_is_a_line(tmp_path):
@@ -220,4 +254,4 @@ def test_each_finding_is_a_line(tmp_path):
     texts = [line for line, _ in lines(found)]
     assert texts[0] == "as planned every loop starts an iteration per cycle: II = 1 in 2 loops"
     assert texts[2].startswith("LOST       products in pairs: lost: 1,024 of 1,024")
-    assert texts[3] == "unknown    lanes share their multiplier: not to be told: csynth counts no DSPs"
+    assert texts[4] == "unknown    lanes share their multiplier: not to be told: csynth counts no DSPs"
