@@ -163,3 +163,12 @@ def test_a_slow_memory_on_deit_t(simulators):
     design = random_design("deit_t", None, (64, 64, "fast"))
     for assumed in ({"beat_cost": 94}, {"beat_cost": 300}, {"fifo_words": 256}, {"fifo_words": 8192}):
         assert_image_agrees(simulators, design, **assumed)
+
+
+@slow
+def test_a_designs_own_fifo(simulators):
+    """Its depth is in the C++, in the assumptions and in the closed form."""
+    design = random_design("deit_t", None, (64, 64, "fast"))
+    deep = make_design(design.network, replace(design.architecture, fifo_words=512))
+    assert assumptions(deep.architecture, ZCU102).fifo_words == 512
+    assert_image_agrees(simulators, deep)
