@@ -104,8 +104,8 @@ class StopHereError(Exception):
 
 def test_from_end_to_end_and_resumed_at_every_kind_of_step(tmp_path):
     """One uninterrupted run, and one that is stopped again and again: the same places, rates and weights."""
-    recipe = replace(RECIPE, pruning_epochs=1, accuracy_drop=0.2)
-    data = few_digits(128, recipe)
+    recipe = replace(RECIPE, pruning_epochs=1, accuracy_drop=0.3, batch=32)
+    data = few_digits(64, recipe)
     request = Request(SPEC, budget=parse_budget("165kMACs", None, None), progressive=True)
     phases: list[str] = []
     whole = train(request, make_run(recipe, data, watch=lambda name, step, loss: phases.append(name)))
