@@ -19,7 +19,7 @@ from spvit import distributed
 from spvit.budget import solve_keep
 from spvit.calibration import calibrate_cost
 from spvit.checkpoints import save_checkpoint
-from spvit.config import ModelSpec, resolve_model
+from spvit.config import ModelSpec, PruningConfig, resolve_model
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.pruned_vit import SPViT
 from spvit.training import progressive, pruning
@@ -78,9 +78,7 @@ def train(request: Request, run: Run) -> Trained:
         net, steps = progressive.search(teacher, spec.pruning, run)
         net = progressive.phased(net, recipe.merge_within, recipe.seed)
         if request.budget is not None:
-            limit, unit, cost_of = request.budget
-            cost = cost_of(replace(spec, pruning=net.pruning))
-            met = progressive.meet_budget(spec.model, net.pruning, cost, limit, unit)
+            met = met_budget(replace(spec, pruning=net.pruning), request.budget)
             net = pruning.with_selectors(net, met, recipe.seed)
     else:
         net = pruning.with_selectors(teacher if pruned is None else pruned, spec.pruning, recipe.seed)
@@ -120,6 +118,12 @@ def solved_keep(spec: ModelSpec, budget: tuple[float, str, CostOf]) -> tuple[flo
     """Geometric keep ratios that meet the budget (Eq. 10). Raises ConfigError when nothing can."""
     limit, unit, cost_of = budget
     return solve_keep(spec.model, spec.pruning, cost_of(spec), limit, unit)
+
+
+def met_budget(spec: ModelSpec, budget: tuple[float, str, CostOf]) -> PruningConfig:
+    """The pruning with its first selector's rate changed to meet the budget. Raises ConfigError when that cannot."""
+    limit, unit, cost_of = budget
+    return progressive.meet_budget(spec.model, spec.pruning, cost_of(spec), limit, unit)
 
 
 def write(out: Path, trained: Trained, data: Data) -> None:
@@ -163,7 +167,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def request_of(options: argparse.Namespace) -> Request:
-    """What the command line asks for. Raises ConfigError."""
+    """What the command line asks for. Raises ConfigError, for a budget that nothing can meet too."""
     if options.budget is not None and options.keep is not None:
         raise ConfigError(f"KEEP={options.keep} and BUDGET={options.budget}: both say what is kept; give one of them")
     budget = parse_budget(options.budget, options.cost, options.target)
@@ -176,8 +180,11 @@ def request_of(options: argparse.Namespace) -> Request:
             f"{spec.pruning.num_selectors} selectors"
         )
     request = Request(spec, options.ckpt, budget, options.progressive)
-    if budget is not None and not options.progressive:
-        solved_keep(spec, budget)  # before any work
+    if budget is not None and options.progressive:
+        earliest = replace(spec, pruning=replace(spec.pruning, locations=(1,), keep=(1.0,)))
+        met_budget(earliest, budget)
+    elif budget is not None:
+        solved_keep(spec, budget)
     return request
 
 

@@ -152,7 +152,8 @@ def meet_budget(model: ModelConfig, pruning: PruningConfig, cost: Cost, limit: f
         raise ConfigError(
             f"{model.name}: with selectors before the blocks {', '.join(map(str, pruning.locations))} a budget of "
             f"{limit:.5g} {unit} cannot be met, with one patch left after the first it still takes "
-            f"{cost(chain[0]):.5g} {unit}; allow at least that, or set locations of your own without --progressive"
+            f"{cost(chain[0]):.5g} {unit}; allow at least that or a larger "
+            "accuracy_drop, or give the selectors' places yourself, without --progressive"
         )
     return replace(pruning, keep=keep_ratios(within[-1], patches))
 

@@ -188,6 +188,7 @@ def test_weights_that_cannot_be_written_are_not_lost(command, monkeypatch, capsy
     ("more", "kind", "sentence"),
     [
         (["--budget", "10MACs"], ConfigError, "tiny: a budget of 10 MACs cannot be met, with one patch left after each selector it still takes "),
+        (["--budget", "10MACs", "--progressive"], ConfigError, "tiny: with selectors before the blocks 1 a budget of 10 MACs cannot be met, with one patch left after the first it still takes "),
         (["--budget", "1ms"], ConfigError, "BUDGET=1ms needs the board that it is counted on; add TARGET=zcu102"),
         (["--budget", "1MMACs", "--keep", "0.5,0.5"], ConfigError, "KEEP=0.5,0.5 and BUDGET=1MMACs: both say what is kept; give one of them"),
         (["--budget", "1MMACs", "--model", "none.toml"], ConfigError, "BUDGET=1MMACs: none has no selectors; set locations in [pruning]"),

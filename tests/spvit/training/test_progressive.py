@@ -43,7 +43,8 @@ def test_the_budget_changes_the_first_rate_alone_if_it_can():
         meet_budget(SPEC.model, pruning, cost, 1000, "MACs")
     assert str(refused.value) == (
         "tiny: with selectors before the blocks 1, 3 a budget of 1000 MACs cannot be met, with one patch left after the "
-        f"first it still takes {cost((1, 1)):.5g} MACs; allow at least that, or set locations of your own without --progressive"
+        f"first it still takes {cost((1, 1)):.5g} MACs; allow at least that or a larger accuracy_drop, or give the "
+        "selectors' places yourself, without --progressive"
     )
 
 
