@@ -90,7 +90,7 @@ class Estimate:
             "macs_per_dsp_and_cycle": self.macs / self.cycles.cycles / used["dsp"],
             "weight_bytes": self.weight_bytes,
             "ddr_gbps": self.weight_bytes / self.latency_ms / 1e6,
-            **{key: used[key] for key in ("dsp", "bram36", "lut", "ff")},
+            **used,
             "fits": self.resources.fits(self.target),
             "verdict": verdict(self.resources, self.target),
             "sensitivity_ms": self.sensitivity_ms(),
@@ -171,7 +171,8 @@ def show(estimate: Estimate, console: Console) -> None:
     document = estimate.document()
     used = ", ".join(
         f"{document[key]:,} of {getattr(target, key):,} {name}"
-        for key, name in (("dsp", "DSP"), ("bram36", "BRAM36"), ("lut", "LUT"), ("ff", "FF"))
+        for key, name in (("dsp", "DSP"), ("bram36", "BRAM36"), ("uram", "URAM"), ("lut", "LUT"), ("ff", "FF"))
+        if getattr(target, key)
     )
     slower = document["sensitivity_ms"]
     lines = [

@@ -96,6 +96,15 @@ def test_latency_grows_with_each_token():
     assert steps[tiles == 1].max() < 0.13 * whole
 
 
+def test_ultraram_is_counted_where_there_is_some(tmp_path, capsys):
+    toml = tmp_path / "mine.toml"
+    toml.write_text('[model]\nembed_dim = 192\nnum_heads = 3\n[engine]\ntile_in = 32\ntile_out = 32\nuram = "work"\n')
+    found = document(tmp_path, "--model", str(toml), "--target", "kv260")
+    assert found["uram"] > 0 and f"{found['uram']} of 64 URAM" in capsys.readouterr().out
+    assert document(tmp_path, "--model", "deit_t")["uram"] == 0
+    assert "URAM" not in capsys.readouterr().out
+
+
 def test_a_slower_clock_takes_longer_and_says_so(tmp_path):
     fast, slow = (document(tmp_path, "--model", "deit_t", "--clock", mhz) for mhz in ("200", "150"))
     assert slow["clock_mhz"] == 150
