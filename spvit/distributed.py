@@ -2,7 +2,7 @@
 
 A step's batch is the whole one, cut into equal parts, a part per process. What training draws for the batch, every
 process draws whole and takes its own rows of; what the loss averages over the batch is averaged over all of them. So
-two processes compute what one would.
+two processes compute what one would, but for mixup and cutmix, which stay within a process's part.
 """
 
 import os
