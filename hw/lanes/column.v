@@ -72,8 +72,3 @@ module direct_pair(input clk, input signed [15:0] a0, w0, a1, w1, output signed 
     pre_adder_dsp dsp0(.clk(clk), .a(a0), .d(16'd0), .b({w0[15], w0}), .c(48'd0), .p(first));
     pre_adder_dsp dsp1(.clk(clk), .a(a1), .d(16'd0), .b({w1_now[15], w1_now}), .c(first), .p(sum));
 endmodule
-
-(* blackbox *)
-module pre_adder_dsp(input clk, input signed [15:0] a, d, input signed [16:0] b, input signed [47:0] c,
-                     output signed [47:0] p);
-endmodule

@@ -40,23 +40,24 @@ module epilogue_lane(
     // GELU's segment: 160 of them, 32 per unit up to 5
     wire [16:0] magnitude = rounded[15] ? -{rounded[15], rounded[15:0]} : {rounded[15], rounded[15:0]};
     reg [14:0] position;
-    reg inside, inside1;
+    reg in_table, in_table1;
     reg [6:0] remainder;
     always @(posedge clk) begin
         position <= magnitude[14:0];
-        inside <= magnitude < 17'd20480;
-        inside1 <= inside;
+        in_table <= magnitude < 17'd20480;
+        in_table1 <= in_table;
         remainder <= position[6:0];
     end
     assign segment = position[14:7];
 
+    wire signed [18:0] gated = is_gelu & in_table1 ? base : 19'sd0;
     reg signed [22:0] left;
     reg signed [17:0] right;
     reg signed [33:0] addend;
     always @(posedge clk) begin
         left <= is_gelu ? {{8{slope[14]}}, slope} : rounded;
-        right <= is_gelu ? {9'd0, inside1 ? remainder : 7'd0, 2'd0} : is_context ? mantissa : rounded[17:0];
-        addend <= {{1'b0, is_gelu & ~rounded[15] ? rounded[14:0] : 15'd0, 17'd0}} + {{6{base[18]}}, inside1 & is_gelu ? base : 19'd0, 9'd0};
+        right <= is_gelu ? {9'd0, in_table1 ? remainder : 7'd0, 2'd0} : is_context ? mantissa : rounded[17:0];
+        addend <= {{1'b0, is_gelu & ~rounded[15] ? rounded[14:0] : 15'd0, 17'd0}} + {{6{gated[18]}}, gated, 9'd0};
     end
     wire signed [41:0] product;
     multiply_add #(.A(23), .B(18), .P(42)) dsp(.clk(clk), .a(left), .b(right), .c({{14{addend[33]}}, addend}), .p(product));
