@@ -11,6 +11,7 @@ cost over the training images is the asked one; OUT.json with what it reaches; w
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -223,7 +224,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = distributed.start(options.device)
     try:
         out, journal = open_journal(options, request.spec, recipe)
-        trained = train(request, Run(data, recipe, journal, device))
+        try:
+            trained = train(request, Run(data, recipe, journal, device))
+        except KeyboardInterrupt:
+            if journal.path is not None and journal.path.exists() and distributed.is_first():
+                print(f"\nstopped; RESUME={journal.path} goes on", file=sys.stderr)
+            raise
         if distributed.is_first():
             write(out, trained, data)
             keep = ",".join(f"{fraction:g}" for fraction in trained.net.pruning.keep) or "none"

@@ -107,10 +107,10 @@ class Fitting:
         self.step = 0
         self.model = self._wrap(self.net)
         groups = [part for group in phase.groups for part in _with_and_without_decay(group, recipe.weight_decay)]
+        self.rates = [group["lr"] for group in groups]
+        self.factors = [self._factor(group["frozen_epochs"]) for group in groups]
         self.optimizer = torch.optim.AdamW(groups)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, [self._factor(group["frozen_epochs"]) for group in groups]
-        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.factors)
         self.scaler = torch.amp.GradScaler(run.device.type, enabled=recipe.precision == "float16")
         self.mean = AveragedModel(self.net, avg_fn=_running_mean(recipe.ema_decay)) if recipe.ema_decay else None
         state = run.journal.progress_of(phase.name)
@@ -170,8 +170,8 @@ class Fitting:
             f"its state after step {saved['step']} is in {self.run.journal.path}" if saved else "none of it was saved"
         )
         raise TrainingError(
-            f"{self.phase.name}: {what} in step {self.step + 1}; {kept}. Lower the rates or gradient_norm, or set "
-            'precision = "float32"'
+            f"{self.phase.name}: {what} in step {self.step + 1}; {kept}. Go on with lower rates or gradient_norm, or "
+            'with precision = "float32"'
         )
 
     def state_dict(self) -> State:
@@ -194,6 +194,9 @@ class Fitting:
         if self.mean is not None:
             self.mean.load_state_dict(state["mean"])
         self.phase.objective.load_state_dict(state["objective"])
+        self.schedule.base_lrs = self.rates  # today's: a training that diverged goes on with lower ones
+        for group, rate, factor in zip(self.optimizer.param_groups, self.rates, self.factors, strict=True):
+            group.update(initial_lr=rate, lr=rate * factor(self.step))
 
 
 def _with_and_without_decay(group: Group, decay: float) -> list[dict[str, Any]]:

@@ -138,6 +138,7 @@ def test_what_was_interrupted_goes_on(command, monkeypatch, capsys):
         patch.setattr(Fitting, "advance", interrupted)
         with pytest.raises(KeyboardInterrupt):
             command("--out", "parts.safetensors")
+    assert capsys.readouterr().err.endswith("stopped; RESUME=parts.state goes on\n")
     assert steps[-1] == "selectors"
     with pytest.raises(ConfigError) as refused:
         command("--out", "parts.safetensors")

@@ -93,12 +93,18 @@ def test_a_loss_that_is_no_number_stops_and_the_last_good_state_stays(tmp_path, 
     with pytest.raises(TrainingError) as stopped:
         fit(phase, make_run(journal=journal))
     assert str(stopped.value) == (
-        f"backbone: the loss became {poison} in step 6; its state after step 4 is in {journal.path}. Lower the rates or "
-        'gradient_norm, or set precision = "float32"'
+        f"backbone: the loss became {poison} in step 6; its state after step 4 is in {journal.path}. Go on with "
+        'lower rates or gradient_norm, or with precision = "float32"'
     )
-    good = Journal.resume(journal.path, {}).progress_of("backbone")
+    again = Journal.resume(journal.path, {})
+    good = again.progress_of("backbone")
     assert good["step"] == 4
     assert all(value.isfinite().all() for value in good["net"].values())
+    slower = [replace(group, rate=group.rate / 10) for group in phase.groups]
+    fitting = Fitting(replace(backbone_phase(), groups=slower), make_run(journal=again))
+    assert fitting.step == 4
+    rates = {group["lr"] for group in fitting.optimizer.param_groups}
+    assert rates == {rate * fitting._factor(0)(4) for rate in (1e-4, 2e-4)}
 
 
 def test_a_gradient_that_is_no_number_stops_before_it_reaches_the_weights():
