@@ -13,6 +13,7 @@ ROWS = (
     *("norm1.weight", "norm1.bias", "attn.proj.weight", "attn.proj.bias"),
     *("norm2.weight", "norm2.bias", "mlp.fc2.weight", "mlp.fc2.bias"),
 )
+SPREAD = 4.0  # standard deviation of the log odds to begin with: most channels are drawn alike for all images
 COLUMNS = ("attn.qkv.weight", "mlp.fc1.weight")
 
 
@@ -36,7 +37,8 @@ class ChannelSelector(nn.Module):
             for norm, layer in ((block.norm1, block.attn.qkv), (block.norm2, block.mlp.fc1))
         )
         logarithm = squares.log()
-        self.log_odds.copy_((logarithm - logarithm.mean()) / logarithm.std(correction=0).clamp(min=1e-6))
+        spread = logarithm.std(correction=0).clamp(min=1e-6)
+        self.log_odds.copy_(SPREAD * (logarithm - logarithm.mean()) / spread)
 
 
 def spare_the_best(decision: Tensor, probability: Tensor, candidates: Tensor) -> Tensor:

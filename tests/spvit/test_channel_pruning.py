@@ -2,7 +2,7 @@
 
 import torch
 
-from spvit.channel_pruning import ChannelSelector, run_narrow, run_narrow_norm, spare_the_best
+from spvit.channel_pruning import SPREAD, ChannelSelector, run_narrow, run_narrow_norm, spare_the_best
 from spvit.config import resolve_model
 from spvit.pruned_vit import seeded
 
@@ -49,7 +49,7 @@ def test_channels_are_ranked_by_what_the_blocks_behind_make_of_them():
     selector.rank_by_magnitude(net.blocks[2:])
     assert (selector.log_odds.argmax().item(), selector.log_odds.argmin().item()) == (5, 7)
     torch.testing.assert_close(selector.log_odds.mean(), torch.tensor(0.0), rtol=0, atol=1e-5)
-    torch.testing.assert_close(selector.log_odds.std(correction=0), torch.tensor(1.0))
+    torch.testing.assert_close(selector.log_odds.std(correction=0), torch.tensor(SPREAD))
 
 
 def test_votes_are_the_same_for_every_image():
