@@ -33,8 +33,8 @@ class Schedule(Walk):
         super().__init__(program, layout, pruning, assumed)
         self.records: list[Record] = []
 
-    def load(self, with_image: bool) -> None:
-        super().load(with_image)
+    def load(self, span: range, with_image: bool) -> None:
+        super().load(span, with_image)
         model, layout = self.layout.model, self.layout
         words = layout.rows * layout.embed_lanes // layout.architecture.fill_lanes
         self.pixels = model.img_size**2 * model.in_chans // layout.image_lanes
