@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hw.architecture import Architecture
 from hw.reports import Figures
+from hw.target import Target
 from spvit.errors import BuildError
 
-CSIM, TIMING, REPORTS, LATENCY, MANIFEST = (
-    "csim.json", "timing.json", "reports.json", "latency.json", "manifest.json",
-)  # fmt: skip
+CSIM, REPORTS, LATENCY, MANIFEST = "csim.json", "reports.json", "latency.json", "manifest.json"
+TIMED = "python -m sim.timed_csim"
 Document = Mapping[str, Any]
 
 
@@ -37,16 +38,27 @@ class Evidence:
     board: Document | None
 
 
-def read_evidence(folder: Path, model: str, target: str) -> Evidence:
+def engine_name(architecture: Architecture) -> str:
+    return f"{architecture.tile_in}x{architecture.tile_out} {architecture.inner_product}"
+
+
+def timing_name(design: Architecture, board: Target, engine: Architecture, clock_mhz: float) -> str:
+    """The timed C-simulation's report: `timing.json` of the design itself, another name on another engine or clock."""
+    if (engine, clock_mhz) == (design, board.clock_mhz):
+        return "timing.json"
+    return f"timing-{engine_name(engine).replace(' ', '-')}-{clock_mhz:g}mhz.json"
+
+
+def read_evidence(folder: Path, model: str, target: str, engine: str, timing_file: str = "timing.json") -> Evidence:
     """What lies in the build folder. Raises BuildError for a file that can't be read or is another design's."""
     csim = _read(folder / CSIM, "make csim")
-    timing = _read(folder / TIMING, "python -m sim.timed_csim")
-    for path, document, command in (
-        (folder / CSIM, csim, "make csim"),
-        (folder / TIMING, timing, "python -m sim.timed_csim"),
-    ):
-        if document is not None:
-            _require_same(path, "model", (document.get("model"), document.get("target")), (model, target), command)
+    timing = _read(folder / timing_file, TIMED)
+    own = (model, target)
+    if csim is not None:
+        _require_same(folder / CSIM, "model", (csim.get("model"), csim.get("target")), own, "make csim")
+    if timing is not None:
+        _require_same(folder / timing_file, "model", (timing.get("model"), timing.get("target")), own, TIMED)
+        _require_same(folder / timing_file, "engine", timing.get("engine"), engine, TIMED)
     return Evidence(csim, timing, _stages(folder), _board(folder))
 
 

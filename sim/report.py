@@ -28,7 +28,7 @@ from hw.target import Target, add_clock, with_clock
 from quant.build import add_arguments, build_folder
 from sim import report_charts as charts
 from sim import report_data as data
-from sim.evidence import Evidence, read_evidence
+from sim.evidence import Evidence, engine_name, read_evidence, timing_name
 from spvit.config import ModelSpec, resolve_model
 from spvit.cost import tokens_per_stage
 from spvit.errors import exit_on_user_error
@@ -300,10 +300,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_arguments(parser)
     add_clock(parser)
     args = parser.parse_args(argv)
-    spec, target, _ = check_request(args)
-    estimate = make_estimate(spec, with_clock(target, args.clock))
+    spec, board, architecture = check_request(args)
+    target = with_clock(board, args.clock)
     folder = build_folder(args)
-    text = render(estimate, read_evidence(folder, spec.model.name, target.name))
+    timing = timing_name(architecture, board, architecture, target.clock_mhz)
+    evidence = read_evidence(folder, spec.model.name, target.name, engine_name(architecture), timing)
+    text = render(make_estimate(spec, target), evidence)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{REPORT}.partial"
     partial.write_text(text)

@@ -1,8 +1,8 @@
 """The command that counts cycles: `python -m sim.timed_csim --model deit_s --target zcu102 [--at-keep-ratios]`.
 
 Enters: the build's arguments (`quant.build`), an image. Quantizes first where that is needed. Leaves: `timing.json` in
-the build folder, and a table: where the time goes, beside the closed form's estimate. The figures are the timed
-C-simulation's: no synthesis and no board has seen the design.
+the build folder (another name on another engine or clock), and a table: where the time goes, beside the closed form's
+estimate. The figures are the timed C-simulation's: no synthesis and no board has seen the design.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from quant.quantize import ensure_network
 from sim.bridge import CsimError
 from sim.build import build_library
 from sim.csim import default_images
+from sim.evidence import engine_name, timing_name
 from sim.golden import Golden
 from sim.timing import TimedAccelerator, Timing
 from spvit.cost import count_macs, kept_patches
 from spvit.errors import BuildError, ConfigError, NetworkError, exit_on_user_error
 
 PROBABILITY_ONE = 1 << 22
-REPORT = "timing.json"
 
 
 def at_keep_ratios(network: QuantizedNetwork, pixels: NDArray[np.uint8]) -> QuantizedNetwork:
@@ -101,7 +101,7 @@ def document(design: Design, target: Target, timing: Timing, kept: Sequence[int]
         "kind": "csim",
         "model": network.model.name,
         "target": target.name,
-        "engine": f"{architecture.tile_in}x{architecture.tile_out} {architecture.inner_product}",
+        "engine": engine_name(architecture),
         "clock_mhz": target.clock_mhz,
         "tokens": [design.layout.rows, *estimate.tokens],
         "macs": round(count_macs(network.model, network.pruning, tuple(kept)).total),
@@ -149,8 +149,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_clock(parser)
     args = parser.parse_args(argv)
     console = Console()
-    spec, target = model_spec(args), with_clock(resolve_target(args.target), args.clock)
-    architecture = Architecture.for_target(target, parse_engine(args.engine) if args.engine else spec.engine)
+    spec, board = model_spec(args), resolve_target(args.target)
+    target, own = with_clock(board, args.clock), Architecture.for_target(board, spec.engine)
+    architecture = Architecture.for_target(target, parse_engine(args.engine)) if args.engine else own
     images = load_images(args.images or default_images(spec.model.in_chans), Preprocessing.from_model(spec.model))
     ensure_network(args, console)
     network, pixels = load_network(network_folder(args)), images.pixels[0]
@@ -170,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
-    path = build_folder(args) / REPORT
+    path = build_folder(args) / timing_name(own, board, architecture, target.clock_mhz)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(report, indent=1) + "\n")
     partial.replace(path)

@@ -6,11 +6,14 @@ import json
 
 import pytest
 
+from hw.architecture import Architecture
 from hw.reports import Figures
-from sim.evidence import read_evidence
+from hw.target import resolve_target
+from sim.evidence import read_evidence, timing_name
 from spvit.errors import BuildError
 
 CSIM = {"model": "micro", "target": "zcu102", "images": 1, "tokens": [[9, 8, 7]]}
+TIMING = {"model": "micro", "target": "zcu102", "engine": "8x16 fast"}
 REPORTS = {"top": "spvit_top", "digest": "a" * 64, "csynth": {"stage": "csynth", "dsp": 99.0}, "findings": []}
 
 
@@ -22,12 +25,12 @@ def lay(folder, **files):
 
 def refusal(folder):
     with pytest.raises(BuildError) as caught:
-        read_evidence(folder, "micro", "zcu102")
+        read_evidence(folder, "micro", "zcu102", "8x16 fast")
     return str(caught.value)
 
 
 def test_nothing_was_run(tmp_path):
-    found = read_evidence(tmp_path / "none", "micro", "zcu102")
+    found = read_evidence(tmp_path / "none", "micro", "zcu102", "8x16 fast")
     assert (found.csim, found.timing, found.stages, found.board) == (None, None, {}, None)
 
 
@@ -36,13 +39,13 @@ def test_everything_was_run(tmp_path):
     lay(
         tmp_path,
         csim=CSIM,
-        timing=CSIM,
+        timing=TIMING,
         reports=REPORTS,
         manifest={"digest": "a" * 64},
         latency={"measurement": measured},
     )
-    found = read_evidence(tmp_path, "micro", "zcu102")
-    assert (found.csim, found.timing) == (CSIM, CSIM)
+    found = read_evidence(tmp_path, "micro", "zcu102", "8x16 fast")
+    assert (found.csim, found.timing) == (CSIM, TIMING)
     assert found.stages == {"csynth": Figures("csynth", dsp=99.0)}
     assert found.board == measured
 
@@ -50,7 +53,7 @@ def test_everything_was_run(tmp_path):
 @pytest.mark.parametrize("kind", ["estimate", "none"])
 def test_the_emulated_devices_times_are_not_the_boards(tmp_path, kind):
     lay(tmp_path, latency={"measurement": {"kind": kind}})
-    assert read_evidence(tmp_path, "micro", "zcu102").board is None
+    assert read_evidence(tmp_path, "micro", "zcu102", "8x16 fast").board is None
 
 
 @pytest.mark.parametrize(("name", "command"), [("csim", "make csim"), ("timing", "python -m sim.timed_csim")])
@@ -60,6 +63,23 @@ def test_another_models_c_simulation_is_refused(tmp_path, name, command):
         f"{tmp_path / name}.json: model is deit_s on zcu102, this design's is micro on zcu102; "
         f"remove the file, or run {command} again"
     )
+
+
+def test_another_engines_timing_is_refused(tmp_path):
+    lay(tmp_path, timing=TIMING | {"engine": "64x64 fast"})
+    assert refusal(tmp_path) == (
+        f"{tmp_path}/timing.json: engine is 64x64 fast, this design's is 8x16 fast; "
+        "remove the file, or run python -m sim.timed_csim again"
+    )
+
+
+def test_timings_on_other_engines_and_clocks_have_names_of_their_own():
+    own, board = Architecture(8, 16, weight_ports=1), resolve_target("zcu102")
+    names = [timing_name(own, board, engine, mhz) for engine in (own, Architecture()) for mhz in (200, 187.5)]
+    assert names == [
+        "timing.json", "timing-8x16-fast-187.5mhz.json", "timing-64x64-fast-200mhz.json",
+        "timing-64x64-fast-187.5mhz.json",
+    ]  # fmt: skip
 
 
 def test_another_designs_synthesis_is_refused(tmp_path):

@@ -40,7 +40,7 @@ CSIM = {
     "values_compared": 12345,
 }  # fmt: skip
 TIMING = {
-    "model": "micro", "target": "zcu102", "engine": "8x16 fast", "clock_mhz": 150, "tokens": [17, 14, 10, 8],
+    "model": "micro", "target": "zcu102", "engine": "8x16 fast", "clock_mhz": 200, "tokens": [17, 14, 10, 8],
     "latency_ms": 0.25,
 }  # fmt: skip
 BOARD = {"kind": "board", "runs": 100, "latency_ms": {"median": 0.3}}

@@ -52,7 +52,8 @@ def test_the_command(tmp_path, capsys):
     assert report["estimated_cycles"] == pytest.approx(report["cycles"], rel=0.01)
     assert f"{report['cycles']:,} cycles" in capsys.readouterr().out
     main([*arguments, "--engine", "16x16-direct", "--clock", "150"])
-    other = json.loads((tmp_path / "timing.json").read_text())
+    assert json.loads((tmp_path / "timing.json").read_text()) == report
+    other = json.loads((tmp_path / "timing-16x16-direct-150mhz.json").read_text())
     assert (other["engine"], other["clock_mhz"]) == ("16x16 direct", 150)
     assert not np.isclose(other["cycles"], report["cycles"])
 
