@@ -136,7 +136,7 @@ struct Sum {
 template <int W, int AmountBits, class T>
 inline void shift_right(const T& x, int n, Int<W>& floor, bool& inexact, bool& too_large) {
     const std::int64_t whole = static_cast<std::int64_t>(x) >> n;
-    inexact = (whole << n) != x;
+    inexact = shift_left<64>(whole, n) != x;
     too_large = whole >> (W - 1) != 0 && whole >> (W - 1) != -1;
     floor = static_cast<Int<W>>(whole);
 }
