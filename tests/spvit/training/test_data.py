@@ -10,7 +10,7 @@ from PIL import Image
 from host.preprocess import Preprocessing
 from spvit import distributed
 from spvit.errors import ConfigError, ImageError
-from spvit.training.data import epoch_order, load_data, load_digits, sample
+from spvit.training.data import InMemory, epoch_order, load_data, load_digits, sample
 from spvit.training.recipe import Recipe
 from tests.spvit.training.tiny import DIGITS, RECIPE, few_digits
 
@@ -38,6 +38,14 @@ def test_an_epoch_holds_each_image_once_in_another_order():
     epochs = [torch.cat([labels for _, labels in data.training.epoch((0, "p", n), 10)]) for n in (0, 1, 1)]
     assert all(torch.equal(labels.sort().values, data.training.labels.sort().values) for labels in epochs)
     assert not torch.equal(epochs[0], epochs[1]) and torch.equal(epochs[1], epochs[2])
+
+
+def test_each_step_of_each_epoch_jitters_in_its_own_way():
+    dot = torch.zeros(1, 1, 8, 8)
+    dot[0, 0, 3, 2] = 1
+    source = InMemory(dot.expand(60, -1, -1, -1), torch.zeros(60, dtype=torch.long), jittered=True)
+    batches = [images for epoch in range(2) for images, _ in source.epoch((0, "p", epoch), 30)]
+    assert len({images.numpy().tobytes() for images in batches}) == 4
 
 
 def test_what_does_not_fill_a_batch_waits():
