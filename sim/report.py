@@ -87,8 +87,7 @@ def headlines(estimate: Estimate, evidence: Evidence) -> list[Headline]:
         found.append(Headline("cosim", f"{ms:.3f} ms", f"the slowest image of the RTL, {cycles:,} cycles"))
     timing = evidence.timing
     if timing is not None:
-        text = f"one image, {' → '.join(map(str, timing['tokens']))} tokens, {timing['engine']}"
-        text += f" engine at {timing['clock_mhz']:g} MHz, timed"
+        text = f"timed C-simulation of one image, {' → '.join(map(str, timing['tokens']))} tokens"
         found.append(Headline("csim", f"{timing['latency_ms']:.3f} ms", text))
     tokens = " → ".join(map(str, [estimate.layout.rows, *estimate.cycles.tokens]))
     found.append(Headline("estimate", f"{estimate.latency_ms:.3f} ms", f"per image, {tokens} tokens"))
