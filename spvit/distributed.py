@@ -6,11 +6,12 @@ two processes compute what one would, but for mixup and cutmix, which stay withi
 """
 
 import os
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 
 from spvit.errors import ConfigError
 
@@ -69,9 +70,22 @@ def draw_exponential(like: Tensor, generator: torch.Generator | None = None) -> 
     return own_rows(whole.exponential_(generator=generator))
 
 
+class _Sum(torch.autograd.Function):
+    """Each process's sum depends on every process's value, so the gradients are summed, too."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        return sum_over_processes(value)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return sum_over_processes(gradient)
+
+
 def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of each process's `value`, differentiable."""
-    return all_reduce(value) / world_size() if dist.is_initialized() else value
+    mean: Tensor = _Sum.apply(value) / world_size() if dist.is_initialized() else value
+    return mean
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
@@ -89,6 +103,16 @@ def rows_of_all(rows: Tensor) -> Tensor:
     parts = [torch.empty_like(rows) for _ in range(world_size())]
     dist.all_gather(parts, rows.detach().contiguous())
     return torch.cat(parts)
+
+
+def names_of_all(names: Iterable[str]) -> tuple[str, ...]:
+    """The names that any process has, sorted."""
+    parts: list[list[str]] = [[] for _ in range(world_size())]
+    if dist.is_initialized():
+        dist.all_gather_object(parts, list(names))
+    else:
+        parts[0] = list(names)
+    return tuple(sorted({name for part in parts for name in part}))
 
 
 def from_first(value: Tensor) -> Tensor:

@@ -141,5 +141,5 @@ def measure(net: SPViT, teacher: SPViT, data: Data, calibration: InMemory, budge
         tolerance,
         unpruned,
         parts,
-        data.unreadable,
+        distributed.names_of_all(data.unreadable),
     )

@@ -52,6 +52,7 @@ def test_alone_each_function_is_that_of_one_process():
         distributed.from_first,
     ):
         assert torch.equal(function(value), value)
+    assert distributed.names_of_all(["b", "a", "b"]) == ("a", "b")
     distributed.wait_for_all()
     distributed.stop()
     assert distributed.start("cpu") == torch.device("cpu")
@@ -95,6 +96,7 @@ def test_two_processes_train_the_model_that_one_does(tmp_path):
             [*command, "--out", str(tmp_path / f"{processes}.safetensors")], capture_output=True, text=True, cwd=ROOT
         )
         assert done.returncode == 0, done.stderr
+        assert "FutureWarning" not in done.stderr
     one, two = (load_file(tmp_path / f"{processes}.safetensors") for processes in (1, 2))
     length = sum(value.square().sum() for value in one.values()).sqrt()
     apart = sum((one[name] - two[name]).square().sum() for name in one if name != "thresholds").sqrt()
