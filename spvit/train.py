@@ -20,7 +20,7 @@ from spvit import distributed
 from spvit.budget import solve_keep
 from spvit.calibration import calibrate_cost
 from spvit.checkpoints import save_checkpoint
-from spvit.config import ModelSpec, PruningConfig, resolve_model
+from spvit.config import ModelSpec, PruningConfig, resolve_model, to_table
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.pruned_vit import SPViT
 from spvit.training import progressive, pruning
@@ -55,8 +55,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Trained:
-    """net is the trained one, teacher the unpruned, both in evaluation mode; steps are the progressive schedule's."""
+    """net is the trained one, teacher the unpruned, both in evaluation mode; steps are the progressive schedule's.
 
+    spec  the model as it came out: its keep ratios, and the selectors' places where they were sought
+    """
+
+    spec: ModelSpec
     net: SPViT
     teacher: SPViT
     result: Result
@@ -112,7 +116,7 @@ def calibrate(
         distributed.from_first(net.thresholds)
         net.pruning = replace(net.pruning, keep=keep)
     result = measure(net, teacher, run.data, images, budget, run.recipe.cost_tolerance)
-    return Trained(net.eval(), teacher, result, steps)
+    return Trained(replace(found, pruning=net.pruning), net.eval(), teacher, result, steps)
 
 
 def solved_keep(spec: ModelSpec, budget: tuple[float, str, CostOf]) -> tuple[float, ...]:
@@ -128,7 +132,7 @@ def met_budget(spec: ModelSpec, budget: tuple[float, str, CostOf]) -> PruningCon
 
 
 def write(out: Path, trained: Trained, data: Data) -> None:
-    """The weights, what they reach, and for a progressive schedule its pictures."""
+    """The weights, what they reach, and for a progressive schedule its pictures and the model's own TOML."""
     save_checkpoint(out, trained.net)
     report = trained.result.as_json
     if trained.steps:
@@ -136,8 +140,19 @@ def write(out: Path, trained: Trained, data: Data) -> None:
         similarity = similarity_to_class_token(trained.teacher, images)
         plot_similarity(similarity, out.with_name(f"{out.stem}-similarity.png"))
         plot_progress(trained.steps, trained.net.pruning.locations, out.with_name(f"{out.stem}-progressive.png"))
+        write_whole(out.with_suffix(".toml"), as_toml(trained.spec).encode())
         report |= {"progressive": [asdict(step) for step in trained.steps], "similarity": similarity}
     write_whole(out.with_suffix(".json"), (json.dumps(report, indent=1) + "\n").encode())
+
+
+def as_toml(spec: ModelSpec) -> str:
+    """A model whose selectors found places of their own, for MODEL=; named apart from the one that it came from."""
+    model = replace(spec.model, name=f"{spec.model.name}-progressive")
+    tables = {"model": to_table(model), "pruning": to_table(spec.pruning), "engine": dict(spec.engine)}
+    lines = []
+    for name, table in tables.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""]
+    return "\n".join(lines)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -234,7 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write(out, trained, data)
             keep = ",".join(f"{fraction:g}" for fraction in trained.net.pruning.keep) or "none"
             print(trained.result)
-            print(f"{out}: make hls TARGET={options.target or 'zcu102'} MODEL={options.model} CKPT={out} KEEP={keep}")
+            model = out.with_suffix(".toml") if trained.steps else f"{options.model} KEEP={keep}"
+            print(f"{out}: make hls TARGET={options.target or 'zcu102'} CKPT={out} MODEL={model}")
         distributed.wait_for_all()
         journal.remove()
     finally:

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from spvit.checkpoints import load_checkpoint_with_report
+from spvit.config import resolve_model
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, TrainingError
 from spvit.train import Request, train, write
@@ -135,6 +137,10 @@ def test_from_end_to_end_and_resumed_at_every_kind_of_step(tmp_path):
     assert all(torch.equal(value, parts.net.state_dict()[name]) for name, value in whole.net.state_dict().items())
 
     write(tmp_path / "weights.safetensors", whole, data)
+    made = resolve_model(str(tmp_path / "weights.toml"))  # for make hls, which checks it against the weights
+    again, found = load_checkpoint_with_report(tmp_path / "weights.safetensors", made.model, made.pruning)
+    assert found.calibrated_keep == made.pruning.keep and made.model.name == "tiny-progressive"
+    assert torch.equal(again.thresholds, whole.net.thresholds) and made.engine == SPEC.engine
     report = json.loads((tmp_path / "weights.json").read_text())
     assert [step["location"] for step in report["progressive"]] == [3, 2, 1]
     assert len(report["similarity"]) == 4 and all(0 <= value <= 1 for value in report["similarity"])
