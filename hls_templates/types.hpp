@@ -153,7 +153,11 @@ struct Vec {
 
 constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 constexpr int round_up(int a, int b) { return ceil_div(a, b) * b; }
-constexpr int ceil_log2(int n) { return n > 1 ? 1 + ceil_log2(ceil_div(n, 2)) : 0; }
+constexpr int ceil_log2(int n) {
+    int bits = 0;
+    while ((1 << bits) < n) ++bits;
+    return bits;
+}
 
 }  // namespace spvit
 
