@@ -88,6 +88,7 @@ def test_what_was_not_flushed_does_not_arrive(build, device, kernel):  # noqa: F
 
 def test_a_start_while_it_runs_is_not_a_second_run(build, device, kernel):  # noqa: F811
     prepare(build, device, kernel)
+    device.faults = [Fault(delay_s=0.5)]  # so that it surely still runs
     kernel.write(0, AP_START)
     kernel.write(0, AP_START)
     finish(kernel)
