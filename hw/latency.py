@@ -60,7 +60,11 @@ def cycles(*names: str) -> int:
 
 
 def engine_depth(architecture: Architecture) -> int:
-    """Of the loop ENGINE, from a token's address to its result's place in memory, along the longest path."""
+    """Of the loop ENGINE, from a token's address to its result's place in memory, along the longest path.
+
+    Not below what the kernels do: sums count as trees of two operands, though they add three at a time, and the bias as
+    an addition of its own, though it enters with the products.
+    """
     inputs = architecture.tile_in // 2 if architecture.is_fast else architecture.tile_in
     read = cycles("add", "large memory" if {"x", "work"} & set(architecture.uram) else "memory", "select")
     variance = cycles("wide product", "add", "add")
