@@ -38,11 +38,11 @@ struct InnerProduct<false> {
     template <int N>
     static Int<48> sum(const Vec<Int<16>, N>& a, const Vec<Int<16>, N>& w) {
 #pragma HLS INLINE
-        Sum<N / 2> sum;
+        Sum<N, 2> sum;
     PRODUCTS:
-        for (int j = 0; j < N / 2; ++j) {
+        for (int j = 0; j < N; ++j) {
 #pragma HLS UNROLL
-            sum.add(j, Int<48>(Int<32>(a[j]) * w[j]) + Int<32>(a[j + N / 2]) * w[j + N / 2]);
+            sum.add(j, Int<32>(a[j]) * w[j]);
         }
         return sum.total();
     }
@@ -57,24 +57,18 @@ struct InnerProduct<true> {
         return pair_term(v);
     }
 
-    /// (a[j] + w[j+h]) (a[j+h] + w[j]); the DSP48E2's pre-adder takes one of the sums.
-    template <int N>
-    static Int<34> product(const Vec<Int<16>, N>& a, const Vec<Int<16>, N>& w, int j) {
-#pragma HLS INLINE
-        const Int<17> left = Int<17>(a[j]) + w[j + N / 2];
-        const Int<17> right = Int<17>(a[j + N / 2]) + w[j];
-        return Int<34>(left) * right;
-    }
-
     /// The inner product plus both operands' terms.
     template <int N>
     static Int<48> sum(const Vec<Int<16>, N>& a, const Vec<Int<16>, N>& w) {
 #pragma HLS INLINE
-        Sum<N / 4> sum;
+        Sum<N / 2, 2> sum;
     PAIRED_PRODUCTS:
-        for (int j = 0; j < N / 4; ++j) {
+        for (int j = 0; j < N / 2; ++j) {
 #pragma HLS UNROLL
-            sum.add(j, Int<48>(product(a, w, j)) + product(a, w, j + N / 4));
+            // a DSP48E2's pre-adder takes one of the sums
+            const Int<17> left = Int<17>(a[j]) + w[j + N / 2];
+            const Int<17> right = Int<17>(a[j + N / 2]) + w[j];
+            sum.add(j, Int<34>(left) * right);
         }
         return sum.total();
     }

@@ -50,18 +50,19 @@ inline ap_int<48> add_up(const ap_int<48> (&terms)[1]) {
     return terms[0];
 }
 
-/// The sum of N terms, all of them on one bus.
-template <int N>
+/// The sum of N terms; of products, one behind the other in `Chain` DSP48E2s, whose adders take the one before.
+template <int N, int Chain = 1>
 struct Sum {
-    ap_int<48> terms[N];
+    ap_int<48> chains[N / Chain];
 
     void add(int i, const ap_int<48>& term) {
 #pragma HLS INLINE
-        terms[i] = term;
+        const int chain = i % (N / Chain);
+        chains[chain] = i < N / Chain ? term : ap_int<48>(chains[chain] + term);
     }
     ap_int<48> total() const {
 #pragma HLS INLINE
-        return add_up(terms);
+        return add_up(chains);
     }
 };
 
@@ -123,7 +124,7 @@ inline int to_int(const T& x) {
 }
 
 /// The sum of N terms.
-template <int N>
+template <int N, int Chain = 1>
 struct Sum {
     std::int64_t sum = 0;
 
