@@ -77,8 +77,8 @@ def page(tmp_path_factory):
 
 def browse(page, width):
     """What a browser makes of it: the probe's finding, and everything said on the console."""
-    chromium = shutil.which("chromium")
-    assert chromium, "chromium is missing; install it (Debian: apt-get install chromium)"
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    assert chromium, "neither chromium nor google-chrome is here; install one (Debian: apt-get install chromium)"
     # the page allows no script; the probe needs one
     probed = page.with_name("probed.html")
     text = page.read_text().replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';")
