@@ -22,12 +22,13 @@ COSTED_IMAGES = 512  # over as many the mean cost is taken
 
 
 @torch.no_grad()
-def calibrate_thresholds(net: SPViT, images: Tensor, target_keep: Sequence[float]) -> Tensor:
+def calibrate_thresholds(net: SPViT, images: Tensor, target_keep: Sequence[float], nearest: bool = False) -> Tensor:
     """Set `net.thresholds` so that, over the images, the mean kept fractions are the wanted ones.
 
     images       (B, in_chans, S, S), normalised
     target_keep  cumulative fractions of the original patches, one per selector
-    Returns the patches that each image keeps, (B, selectors). Raises ConfigError for a threshold below 2**-16,
+    nearest      take 2**-16 where a lower threshold would be needed, so that a few patches fewer are kept
+    Returns the patches that each image keeps, (B, selectors). Else raises ConfigError for a threshold below 2**-16,
     which fixed point could not tell from zero; the thresholds are then as they were.
     """
     if len(target_keep) != net.pruning.num_selectors:
@@ -41,6 +42,8 @@ def calibrate_thresholds(net: SPViT, images: Tensor, target_keep: Sequence[float
         candidates = records[stage - 1].keep.bool() if stage else torch.ones_like(records[0].keep, dtype=torch.bool)
         scores = records[stage].probability[candidates].double()
         threshold = threshold_for(scores, round(fraction * records[0].keep.numel()))
+        if nearest:
+            threshold = max(threshold, MIN_THRESHOLD)
         if threshold < MIN_THRESHOLD:
             net.thresholds.copy_(before)
             raise ConfigError(
@@ -77,14 +80,14 @@ def calibrate_cost(
     best_miss, best = math.inf, tuple(target_keep)
     for _ in range(ATTEMPTS):
         keep = tuple(round(fraction**power, 6) for fraction in target_keep) if power != 1 else tuple(target_keep)
-        miss = mean_cost(calibrate_thresholds(net, images, keep), cost) / target - 1
+        miss = mean_cost(calibrate_thresholds(net, images, keep, nearest=True), cost) / target - 1
         if abs(miss) < best_miss:
             best_miss, best = abs(miss), keep
         if best_miss <= tolerance:
             break
         low, high = (power, high) if miss > 0 else (low, power)
         power = (low + high) / 2
-    return best, calibrate_thresholds(net, images, best)
+    return best, calibrate_thresholds(net, images, best, nearest=True)
 
 
 def mean_cost(kept: Tensor, cost: Cost) -> float:

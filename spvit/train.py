@@ -21,6 +21,7 @@ from spvit.budget import solve_keep
 from spvit.calibration import calibrate_cost
 from spvit.checkpoints import save_checkpoint
 from spvit.config import ModelSpec, PruningConfig, resolve_model, to_table
+from spvit.cost import kept_patches
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.pruned_vit import SPViT
 from spvit.training import progressive, pruning
@@ -108,6 +109,8 @@ def calibrate(
     else:
         limit, unit, cost_of = request.budget
         budget = Budget(limit, unit, cost_of(found))
+        if all(fraction == 1 for fraction in net.pruning.keep):  # more may be spent than there is to spend
+            budget = replace(budget, limit=min(limit, budget.cost(kept_patches(found.model, found.pruning))))
     images = sample(run.data.training, run.recipe.calibration_images)
     if net.pruning.num_selectors:
         keep, _ = calibrate_cost(
@@ -128,7 +131,7 @@ def solved_keep(spec: ModelSpec, budget: tuple[float, str, CostOf]) -> tuple[flo
 def met_budget(spec: ModelSpec, budget: tuple[float, str, CostOf]) -> PruningConfig:
     """The pruning with its first selector's rate changed to meet the budget. Raises ConfigError when that cannot."""
     limit, unit, cost_of = budget
-    return progressive.meet_budget(spec.model, spec.pruning, cost_of(spec), limit, unit)
+    return progressive.meet_budget(spec, cost_of, limit, unit)
 
 
 def write(out: Path, trained: Trained, data: Data) -> None:

@@ -107,7 +107,9 @@ class Result:
             miss = self.parts["training"].cost / self.target - 1
             lines.append(f"mean cost of the training images {miss:+.2%} from the target, {self.target:.5g} {self.unit}")
             if abs(miss) > self.tolerance:
-                lines.append(f"that is beyond {self.tolerance:.2%}: many tokens score alike; more epochs may part them")
+                lines.append(
+                    f"that is beyond {self.tolerance:.2%}: many tokens score alike, or next to nothing; more epochs may part them"
+                )
         if self.unreadable:
             lines.append(
                 f"{len(self.unreadable)} images could not be read and were skipped: {', '.join(self.unreadable)}"

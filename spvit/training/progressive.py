@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from spvit.budget import Cost, keep_ratios
+from spvit.budget import keep_ratios
 from spvit.calibration import calibrate_thresholds
-from spvit.config import ModelConfig, PruningConfig
+from spvit.config import ModelConfig, ModelSpec, PruningConfig
+from spvit.cost import kept_patches
 from spvit.errors import ConfigError, TrainingError
 from spvit.pruned_vit import SPViT
+from spvit.training.budget import CostOf
 from spvit.training.loop import Run
 from spvit.training.measure import accuracy
 from spvit.training.pruning import prune, selectors_of, with_selectors
@@ -126,7 +128,7 @@ def _pruning_of(pruning: PruningConfig, rates: Mapping[int, float]) -> PruningCo
 
 
 def _calibrated_accuracy(net: SPViT, run: Run) -> float:
-    calibrate_thresholds(net, run.data.calibration(run.recipe.calibration_images), net.pruning.keep)
+    calibrate_thresholds(net, run.data.calibration(run.recipe.calibration_images), net.pruning.keep, nearest=True)
     return accuracy(net, run.data.test)
 
 
@@ -139,21 +141,27 @@ def merge_phases(rates: Mapping[int, float], within: float) -> dict[int, float]:
     return phases
 
 
-def meet_budget(model: ModelConfig, pruning: PruningConfig, cost: Cost, limit: float, unit: str) -> PruningConfig:
+def meet_budget(spec: ModelSpec, cost_of: CostOf, limit: float, unit: str) -> PruningConfig:
     """Change the first selector's keep ratio, last of all, to the largest within the limit; the others keep no more.
 
-    Raises ConfigError, with the least that it comes to, where that is not enough.
+    A first selector without which the limit is met, too, has nothing to do: it goes, and the next is the first.
+    Raises ConfigError, with the least that it comes to, where the first selector's rate is not enough.
     """
-    patches = model.num_patches
-    counts = [max(1, round(fraction * patches)) for fraction in pruning.keep]
-    chain = [tuple(min(first, count) for count in (patches, *counts[1:])) for first in range(1, patches + 1)]
+    pruning, patches = spec.pruning, spec.model.num_patches
+    while pruning.num_selectors > 1:
+        later = replace(pruning, locations=pruning.locations[1:], keep=pruning.keep[1:])
+        if cost_of(replace(spec, pruning=later))(kept_patches(spec.model, later)) > limit:
+            break
+        pruning = later
+    cost, counts = cost_of(replace(spec, pruning=pruning)), kept_patches(spec.model, pruning)
+    chain = [(first, *(max(1, min(first, count)) for count in counts[1:])) for first in range(1, patches + 1)]
     within = [kept for kept in chain if cost(kept) <= limit]
     if not within:
         raise ConfigError(
-            f"{model.name}: with selectors before the blocks {', '.join(map(str, pruning.locations))} a budget of "
+            f"{spec.model.name}: with selectors before the blocks {', '.join(map(str, pruning.locations))} a budget of "
             f"{limit:.5g} {unit} cannot be met, with one patch left after the first it still takes "
-            f"{cost(chain[0]):.5g} {unit}; allow at least that or a larger "
-            "accuracy_drop, or give the selectors' places yourself, without --progressive"
+            f"{cost(chain[0]):.5g} {unit}; allow at least that or a larger accuracy_drop, or give the selectors' "
+            "places yourself, without --progressive"
         )
     return replace(pruning, keep=keep_ratios(within[-1], patches))
 

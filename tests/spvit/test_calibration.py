@@ -81,6 +81,8 @@ def test_a_threshold_that_fixed_point_cannot_hold_is_refused():
     assert str(refused.value).startswith("keep=0.5: for so many, selector 1 needs the threshold ")
     assert str(refused.value).endswith(", below 2**-16; ask for at most 0.000")
     assert net.thresholds.tolist() == [0.5] * 3
+    kept = calibrate_thresholds(net, images(), (0.75, 0.5, 0.25), nearest=True)
+    assert net.thresholds[1] == 2**-16 and kept[:, 1].max() == 0 < kept[:, 0].min()
 
 
 def test_a_fraction_for_each_selector():

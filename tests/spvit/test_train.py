@@ -121,6 +121,15 @@ def test_a_checkpoint_and_a_budget_on_the_board(command, capsys):
     assert " ms" in capsys.readouterr().out.splitlines()[-2]
 
 
+def test_a_budget_that_affords_everything_is_not_a_target(command):
+    command("--budget", "1GMACs", "--backbone-epochs", "0", "--pruning-epochs", "1", "--out", "all.safetensors")
+    written = json.loads(Path("all.json").read_text())
+    spec = resolve_model("tiny.toml")
+    assert written["keep"] == [1.0, 1.0]
+    assert written["target"] == count_macs(spec.model, spec.pruning, (16, 16)).total
+    assert written["parts"]["training"]["cost"] == pytest.approx(written["target"], rel=0.01)
+
+
 def test_what_was_interrupted_goes_on(command, monkeypatch, capsys):
     command("--out", "whole.safetensors")
     expected = capsys.readouterr().out

@@ -48,7 +48,7 @@ def test_costs_are_means_over_the_images():
     assert lines[3].startswith("mean cost of the training images +")
     far = replace(result, target=result.target * 2, unreadable=("a.png", "b.png"))
     assert str(far).splitlines()[4:] == [
-        "that is beyond 1.00%: many tokens score alike; more epochs may part them",
+        "that is beyond 1.00%: many tokens score alike, or next to nothing; more epochs may part them",
         "2 images could not be read and were skipped: a.png, b.png",
     ]
     assert result.as_json["parts"]["test"]["kept"]["mean"]

@@ -21,10 +21,6 @@ from tests.spvit.training.tiny import RECIPE, SPEC, few_digits, make_run
 TABLE_8 = {1: 0.15, 2: 0.17, 3: 0.39, 4: 0.47, 5: 0.64, 6: 0.71, 7: 0.77, 8: 0.85, 9: 0.89, 10: 0.92, 11: 0.93}
 
 
-def macs(pruning):
-    return lambda kept: count_macs(SPEC.model, pruning, kept).total
-
-
 def test_table_8_falls_into_phases():
     assert merge_phases(TABLE_8, 0.2) == {1: 0.15, 3: 0.39, 5: 0.64, 8: 0.85}
     assert merge_phases({location: TABLE_8[location] for location in range(3, 12)}, 0.3) == {3: 0.39, 6: 0.71}
@@ -33,21 +29,38 @@ def test_table_8_falls_into_phases():
     assert merge_phases({}, 0.1) == {}
 
 
+def cost_of(spec):
+    return lambda kept: count_macs(spec.model, spec.pruning, kept).total
+
+
+def met(limit, keep=(0.75, 0.25)):
+    return meet_budget(with_places((1, 3), keep), cost_of, limit, "MACs")
+
+
+def with_places(locations, keep):
+    return replace(SPEC, pruning=replace(SPEC.pruning, locations=locations, keep=keep))
+
+
 def test_the_budget_changes_the_first_rate_alone_if_it_can():
-    pruning = replace(SPEC.pruning, locations=(1, 3), keep=(0.75, 0.25))
-    cost = macs(pruning)
-    met = meet_budget(SPEC.model, pruning, cost, cost((9, 4)), "MACs")
-    assert met.keep == (0.56, 0.25)  # 9 of 16
-    assert meet_budget(SPEC.model, pruning, cost, cost((9, 4)) - 1, "MACs").keep == (0.5, 0.25)
-    assert meet_budget(SPEC.model, pruning, cost, cost((16, 4)), "MACs").keep == (1.0, 0.25)
-    assert meet_budget(SPEC.model, pruning, cost, cost((2, 2)), "MACs").keep == (0.12, 0.12)
+    cost = cost_of(with_places((1, 3), (0.75, 0.25)))
+    assert met(cost((9, 4))).keep == (0.56, 0.25)  # 9 of 16
+    assert met(cost((9, 4)) - 1).keep == (0.5, 0.25)
+    assert met(cost((2, 2))).keep == (0.12, 0.12)
     with pytest.raises(ConfigError) as refused:
-        meet_budget(SPEC.model, pruning, cost, 1000, "MACs")
+        met(1000)
     assert str(refused.value) == (
         "tiny: with selectors before the blocks 1, 3 a budget of 1000 MACs cannot be met, with one patch left after the "
         f"first it still takes {cost((1, 1)):.5g} MACs; allow at least that or a larger accuracy_drop, or give the "
         "selectors' places yourself, without --progressive"
     )
+
+
+def test_a_first_selector_that_the_budget_does_not_need_goes():
+    alone = cost_of(with_places((3,), (0.25,)))
+    assert (met(alone((4,))).locations, met(alone((4,))).keep) == ((3,), (0.25,))
+    assert met(alone((4,)) - 1).locations == (1, 3)
+    assert (met(alone((9,))).locations, met(alone((9,))).keep) == ((3,), (0.56,))
+    assert met(1e9).keep == (1.0,)
 
 
 def test_selectors_come_from_the_last_block_to_the_first_and_rates_stop_at_the_tolerance(monkeypatch):
