@@ -108,8 +108,8 @@ class Result:
             lines.append(f"mean cost of the training images {miss:+.2%} from the target, {self.target:.5g} {self.unit}")
             if abs(miss) > self.tolerance:
                 lines.append(
-                    f"that is beyond {self.tolerance:.2%}: many tokens score alike, or next to nothing; more epochs may "
-                    "part them"
+                    f"that is beyond {self.tolerance:.2%}: many tokens score alike, or next to nothing; more epochs "
+                    "may part them"
                 )
         if self.unreadable:
             lines.append(
