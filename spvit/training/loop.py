@@ -5,6 +5,7 @@ phase's model, trained in place. What is drawn in a step depends on the recipe's
 """
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from spvit.pruned_vit import Output, SPViT
 from spvit.training.augment import mix, smooth_targets
 from spvit.training.data import Data
 from spvit.training.draws import drawing
+from spvit.training.measure import accuracy
 from spvit.training.recipe import Recipe
 from spvit.training.state import Journal, State
 
@@ -93,6 +95,8 @@ def fit(phase: Phase, run: Run) -> None:
                 bar.set_postfix_str(f"loss {loss:.3f} {phase.objective}", refresh=False)
                 if fitting.step % steps_per_epoch == 0 or fitting.step % recipe.save_steps == 0:
                     run.journal.save(phase.name, fitting.state_dict())
+            if recipe.test_epochs and (epoch + 1) % recipe.test_epochs == 0 and epoch + 1 < phase.epochs:
+                fitting.test(epoch + 1)
     fitting.finish()
 
 
@@ -158,6 +162,19 @@ class Fitting:
             self.mean.update_parameters(self.net)
         self.step += 1
         return value
+
+    def test(self, epochs: int) -> None:
+        """Tell how many of the test images today's weights, or their running mean, get right."""
+        net = self.net if self.mean is None else self.mean.module
+        reached = accuracy(net, self.run.data.test)
+        net.train()
+        if distributed.is_first():
+            pruned = ", thresholds not yet calibrated" if net.pruning.num_selectors else ""
+            tqdm.write(
+                f"{self.phase.name}: {reached:.2%} of the test images right after epoch {epochs} of "
+                f"{self.phase.epochs}{pruned}",
+                file=sys.stderr,
+            )
 
     def finish(self) -> None:
         if self.mean is not None and self.steps:

@@ -22,7 +22,7 @@ CHOICES = {
     "augment": ("deit", "jitter", "none"),
     "precision": ("float32", "bfloat16", "float16"),
 }
-OF_THE_MACHINE = ("compile", "workers", "save_steps")  # may change when a training is resumed
+OF_THE_MACHINE = ("compile", "workers", "test_epochs", "save_steps")  # may change when a training is resumed
 
 
 def _is(help: str, default: Any) -> Any:
@@ -72,6 +72,7 @@ class Recipe:
     precision: str = _is("float32, bfloat16 or float16 (with loss scaling, on a GPU)", "float32")
     compile: bool = _is("let torch.compile fuse the model's forward and backward", False)
     workers: int = _is("processes that read images", 4)
+    test_epochs: int = _is("epochs between two looks at the test images, shown in passing; 0: only at the end", 1)
     save_steps: int = _is("steps between two saves within an epoch; each epoch's end is saved too", 1000)
     seed: int = _is("of everything that is drawn", 0)
 
@@ -91,7 +92,15 @@ class Recipe:
         self._require("rate_step", 0.01, 1)
         self._require("cost_tolerance", 1e-4, 1)
         self._require("magnitude", 0, 10)
-        for name in ("backbone_epochs", "pruning_epochs", "frozen_epochs", "progressive_epochs", "workers", "seed"):
+        for name in (
+            "backbone_epochs",
+            "pruning_epochs",
+            "frozen_epochs",
+            "progressive_epochs",
+            "workers",
+            "seed",
+            "test_epochs",
+        ):
             self._require(name, 0)
         for name in ("batch", "repeats", "calibration_images", "save_steps"):
             self._require(name, 1)

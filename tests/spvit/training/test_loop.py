@@ -1,6 +1,7 @@
 """The loop: it learns, it goes on exactly where it was left, and it stops when the loss is no number any more."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -77,6 +78,26 @@ def test_a_resumed_training_has_the_same_losses_and_weights(tmp_path, make_phase
     fit(resumed, run)
     assert parts == whole
     assert weights_equal(resumed.net, expected.net)
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.9}])
+def test_looks_at_the_test_images_change_nothing(told, changes):
+    expected, seen = pruning_phase(epochs=3), pruning_phase(epochs=3)
+    data = few_digits(64)
+    fit(expected, make_run(replace(RECIPE, test_epochs=0, **changes), data))
+    assert told() == ""
+    fit(seen, make_run(replace(RECIPE, test_epochs=2, **changes), data))
+    assert re.fullmatch(
+        r"selectors: \d+\.\d\d% of the test images right after epoch 2 of 3, thresholds not yet calibrated\n",
+        told(),
+    )
+    assert weights_equal(seen.net, expected.net)
+
+
+@pytest.fixture
+def told(capsys):
+    """What was written since the last call, without progress bars."""
+    return lambda: "".join(re.findall(r"\w+: [^\r\n]*test images[^\r\n]*\n", capsys.readouterr().err))
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
