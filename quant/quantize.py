@@ -35,7 +35,8 @@ from quant.report import Report, compare
 from spvit.calibration import calibrate_thresholds
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
 from spvit.errors import NetworkError, exit_on_user_error
-from spvit.pruned_vit import SPViT, seeded
+from spvit.initialisation import seeded
+from spvit.pruned_vit import SPViT
 
 COMPARED_IMAGES = 8
 WORST_TENSORS = 8

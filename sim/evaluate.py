@@ -48,7 +48,8 @@ from spvit.checkpoints import load_checkpoint, load_checkpoint_with_report
 from spvit.config import ModelSpec, resolve_model, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, ImageError, exit_on_user_error
-from spvit.pruned_vit import SPViT, seeded
+from spvit.initialisation import seeded
+from spvit.pruned_vit import SPViT
 from spvit.training.state import write_whole
 
 MODELS = ("float", "brevitas", "integer")

@@ -7,25 +7,33 @@ start their training (timm's small weights leave attention over single pixels on
 
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from spvit.config import ModelConfig, PruningConfig
+from spvit.pruned_vit import SPViT
 from spvit.rivals import wanted_keep
-
-if TYPE_CHECKING:
-    from spvit.pruned_vit import SPViT
-    from spvit.token_selector import TokenSelector
+from spvit.token_selector import TokenSelector
 
 GAINS = {"qkv": 1.2, "fc1": 1.3, "embed": 1.4, "head": 2.0, "head_dist": 2.0}  # of 1/√inputs; others 1
 SCORE_SPREAD = 1.5  # standard deviation of the log odds to be kept
 NUM_IMAGES = 4
 
 
+def seeded(model: ModelConfig, pruning: PruningConfig, seed: int = 0) -> SPViT:
+    """An untrained SPViT whose activations and token counts look like a trained one's, the same for equal seeds.
+
+    In evaluation mode. With a trained ViT's checkpoint at hand, load that; this is for tests and dry runs.
+    """
+    net = SPViT(model, pruning)
+    initialise(net, seed)
+    return net.eval()
+
+
 @torch.no_grad()
-def initialise(net: "SPViT", seed: int) -> None:
+def initialise(net: SPViT, seed: int) -> None:
     """Overwrite every parameter of `net`; each selector then keeps its configured fraction of made-up images.
 
     Leaves `net` in evaluation mode.
@@ -40,7 +48,7 @@ def initialise(net: "SPViT", seed: int) -> None:
 
 
 @torch.no_grad()
-def initialise_selectors(net: "SPViT", seed: int) -> None:
+def initialise_selectors(net: SPViT, seed: int) -> None:
     """As `initialise`, for the selectors alone, on the backbone that is there."""
     random = torch.Generator().manual_seed(seed)
     for name, parameter in net.selectors.named_parameters():
@@ -48,7 +56,7 @@ def initialise_selectors(net: "SPViT", seed: int) -> None:
     _set_selectors(net, random)
 
 
-def _set_selectors(net: "SPViT", random: torch.Generator) -> None:
+def _set_selectors(net: SPViT, random: torch.Generator) -> None:
     """Set each selector right before its first use, on what its predecessors leave over of made-up images."""
     net.eval()
     if net.pruning.method == "structured":
@@ -68,7 +76,7 @@ def _set_selectors(net: "SPViT", random: torch.Generator) -> None:
         net.forward_masked(images)
 
 
-def _set_thresholds(net: "SPViT", images: Tensor) -> None:
+def _set_thresholds(net: SPViT, images: Tensor) -> None:
     """Where scores can't be moved, the thresholds are."""
     for stage in range(net.pruning.num_selectors):
         records = net.forward_masked(images).records
@@ -78,7 +86,7 @@ def _set_thresholds(net: "SPViT", images: Tensor) -> None:
         net.thresholds[stage] = ranked[max(count, 1) - 1].clamp(min=2.0**-16)
 
 
-def _set_channel_selectors(net: "SPViT") -> None:
+def _set_channel_selectors(net: SPViT) -> None:
     """Each keeps its fraction of the channels, the largest of those that are left, from a threshold of 0.5 on."""
     living = torch.ones(net.config.embed_dim, dtype=torch.bool)
     for stage, (selector, location) in enumerate(zip(net.selectors, net.pruning.locations, strict=True)):
@@ -100,7 +108,7 @@ def _draw(name: str, shape: torch.Size, random: torch.Generator) -> Tensor:
     return 0.1 * values if kind == "bias" else 0.5 * values  # the others are tokens and positions
 
 
-def _smooth_images(net: "SPViT", random: torch.Generator) -> Tensor:
+def _smooth_images(net: SPViT, random: torch.Generator) -> Tensor:
     """Images whose regions differ, as photographs' do: blurred noise under a little fine noise."""
     size, channels = net.config.img_size, net.config.in_chans
     coarse = torch.randn(NUM_IMAGES, channels, 4, 4, generator=random)
@@ -108,7 +116,7 @@ def _smooth_images(net: "SPViT", random: torch.Generator) -> Tensor:
     return 1.2 * interpolate(coarse, size=(size, size), mode="bicubic") + 0.3 * fine
 
 
-def _spread_scores(selector: "TokenSelector", inputs: tuple[Tensor, Tensor], keep: float) -> None:
+def _spread_scores(selector: TokenSelector, inputs: tuple[Tensor, Tensor], keep: float) -> None:
     """Scale and shift the scorers' last layer: log odds spread by SCORE_SPREAD, and a fraction `keep` above even.
 
     Both numbers are rounded, so that the last bits of a machine's arithmetic do not reach the weights.
@@ -137,7 +145,7 @@ def _spread_scores(selector: "TokenSelector", inputs: tuple[Tensor, Tensor], kee
         low, high = (shift, high) if (log_odds() >= 0).float().mean() < keep else (low, shift)
 
 
-def _set_running_statistics(selector: "TokenSelector", patches: Tensor, candidates: Tensor) -> None:
+def _set_running_statistics(selector: TokenSelector, patches: Tensor, candidates: Tensor) -> None:
     """Of a convolution's BatchNorm: those of these patches, as if it had seen such all along."""
     norms = [scorer.norm for scorer in selector.scorers if isinstance(scorer.norm, nn.BatchNorm1d)]
     if norms:

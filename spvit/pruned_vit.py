@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from spvit.channel_pruning import ChannelSelector, run_narrow, run_narrow_norm, spare_the_best
 from spvit.config import ModelConfig, PruningConfig, check_selectors_fit
 from spvit.distributed import draw_exponential
-from spvit.initialisation import initialise
 from spvit.rivals import best_of_batch, random_scores, wanted_keep
 from spvit.token_packager import join_package, join_package_masked, package_token
 from spvit.token_selector import TokenSelector, gumbel_decision, keep_decision, keep_probability
@@ -268,13 +267,3 @@ def _stack(outputs: Sequence[Output]) -> Output:
     records = tuple(SelectorRecord.concatenate(stage) for stage in stages)
     logits = torch.cat([output.logits for output in outputs])
     return Output(logits, torch.cat([output.patch_features for output in outputs]), records)
-
-
-def seeded(model: ModelConfig, pruning: PruningConfig, seed: int = 0) -> SPViT:
-    """An untrained SPViT whose activations and token counts look like a trained one's, the same for equal seeds.
-
-    In evaluation mode. With a trained ViT's checkpoint at hand, load that; this is for tests and dry runs.
-    """
-    net = SPViT(model, pruning)
-    initialise(net, seed)
-    return net.eval()

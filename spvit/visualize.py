@@ -32,7 +32,8 @@ from spvit.checkpoints import load_checkpoint_with_report
 from spvit.config import ModelSpec, PruningConfig, resolve_model, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, UserError, exit_on_user_error
-from spvit.pruned_vit import SPViT, seeded
+from spvit.initialisation import seeded
+from spvit.pruned_vit import SPViT
 from spvit.training.backbone import without_selectors
 from spvit.training.data import Data, load_data, sample
 from spvit.training.measure import accuracy

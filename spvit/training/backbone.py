@@ -8,7 +8,8 @@ from torch.nn.functional import cross_entropy
 
 from spvit.checkpoints import load_checkpoint_with_report
 from spvit.config import ModelSpec
-from spvit.pruned_vit import SPViT, seeded
+from spvit.initialisation import seeded
+from spvit.pruned_vit import SPViT
 from spvit.training.draws import drawing
 from spvit.training.loop import Group, Model, Phase, Run, fit
 from spvit.training.state import State

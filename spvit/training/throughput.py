@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 from spvit.config import ModelSpec
-from spvit.pruned_vit import SPViT, seeded
+from spvit.initialisation import seeded
+from spvit.pruned_vit import SPViT
 from spvit.training.backbone import Classification
 from spvit.training.data import Data, InMemory
 from spvit.training.loop import Fitting, Group, Objective, Phase, Run

@@ -17,7 +17,8 @@ from quant.fold import FoldedNetwork, fold
 from quant.model import Formats, QuantizedSPViT
 from quant.network import QuantizedNetwork
 from spvit.config import resolve_model
-from spvit.pruned_vit import SPViT, seeded
+from spvit.initialisation import seeded
+from spvit.pruned_vit import SPViT
 
 
 @dataclass(frozen=True)

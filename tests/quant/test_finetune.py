@@ -18,7 +18,7 @@ from spvit.calibration import kept_patches
 from spvit.checkpoints import load_checkpoint, save_checkpoint
 from spvit.config import resolve_model, shipped_weights
 from spvit.errors import CheckpointError, ConfigError, TrainingError
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 from spvit.training.data import Data, InMemory, load_data
 from spvit.training.loop import Run
 from spvit.training.recipe import Recipe

@@ -12,7 +12,8 @@ from quant.fold import FoldedNetwork, fold
 from quant.network import linear_shapes
 from spvit.config import PruningConfig, resolve_model
 from spvit.errors import CheckpointError
-from spvit.pruned_vit import SPViT, seeded
+from spvit.initialisation import seeded
+from spvit.pruned_vit import SPViT
 
 VARIANTS = [
     {},

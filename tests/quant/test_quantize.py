@@ -20,7 +20,7 @@ from spvit.calibration import kept_patches
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
 from spvit.config import resolve_model
 from spvit.errors import ConfigError
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 
 FILES = ["float.safetensors", "inputs.json", "network.json", "network.safetensors", "report.json"]
 MICRO = resolve_model("micro")

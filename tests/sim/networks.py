@@ -28,7 +28,7 @@ from quant.wiring import Wire, wiring
 from sim.golden import Golden
 from spvit.calibration import calibrate_thresholds
 from spvit.config import ModelConfig, PruningConfig, resolve_model
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 
 MICRO = resolve_model("micro")
 ONE = 1 << 22  # a keep probability of 1

@@ -12,7 +12,7 @@ from quant.build import NETWORK_FOLDER
 from sim.agreement import Agreement, FloatReference, float_reference
 from sim.golden import GoldenResult
 from spvit.checkpoints import save_checkpoint
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 from tests.sim.networks import MICRO, design_of, micro, random_images
 
 DESIGN = design_of(micro())

@@ -18,7 +18,7 @@ from spvit.calibration import (
 from spvit.config import resolve_model
 from spvit.cost import count_macs
 from spvit.errors import ConfigError
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 
 SPEC = resolve_model("micro")
 

@@ -4,7 +4,7 @@ import torch
 
 from spvit.channel_pruning import SPREAD, ChannelSelector, run_narrow, run_narrow_norm, spare_the_best
 from spvit.config import resolve_model
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 
 MICRO = resolve_model("micro")
 LIVING = torch.tensor([0, 3, 4, 9, 17, 31])

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from spvit.checkpoints import LoadReport, load_checkpoint, load_checkpoint_with_report, save_checkpoint
 from spvit.config import resolve_model
 from spvit.errors import CheckpointError
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 
 SPEC = resolve_model("micro")
 MODEL, PRUNING = SPEC.model, SPEC.pruning

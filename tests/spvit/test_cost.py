@@ -19,7 +19,8 @@ from spvit.cost import (
     tokens_per_stage,
 )
 from spvit.errors import ConfigError
-from spvit.pruned_vit import SPViT, seeded
+from spvit.initialisation import seeded
+from spvit.pruned_vit import SPViT
 
 
 @pytest.mark.parametrize(("name", "millions"), [("deit_t", 5_717_416), ("deit_s", 22_050_664), ("deit_b", 86_567_656)])

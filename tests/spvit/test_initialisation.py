@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from spvit.config import resolve_model
-from spvit.initialisation import _smooth_images, initialise_selectors
-from spvit.pruned_vit import SPViT, seeded
+from spvit.initialisation import _smooth_images, initialise_selectors, seeded
+from spvit.pruned_vit import SPViT
 
 SPECS = {name: resolve_model(name) for name in ("micro", "deit_digits", "deit_t")}
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from spvit.config import ACTIVATIONS, HEADS, METHODS, POOLINGS, SCORERS, ModelConfig, PruningConfig, resolve_model
 from spvit.errors import ConfigError
-from spvit.pruned_vit import SPViT, seeded
+from spvit.initialisation import seeded
+from spvit.pruned_vit import SPViT
 from spvit.vit import VisionTransformer
 
 MICRO = resolve_model("micro")

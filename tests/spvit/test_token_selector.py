@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spvit.config import resolve_model
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 from spvit.token_selector import TokenSelector, gumbel_decision, keep_decision, keep_probability, masked_mean
 
 MICRO = resolve_model("micro")

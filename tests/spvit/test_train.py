@@ -18,7 +18,8 @@ from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
 from spvit.config import resolve_model
 from spvit.cost import count_macs
 from spvit.errors import CheckpointError, ConfigError
-from spvit.pruned_vit import SPViT, seeded
+from spvit.initialisation import seeded
+from spvit.pruned_vit import SPViT
 from spvit.train import Request, main, train
 from spvit.training.data import InMemory, load_digits
 from spvit.training.loop import Fitting

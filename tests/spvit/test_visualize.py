@@ -12,7 +12,7 @@ from spvit import visualize
 from spvit.config import ModelSpec, resolve_model
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, UserError
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 from spvit.visualize import class_attention, draw_heads, draw_tokens, head_scores, load, main, with_policy
 
 MICRO = resolve_model("micro")

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from spvit.config import ModelConfig, resolve_model
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 from spvit.vit import VisionTransformer, attention_weights, masked_softmax
 
 MICRO = resolve_model("micro", "none")

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from spvit.checkpoints import save_checkpoint
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 from spvit.training.backbone import fresh_backbone, load_backbone, train_backbone, without_selectors
 from spvit.training.state import Journal
 from tests.spvit.training.tiny import DIGITS, SPEC, few_digits, make_run

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spvit.errors import TrainingError
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 from spvit.training.backbone import Classification
 from spvit.training.loop import Fitting, Group, Phase, fit
 from spvit.training.pruning import Pruning

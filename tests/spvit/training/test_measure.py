@@ -8,7 +8,7 @@ import torch
 from spvit import distributed
 from spvit.calibration import calibrate_thresholds
 from spvit.cost import count_macs
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 from spvit.training.budget import macs_budget
 from spvit.training.data import InMemory
 from spvit.training.measure import Kept, accuracy, measure

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 from spvit.training.pruning import FARTHEST, Pruning, prune, selectors_of, with_selectors
 from tests.spvit.training.tiny import RECIPE, SPEC, few_digits, make_run
 

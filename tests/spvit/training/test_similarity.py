@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spvit.pruned_vit import seeded
+from spvit.initialisation import seeded
 from spvit.training.similarity import centred_kernel_alignment, similarity_to_class_token
 from tests.spvit.training.tiny import SPEC
 
