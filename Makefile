@@ -58,8 +58,8 @@ train: $(ENVIRONMENT) ## train a model down to its keep ratios, to BUDGET=, or l
 	    $(if $(strip $(PROGRESSIVE)),--progressive)
 
 .PHONY: finetune
-finetune: $(ENVIRONMENT) ## quantization-aware fine-tuning: float weights that know that they will be rounded, in OUT=
-	@$(PY) -m quant.finetune $(TRAINING)
+finetune: $(ENVIRONMENT) ## quantization-aware fine-tuning: float weights that know that they will be rounded: build/train/<model>-tuned.safetensors
+	@$(PY) -m quant.finetune $(TRAINING) $(call option,recipe,$(RECIPE)) $(call option,device,$(DEVICE))
 
 .PHONY: ablation
 ablation: $(ENVIRONMENT) ## the paper's ablations on a small model, each variant trained at equal cost: build/ablation/

@@ -1,4 +1,4 @@
-"""Quantization-aware fine-tuning: `python -m quant.finetune --model deit_digits --data digits --out tuned.safetensors`.
+"""Quantization-aware fine-tuning: `python -m quant.finetune --model deit_digits --out tuned.safetensors`.
 
 Enters: a trained float SPViT and a data set. What learns are the float model's own weights: each step folds them and
 rounds them through the Brevitas model, in the formats that were calibrated at the start, and sends the gradients
@@ -32,10 +32,10 @@ from spvit.config import ModelConfig, shipped_weights
 from spvit.errors import CheckpointError, ConfigError, exit_on_user_error
 from spvit.losses import logits_loss
 from spvit.pruned_vit import Output, SPViT
-from spvit.training.data import INFERENCE_BATCH, Data, load_data, sample
+from spvit.training.data import INFERENCE_BATCH, Data, data_name, load_data, sample
 from spvit.training.loop import Group, Model, Phase, Run, fit
 from spvit.training.recipe import add_arguments, resolve_recipe
-from spvit.training.state import Journal, State
+from spvit.training.state import OUT_FOLDER, Journal, State
 
 PHASE = "quantized"
 FORMAT_IMAGES = 64  # choose the formats
@@ -140,9 +140,9 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="On several GPUs or machines: torchrun --nproc-per-node 8 -m quant.finetune and the same options.",
     )
     parser.add_argument("--model", required=True, metavar="NAME|TOML", help="a registry name, or the path of a .toml")
-    parser.add_argument("--data", required=True, help="digits, or a folder with train/<class>/ and val/<class>/")
+    parser.add_argument("--data", help="digits (the default for their model), or a folder with train/ and val/<class>/")
     parser.add_argument("--ckpt", type=Path, metavar="FILE", help="trained weights (default: those of the registry)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {OUT_FOLDER}/<model>-tuned.safetensors")
     parser.add_argument("--keep", metavar="F,F,F", help="kept fractions after each selector, or none")
     parser.add_argument("--epochs", type=int, default=1, help="over the training images (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=1e-5, help="learning rate (default: %(default)s)")
@@ -161,22 +161,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if checkpoint is None:
         raise CheckpointError(f"{spec.model.name}: no weights come with it; give trained ones with CKPT=")
     recipe = resolve_recipe(spec.model.name, options)
-    data = load_data(options.data, spec.model, recipe)
+    name = data_name(options.data, spec.model)
+    out = options.out or OUT_FOLDER / f"{spec.model.name}-tuned.safetensors"
+    data = load_data(name, spec.model, recipe)
     net, found = load_checkpoint_with_report(checkpoint, spec.model, spec.pruning)
     if not found.selectors_found:
         raise CheckpointError(f"{checkpoint}: its selectors are not trained; run make train CKPT={checkpoint} first")
     device = distributed.start(options.device)
     try:
-        asked = {"data": options.data, "ckpt": str(checkpoint), "epochs": options.epochs, "rate": options.rate}
+        asked = {"data": name, "ckpt": str(checkpoint), "epochs": options.epochs, "rate": options.rate}
         parts = {"model": asdict(spec.model), "pruning": asdict(spec.pruning), "recipe": recipe.identity}
-        journal = Journal.beside(options.out, options.resume, parts | {"asked": asked})
+        journal = Journal.beside(out, options.resume, parts | {"asked": asked})
         before = accuracies(net, data)
         tuned = finetune(net, Run(data, recipe, journal, device), options.epochs, options.rate)
         after = accuracies(tuned, data)
         if distributed.is_first():
-            save_checkpoint(options.out, tuned)
+            save_checkpoint(out, tuned)
             show(before, after, min(COMPARED_IMAGES, len(data.test)))
-            print(f"{options.out}: make hls TARGET=zcu102 MODEL={options.model} CKPT={options.out}")
+            keep = "" if options.keep is None else f" KEEP={options.keep}"
+            print(f"{out}: make hls TARGET=zcu102 MODEL={options.model} CKPT={out}{keep}")
         distributed.wait_for_all()
         journal.remove()
     finally:

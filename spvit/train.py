@@ -27,15 +27,14 @@ from spvit.pruned_vit import SPViT
 from spvit.training import progressive, pruning
 from spvit.training.backbone import load_backbone, train_backbone
 from spvit.training.budget import Budget, CostOf, macs_budget, parse_budget
-from spvit.training.data import Data, load_data, sample
+from spvit.training.data import Data, data_name, load_data, sample
 from spvit.training.loop import Run
 from spvit.training.measure import Result, measure
 from spvit.training.plots import plot_progress, plot_similarity
 from spvit.training.recipe import Recipe, add_arguments, resolve_recipe
 from spvit.training.similarity import similarity_to_class_token
-from spvit.training.state import Journal, write_whole
+from spvit.training.state import OUT_FOLDER, Journal, write_whole
 
-ROOT = Path("build/train")
 SIMILARITY_IMAGES = 512
 
 
@@ -169,7 +168,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ckpt", type=Path, metavar="FILE", help="the backbone, .pth or .safetensors; else it is trained"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {ROOT}/<model>.safetensors")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {OUT_FOLDER}/<model>.safetensors")
     parser.add_argument(
         "--keep", metavar="F,F,F", help="kept fractions after each selector, or none for an unpruned model"
     )
@@ -207,24 +206,13 @@ def request_of(options: argparse.Namespace) -> Request:
     return request
 
 
-def data_of(options: argparse.Namespace, spec: ModelSpec) -> str:
-    """What DATA= says; without it, the digits for a model of their size. Raises ConfigError."""
-    if options.data is not None:
-        return str(options.data)
-    if (spec.model.img_size, spec.model.in_chans) == (8, 1):
-        return "digits"
-    raise ConfigError(
-        f"{spec.model.name}: there is nothing to train on; give DATA=, a folder with train/<class>/ and val/<class>/"
-    )
-
-
 def open_journal(options: argparse.Namespace, spec: ModelSpec, recipe: Recipe) -> tuple[Path, Journal]:
     """Where the weights go, and the journal beside them. Raises ConfigError, CheckpointError."""
-    out = options.out or (ROOT / f"{spec.model.name}.safetensors")
+    out = options.out or (OUT_FOLDER / f"{spec.model.name}.safetensors")
     if options.resume is not None and options.out is None:
         out = options.resume.with_suffix(".safetensors")
     asked = {name: getattr(options, name) for name in ("budget", "target", "cost", "progressive")}
-    asked |= {"data": data_of(options, spec), "ckpt": None if options.ckpt is None else str(options.ckpt)}
+    asked |= {"data": data_name(options.data, spec.model), "ckpt": None if options.ckpt is None else str(options.ckpt)}
     identity = {
         "model": asdict(spec.model),
         "pruning": asdict(spec.pruning),
@@ -238,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
     request = request_of(options)
     recipe = resolve_recipe(request.spec.model.name, options)
-    data = load_data(data_of(options, request.spec), request.spec.model, recipe)
+    data = load_data(data_name(options.data, request.spec.model), request.spec.model, recipe)
     device = distributed.start(options.device)
     try:
         out, journal = open_journal(options, request.spec, recipe)

@@ -75,6 +75,17 @@ def sample(source: Source, count: int) -> "InMemory":
     return InMemory(torch.cat(images), torch.cat(labels))
 
 
+def data_name(asked: str | None, model: ModelConfig) -> str:
+    """What DATA= says; without it, the digits for a model of their size. Raises ConfigError."""
+    if asked is not None:
+        return asked
+    if (model.img_size, model.in_chans) == (8, 1):
+        return "digits"
+    raise ConfigError(
+        f"{model.name}: there is nothing to train on; give DATA=, a folder with train/<class>/ and val/<class>/"
+    )
+
+
 def load_data(name: str, model: ModelConfig, recipe: Recipe) -> Data:
     """What DATA= names. Raises ConfigError, ImageError."""
     if name == "digits":

@@ -18,6 +18,7 @@ from spvit.errors import CheckpointError, ConfigError
 
 State = dict[str, Any]
 VERSION = 1
+OUT_FOLDER = Path("build/train")  # where weights go unless OUT= says otherwise
 
 
 class Journal:
