@@ -55,6 +55,7 @@ RECIPROCAL_BITS = 17
 RECIPROCAL_SEGMENT_BITS = 8
 RSQRT_SEGMENT_BITS = 7
 RECIPROCAL_GUARD_BITS = 10
+RECIPROCAL_ERROR = 1.06 * 2.0**-RECIPROCAL_BITS  # of 1/S, relative, at most; seen in quotients of more than 15 bits
 MAX_DIVIDEND_BITS = 27
 DIVIDEND_GUARD_BITS = 6  # below the quotient's last bit
 MAX_CONTEXT_UP = 4  # more fraction bits of attention's result than of V: as many of these are left

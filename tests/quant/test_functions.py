@@ -15,6 +15,7 @@ from quant.functions import (
     GELU_FRAC_BITS,
     GELU_MAX_OUTPUT_FRAC_BITS,
     PROBABILITY_BITS,
+    RECIPROCAL_ERROR,
     divide_frac_bits,
     layer_norm_epsilon,
 )
@@ -88,7 +89,14 @@ def test_divide_gives_probabilities_22_bits(weights, votes):
     value = divide_everywhere(np.array([[weighted], [weights]], float), PROBABILITY_BITS)
     rounded = int(requantize(value, divide_frac_bits(PROBABILITY_BITS), PROBABILITY_BITS + 2)[0])
     exact = Fraction(weighted, weights)
-    assert abs(rounded - exact) <= Fraction(3, 4) + exact / 2**17  # the reciprocal has 17 bits
+    assert abs(rounded - exact) <= Fraction(3, 4) + exact * Fraction(RECIPROCAL_ERROR)
+
+
+def test_the_reciprocals_error_for_every_mantissa():
+    divisor = np.arange(2.0**22, 2.0**23)
+    quotient = functions.divide(divisor * 2.0**21, divisor, PROBABILITY_BITS)
+    error = np.abs(quotient * 2.0 ** -(21 + divide_frac_bits(PROBABILITY_BITS)) - 1)
+    assert 0.99 * RECIPROCAL_ERROR < error.max() <= RECIPROCAL_ERROR
 
 
 def test_layer_norm_is_within_three_quarters_of_an_lsb():

@@ -3,11 +3,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from quant.functions import sigmoid
+from quant.functions import RECIPROCAL_ERROR, sigmoid
 from quant.selection import Decision, decide, package_token, pool
 
 HEADS = 3
@@ -22,7 +22,11 @@ def decide_in_both(scores: np.ndarray, branch: np.ndarray, threshold: int, frac_
     return decision
 
 
+WORST_RECIPROCAL = np.array([[624.0, -770.0, 2559.0]] * 5)
+
+
 @given(scores=logits, branch=logits, threshold=st.integers(64, 2**22), frac_bits=st.integers(6, 12))
+@example(scores=np.zeros((5, HEADS)), branch=WORST_RECIPROCAL, threshold=64, frac_bits=8)
 def test_decide_compares_without_dividing_and_the_probability_is_eq_6(scores, branch, threshold, frac_bits):
     decision = decide_in_both(scores, branch, threshold, frac_bits)
     for token in range(len(scores)):
@@ -33,7 +37,8 @@ def test_decide_compares_without_dividing_and_the_probability_is_eq_6(scores, br
         assert decision.weighted[token] == votes and decision.weights[token] == weights
         assert decision.keep[token] == (votes >= threshold * weights)
         exact = Fraction(votes, max(weights, 1))
-        assert abs(int(decision.probability[token]) - max(exact, 1)) <= Fraction(3, 4) + exact / 2**17
+        bound = Fraction(3, 4) + exact * Fraction(RECIPROCAL_ERROR)
+        assert abs(int(decision.probability[token]) - max(exact, 1)) <= bound
 
 
 def test_a_token_without_any_head_weight_is_kept_and_weighs_least():
