@@ -33,9 +33,9 @@ from spvit.errors import CheckpointError, ConfigError, exit_on_user_error
 from spvit.losses import logits_loss
 from spvit.pruned_vit import Output, SPViT
 from spvit.training.data import INFERENCE_BATCH, Data, data_name, load_data, sample
-from spvit.training.loop import Group, Model, Phase, Run, fit
+from spvit.training.loop import Group, Model, Objective, Phase, Run, fit
 from spvit.training.recipe import add_arguments, resolve_recipe
-from spvit.training.state import OUT_FOLDER, Journal, State
+from spvit.training.state import OUT_FOLDER, Journal
 
 PHASE = "quantized"
 FORMAT_IMAGES = 64  # choose the formats
@@ -81,7 +81,7 @@ def to_pixels(images: Tensor, model: ModelConfig) -> Tensor:
     return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-class Following:
+class Following(Objective):
     """The labels' cross-entropy, and the float model's logits."""
 
     def __init__(self, teacher: SPViT) -> None:
@@ -92,15 +92,6 @@ class Following:
             taught = self.teacher.forward_masked(images).logits
         logits = model(images).logits
         return cross_entropy(logits, targets) + WEIGHT_KL * logits_loss(logits, taught)
-
-    def state_dict(self) -> State:
-        return {}
-
-    def load_state_dict(self, state: State) -> None:
-        pass
-
-    def __str__(self) -> str:
-        return ""
 
 
 def finetune(net: SPViT, run: Run, epochs: int, rate: float) -> SPViT:

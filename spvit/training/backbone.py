@@ -11,26 +11,16 @@ from spvit.config import ModelSpec
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
 from spvit.training.draws import drawing
-from spvit.training.loop import Group, Model, Phase, Run, fit
-from spvit.training.state import State
+from spvit.training.loop import Group, Model, Objective, Phase, Run, fit
 
 NAME = "backbone"
 
 
-class Classification:
+class Classification(Objective):
     """Cross-entropy alone."""
 
     def loss(self, model: Model, images: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(model(images).logits, targets)
-
-    def state_dict(self) -> State:
-        return {}
-
-    def load_state_dict(self, state: State) -> None:
-        pass
-
-    def __str__(self) -> str:
-        return ""
 
 
 def load_backbone(spec: ModelSpec, path: Path) -> tuple[SPViT, SPViT | None]:

@@ -6,9 +6,10 @@ phase's model, trained in place. What is drawn in a step depends on the recipe's
 
 import math
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,16 +31,23 @@ Model = Callable[[Tensor], Output]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class Objective(Protocol):
-    """What a phase minimises, with what it carries from step to step."""
+class Objective(ABC):
+    """What a phase minimises, with what it carries from step to step: nothing, unless a subclass says so."""
 
+    @abstractmethod
     def loss(self, model: Model, images: Tensor, targets: Tensor) -> Tensor:
         """model: the masked forward in training mode; targets (B, classes)."""
 
-    def state_dict(self) -> State: ...
-    def load_state_dict(self, state: State) -> None: ...
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from what `state_dict` gave."""
+        assert not state, state
+
     def __str__(self) -> str:
         """A few characters for the progress bar."""
+        return ""
 
 
 @dataclass(frozen=True)

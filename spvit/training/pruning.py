@@ -15,7 +15,7 @@ from spvit.distributed import mean_over_processes
 from spvit.initialisation import initialise_selectors
 from spvit.losses import spvit_loss
 from spvit.pruned_vit import SPViT
-from spvit.training.loop import Group, Model, Phase, Run, fit
+from spvit.training.loop import Group, Model, Objective, Phase, Run, fit
 from spvit.training.recipe import Recipe
 from spvit.training.state import State
 
@@ -24,7 +24,7 @@ FARTHEST = 0.15  # an aim from its target: beyond, decisions are saturated and t
 SHOWN = 0.05  # share of the newest step in the kept fractions that are shown
 
 
-class Pruning:
+class Pruning(Objective):
     """Eq. 12's loss for a net whose selectors should keep `keep` of the original patches."""
 
     def __init__(self, teacher: SPViT, keep: Sequence[float], recipe: Recipe) -> None:
