@@ -58,12 +58,12 @@ def test_where_a_pragma_stands_and_what_it_says():
         (15, "Cutter::take", "", False, "INLINE", {}),
         (16, "Cutter::take", "", False, "ARRAY_PARTITION",
          {"variable": "x", "cyclic": "", "factor": "A::kBanks", "dim": "2"}),
-        (23, "run", "", False, "DATAFLOW", {}),
-        (27, "run", "ENGINE", True, "PIPELINE", {"ii": "1", "rewind": ""}),
-        (29, "run", "ENGINE", True, "DEPENDENCE",
+        (24, "run", "", False, "DATAFLOW", {}),
+        (28, "run", "ENGINE", True, "PIPELINE", {"ii": "1", "rewind": ""}),
+        (30, "run", "ENGINE", True, "DEPENDENCE",
          {"variable": "memory.x", "inter": "", "true": "", "distance": "kDistance"}),
-        (32, "run", "", True, "UNROLL", {"factor": "2"}),
-        (36, "run", "", False, "DEPENDENCE", {"variable": "y", "type": "inter", "dependent": "false"}),
+        (33, "run", "", True, "UNROLL", {"factor": "2"}),
+        (37, "run", "", False, "DEPENDENCE", {"variable": "y", "type": "inter", "dependent": "false"}),
     ]  # fmt: skip
 
 
