@@ -36,15 +36,15 @@ csim: $(ENVIRONMENT) ## compile and run that C++, and compare each tap with the 
 
 .PHONY: estimate
 estimate: $(ENVIRONMENT) ## cycles, latency and resources in closed form, before any weights: estimate.json
-	@$(PY) -m hw.estimate $(FLOW) $(call option,kept,$(KEPT)) $(call option,clock,$(CLOCK))
+	@$(PY) -m hw.model.estimate $(FLOW) $(call option,kept,$(KEPT)) $(call option,clock,$(CLOCK))
 
 .PHONY: explore
 explore: $(ENVIRONMENT) ## the fastest engine that fits the board with head-room; with LATENCY_MS= the keep ratios too: explore.json
-	@$(PY) -m hw.explore $(FLOW) $(call option,latency-ms,$(LATENCY_MS)) $(call option,clock,$(CLOCK))
+	@$(PY) -m hw.model.explore $(FLOW) $(call option,latency-ms,$(LATENCY_MS)) $(call option,clock,$(CLOCK))
 
 .PHONY: report
 report: $(ENVIRONMENT) ## one page to look at: where the time goes, what it takes, beside the paper: report.html
-	@$(PY) -m sim.report $(FLOW) $(call option,clock,$(CLOCK))
+	@$(PY) -m sim.report.page $(FLOW) $(call option,clock,$(CLOCK))
 
 ##@ Training
 
@@ -77,7 +77,7 @@ eval: $(ENVIRONMENT) ## accuracy, cost and tokens of the float, the Brevitas and
 
 ##@ With AMD's tools
 
-vendor = $(PY) -m hw.synth $(1) $(FLOW) $(call option,top,$(TOP)) $(call option,hls,$(HLS))
+vendor = $(PY) -m hw.vendor.synth $(1) $(FLOW) $(call option,top,$(TOP)) $(call option,hls,$(HLS))
 vectors = $(PY) -m sim.vectors $(FLOW) $(call option,top,$(TOP)) $(call option,images,$(IMAGES))
 
 .PHONY: synth

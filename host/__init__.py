@@ -1,1 +1,1 @@
-"""What runs beside the accelerator: preprocessing, image sources, the board's runtime. No torch in here."""
+"""What runs beside the accelerator on the board: the runtime, its measurements, the notebook. No torch in here."""

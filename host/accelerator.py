@@ -24,8 +24,6 @@ from PIL import Image
 
 from host.board import Board
 from host.bundle import Bundle, load_bundle
-from host.images import ImageSet, load_images
-from host.preprocess import Pixels
 from host.result import ImageResult, Inference, Timing, kept_patches, stage_tokens
 from hw.interface import STATUS_CHECKSUM, STATUS_ERROR, STATUS_STAGES, UNWRITTEN, Error
 from spvit.errors import (
@@ -36,6 +34,8 @@ from spvit.errors import (
     RefusedError,
     WeightsChangedError,
 )
+from spvit.images.preprocess import Pixels
+from spvit.images.sources import ImageSet, load_images
 
 TIMEOUT_S = 10.0
 OneImage = str | Path | Image.Image | NDArray[Any]

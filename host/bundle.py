@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from host.preprocess import Preprocessing
 from hw.interface import BITSTREAM, BITSTREAM_FOLDER, Interface
 from spvit.errors import BundleError
+from spvit.images.preprocess import Preprocessing
 
 MANIFEST = "manifest.json"
 SCHEMA = 2

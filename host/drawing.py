@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from host.preprocess import Pixels
+from spvit.images.preprocess import Pixels
 
 GAP = 8  # pixels between the panels
 DROPPED = 0.25  # brightness of what was packed away, under

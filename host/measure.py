@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from host.accelerator import Accelerator, OneImage
-from host.images import ImageSet, image_files, load_images
 from host.power import PowerMeter
 from host.result import ImageResult
 from spvit.errors import DeviceError
+from spvit.images.sources import ImageSet, image_files, load_images
 
 SCHEMA = 1
 EMULATED_TIMEOUT_S = 600.0  # for a C-simulation, which takes seconds where the board takes milliseconds
@@ -98,7 +98,7 @@ def open_accelerator(bundle: str | Path, emulated: bool = False, **options: Any)
         return Accelerator(bundle, **options)
     options.setdefault("timeout_s", EMULATED_TIMEOUT_S)
     try:
-        emulate = importlib.import_module("sim.emulated_device").emulate
+        emulate = importlib.import_module("sim.device.emulated").emulate
     except ModuleNotFoundError as error:
         raise DeviceError(
             f"the emulated device needs a checkout of the project, a bundle alone is not enough ({error.name} is "

@@ -6,5 +6,6 @@ Vitis HLS project under `build/<model>-<target>/`.
     target ─┐
     architecture ─► layout ─► program ─► weights ─► render ─► generate (the command)
 
-Without weights: latency ─► cycles, memory ─► resources, and on these estimate, explore, budget.
+    model/   what it will cost, as estimates: cycles, memory, resources
+    vendor/  AMD's tools: scripts, runs, reports
 """

@@ -19,7 +19,6 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 from rich.console import Console
 
-from host.images import digits
 from hw.generate import MANIFEST, Project, check_request, ensure_project
 from hw.interface import BITSTREAM, BITSTREAM_FOLDER
 from hw.render import design_interface
@@ -27,13 +26,15 @@ from hw.target import resolve_target, target_names
 from quant.build import add_arguments, build_folder
 from quant.quantize import ensure_network
 from spvit.errors import BuildError, ConfigError, exit_on_user_error
+from spvit.images.sources import digits
 
 ARCHIVE = "deploy.tar.gz"
 ROOT = Path(__file__).parents[1]
 RUNTIME = (
     "host/__init__.py", "host/accelerator.py", "host/benchmark.py", "host/board.py", "host/bundle.py",
-    "host/drawing.py", "host/figures.py", "host/images.py", "host/measure.py", "host/power.py",
-    "host/preprocess.py", "host/result.py", "hw/__init__.py", "hw/interface.py", "spvit/__init__.py", "spvit/errors.py",
+    "host/drawing.py", "host/figures.py", "host/measure.py", "host/power.py", "host/result.py",
+    "hw/__init__.py", "hw/interface.py", "spvit/__init__.py", "spvit/errors.py",
+    "spvit/images/__init__.py", "spvit/images/preprocess.py", "spvit/images/sources.py",
 )  # fmt: skip
 """What the board imports."""
 SAMPLE_DIGITS = 8

@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 
 from hw.architecture import Architecture
 from hw.layout import Design, Layout
-from hw.memory import bram36
+from hw.model.memory import bram36
+from hw.model.resources import check_fits
 from hw.program import Op, build_program
 from hw.render import design_digest, design_interface, render_sources
-from hw.resources import check_fits
-from hw.scripts import render_scripts
 from hw.target import Target, resolve_target
+from hw.vendor.scripts import render_scripts
 from hw.weights import port_stripes, stream_checksum, weight_stream
 from quant.build import add_arguments, build_folder, model_spec, network_folder
 from quant.network import QuantizedNetwork, load_network

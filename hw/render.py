@@ -16,8 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hw.architecture import PORT_LANES
 from hw.interface import Interface
-from hw.latency import pipeline_cycles
 from hw.layout import Design
+from hw.model.latency import pipeline_cycles
 from hw.program import Buffer, Epilogue, Op, Prologue, Step, Weights
 from quant import functions as f
 from quant.formats import (

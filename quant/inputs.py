@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from host.images import load_images
-from host.preprocess import Preprocessing
 from quant.build import NETWORK_FOLDER, build_folder, model_spec
 from spvit.config import ModelSpec, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import CheckpointError
+from spvit.images.preprocess import Preprocessing
+from spvit.images.sources import load_images
 
 INPUTS_FILE = "inputs.json"
 ROOT = Path(__file__).parent.parent
@@ -96,8 +96,8 @@ def plan(args: argparse.Namespace) -> Plan:
 def calibration_images(spec: ModelSpec, source: str | None) -> tuple[Pixels, str]:
     """Images to calibrate with, uint8 [N, S, S, chans], and what they are, in words.
 
-    source  what `host.images.load_images` takes. None: scikit-learn's handwritten digits for a model of grey images,
-            else its two photographs, whole, in parts and mirrored.
+    source  what `spvit.images.sources.load_images` takes. None: scikit-learn's handwritten digits for a model of grey
+            images, else its two photographs, whole, in parts and mirrored.
     Evenly spaced ones are taken where there are more than the model's size allows.
     """
     preprocessing = Preprocessing.from_model(spec.model)

@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from host.preprocess import Preprocessing
 from quant.build import add_arguments
 from quant.calibrate import choose_formats, observe_ranges
 from quant.export import to_network
@@ -35,6 +34,7 @@ from quant.report import Report, compare
 from spvit.calibration import calibrate_thresholds
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
 from spvit.errors import NetworkError, exit_on_user_error
+from spvit.images.preprocess import Preprocessing
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
 

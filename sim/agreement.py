@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from host.images import ImageSet
-from host.preprocess import Preprocessing
 from hw.layout import Design
 from sim.golden import GoldenResult
 from spvit.checkpoints import load_checkpoint
+from spvit.images.preprocess import Preprocessing
+from spvit.images.sources import ImageSet
 
 
 @dataclass(frozen=True)

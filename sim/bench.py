@@ -24,14 +24,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from host.images import load_images
-from host.preprocess import Preprocessing
 from hw.architecture import Architecture
-from hw.estimate import make_estimate
-from hw.explore import explore
 from hw.generate import check_request, ensure_project, make_design
 from hw.generate import main as generate
-from hw.latency import assumptions
+from hw.model.estimate import make_estimate
+from hw.model.explore import explore
+from hw.model.latency import assumptions
 from hw.target import resolve_target
 from quant.build import add_arguments, network_folder
 from quant.network import QuantizedNetwork, load_network
@@ -41,10 +39,12 @@ from sim.bridge import Accelerator
 from sim.build import build_library
 from sim.compare import compare_taps
 from sim.golden import Golden
-from sim.timing import TimedAccelerator
+from sim.timed.timing import TimedAccelerator
 from spvit.checkpoints import load_checkpoint
 from spvit.config import resolve_model
 from spvit.cost import kept_patches
+from spvit.images.preprocess import Preprocessing
+from spvit.images.sources import load_images
 from spvit.training.throughput import training_throughput
 
 REPORT = Path("bench.json")
@@ -146,7 +146,7 @@ def bench_timed_csim(args: argparse.Namespace) -> Figure:
 def bench_estimate(model: str) -> Figure:
     """`make estimate` as it is typed, beside a Python that only imports numpy."""
     with tempfile.TemporaryDirectory() as folder:
-        seconds = median_seconds(lambda: _python("-m", "hw.estimate", "--model", model, "--out", folder))
+        seconds = median_seconds(lambda: _python("-m", "hw.model.estimate", "--model", model, "--out", folder))
     bare = median_seconds(lambda: _python("-c", "import numpy"))
     return Figure(f"make estimate, {model}", seconds, "s", "python importing numpy", bare, "<= 2 s")
 

@@ -23,8 +23,6 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from host.images import ImageSet, load_images
-from host.preprocess import Preprocessing
 from hw.generate import check_request, ensure_project
 from hw.render import UNITS
 from quant.build import add_arguments, build_folder, network_folder
@@ -36,6 +34,8 @@ from sim.compare import Mismatch, compare_taps, vector_mismatch
 from sim.golden import Golden, GoldenResult
 from sim.units import compare_unit
 from spvit.errors import exit_on_user_error
+from spvit.images.preprocess import Preprocessing
+from spvit.images.sources import ImageSet, load_images
 
 SHOWN_IMAGES = 10
 MAX_BATCH = 32

@@ -31,7 +31,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from host.preprocess import Pixels, Preprocessing
 from hw.program import build_program
 from quant.build import add_arguments, build_folder, network_folder, refuse_what_has_no_unit
 from quant.dataflow import run_image
@@ -48,6 +47,7 @@ from spvit.checkpoints import load_checkpoint, load_checkpoint_with_report
 from spvit.config import ModelSpec, resolve_model, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, ImageError, exit_on_user_error
+from spvit.images.preprocess import Pixels, Preprocessing
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
 from spvit.training.state import write_whole

@@ -19,14 +19,14 @@ from nbclient.exceptions import CellExecutionError
 from rich.console import Console
 from traitlets.config import Config
 
-from host.images import load_images
-from host.preprocess import Preprocessing
 from hw.deploy import ROOT, sample_images
 from hw.generate import check_request, ensure_project
 from quant.build import add_arguments, build_folder
 from quant.quantize import ensure_network
 from spvit import errors
 from spvit.errors import BuildError, UserError, exit_on_user_error
+from spvit.images.preprocess import Preprocessing
+from spvit.images.sources import load_images
 
 NOTEBOOK = ROOT / "host" / "latency.ipynb"
 TIMEOUT_S = 3600

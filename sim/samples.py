@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from host.images import class_folders, load_images, read_image
-from host.preprocess import Pixels, Preprocessing
 from spvit.config import ModelConfig
 from spvit.errors import ConfigError
+from spvit.images.preprocess import Pixels, Preprocessing
+from spvit.images.sources import class_folders, load_images, read_image
 
 TEST_FOLDERS = ("val", "test")
 

@@ -23,13 +23,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from host.images import load_images
-from host.preprocess import Preprocessing
 from hw.architecture import Architecture
-from hw.cycles import PARTS, CycleEstimate, estimate_cycles
 from hw.generate import make_design, make_project, write_project
-from hw.latency import assumptions
 from hw.layout import Design
+from hw.model.cycles import PARTS, CycleEstimate, estimate_cycles
+from hw.model.latency import assumptions
 from hw.program import build_program
 from hw.target import Target, add_clock, resolve_target, with_clock
 from quant.build import add_arguments, build_folder, model_spec, network_folder
@@ -38,11 +36,13 @@ from quant.quantize import ensure_network
 from sim.bridge import CsimError
 from sim.build import build_library
 from sim.csim import default_images
-from sim.evidence import engine_name, timing_name
 from sim.golden import Golden
-from sim.timing import TimedAccelerator, Timing
+from sim.report.evidence import engine_name, timing_name
+from sim.timed.timing import TimedAccelerator, Timing
 from spvit.cost import count_macs, kept_patches
 from spvit.errors import BuildError, ConfigError, NetworkError, exit_on_user_error
+from spvit.images.preprocess import Preprocessing
+from spvit.images.sources import load_images
 
 PROBABILITY_ONE = 1 << 22
 

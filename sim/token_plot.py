@@ -12,8 +12,8 @@ from pathlib import Path
 
 from hw.architecture import Architecture
 from hw.target import add_clock, resolve_target, with_clock
-from sim.report_charts import draw_tokens
-from sim.report_data import DIRECT, latency_against_tokens
+from sim.report.charts import draw_tokens
+from sim.report.data import DIRECT, latency_against_tokens
 from spvit.config import resolve_model
 from spvit.errors import exit_on_user_error
 

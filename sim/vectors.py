@@ -23,14 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from host.images import load_images
-from host.preprocess import Preprocessing
 from hw import interface
 from hw.generate import check_request, ensure_project
 from hw.layout import Design
 from hw.program import Op
 from hw.render import UNITS, design_interface
-from hw.scripts import top_name
+from hw.vendor.scripts import top_name
 from hw.weights import port_stripes, row_words, step_words, stream_checksum, weight_stream
 from quant.build import add_arguments, build_folder
 from quant.quantize import ensure_network
@@ -38,6 +36,8 @@ from sim.csim import default_images
 from sim.golden import Golden, GoldenResult
 from sim.units import Entry, entries
 from spvit.errors import exit_on_user_error
+from spvit.images.preprocess import Preprocessing
+from spvit.images.sources import load_images
 
 Case = Mapping[str, NDArray[Any]]
 CALLS = 2  # of each top: what one call leaves behind must not disturb the next

@@ -25,13 +25,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from host.drawing import veil_dropped
-from host.images import ImageSet, load_images
-from host.preprocess import Preprocessing
 from spvit.calibration import calibrate_thresholds, kept_patches, mean_macs
 from spvit.checkpoints import load_checkpoint_with_report
 from spvit.config import ModelSpec, PruningConfig, resolve_model, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, UserError, exit_on_user_error
+from spvit.images.preprocess import Preprocessing
+from spvit.images.sources import ImageSet, load_images
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
 from spvit.training.backbone import without_selectors

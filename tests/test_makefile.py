@@ -111,7 +111,7 @@ def test_options_arrive_as_they_were_given(checkout):
 def test_with_amds_tools_it_asks_for_them_before_the_long_work(checkout, target):
     assert make(checkout, target, "TARGET=zcu102", "MODEL=m", "TOP=mlp_block", "HLS=v++", "IMAGES=x").returncode == 0
     options = ["--model", "m", "--target", "zcu102", "--top", "mlp_block"]
-    driver = ["-m", "hw.synth", target, *options, "--hls", "v++"]
+    driver = ["-m", "hw.vendor.synth", target, *options, "--hls", "v++"]
     assert commands(checkout) == [[*driver, "--check"], ["-m", "sim.vectors", *options, "--images", "x"], driver]
 
 
@@ -126,13 +126,13 @@ def test_onto_the_board(checkout, target, module, images):
 def test_exploring_takes_a_latency_and_a_clock(checkout):
     make(checkout, "explore", "TARGET=kv260", "MODEL=deit_s", "LATENCY_MS=12", "CLOCK=150")
     options = ["--model", "deit_s", "--target", "kv260", "--latency-ms", "12", "--clock", "150"]
-    assert commands(checkout) == [["-m", "hw.explore", *options]]
+    assert commands(checkout) == [["-m", "hw.model.explore", *options]]
 
 
 def test_the_report_is_one_command(checkout):
     make(checkout, "report", "TARGET=zcu102", "MODEL=deit_s", "KEEP=none", "CLOCK=150")
     options = ["--model", "deit_s", "--target", "zcu102", "--keep", "none", "--clock", "150"]
-    assert commands(checkout) == [["-m", "sim.report", *options]]
+    assert commands(checkout) == [["-m", "sim.report.page", *options]]
 
 
 def test_training_takes_a_budget(checkout):

@@ -1,4 +1,4 @@
-// What the clock assumes (hw/latency.py, the target) and what it reports. sim/timing.py has the same layout.
+// What the clock assumes (hw/model/latency.py, the target) and what it reports. sim/timed/timing.py has the same layout.
 #ifndef SPVIT_SETTINGS_HPP
 #define SPVIT_SETTINGS_HPP
 

@@ -1,4 +1,4 @@
-"""What training images go through, one by one or by the batch. Inference sees them as `host.preprocess` makes them.
+"""What training images go through, one by one or by the batch. Inference sees what `spvit.images.preprocess` makes.
 
 For photographs DeiT's: a crop, a flip, RandAugment (timm's rand-m9-mstd0.5-inc1) and erasing, then mixup or cutmix over
 the batch. For images of a few pixels a slight turn and shift. Randomness comes from torch's own generator.
@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, one_hot
 
-from host.preprocess import Pixels, Preprocessing
+from spvit.images.preprocess import Pixels, Preprocessing
 
 CROP_AREA = (0.08, 1.0)  # of the image's
 CROP_ASPECT = (3 / 4, 4 / 3)

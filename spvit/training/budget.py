@@ -20,7 +20,7 @@ from spvit.errors import ConfigError
 
 DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 PREFIXES = {"MACs": DECIMAL, "ms": {"": 1.0}, "cycles": DECIMAL}
-OF_THE_BOARD = {"ms": "hw.budget:latency_ms", "cycles": "hw.budget:cycles"}
+OF_THE_BOARD = {"ms": "hw.model.budget:latency_ms", "cycles": "hw.model.budget:cycles"}
 UNITS = tuple(PREFIXES)
 
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from host.images import View, class_folders, digits, read_image
-from host.preprocess import Preprocessing
 from spvit import distributed
 from spvit.config import ModelConfig
 from spvit.errors import ConfigError, ImageError
+from spvit.images.preprocess import Preprocessing
+from spvit.images.sources import View, class_folders, digits, read_image
 from spvit.training.augment import TrainingView, erase, jitter
 from spvit.training.draws import drawing
 from spvit.training.recipe import Recipe

@@ -16,7 +16,7 @@ from hw.generate import make_project, write_project
 from hw.layout import Design
 from hw.target import resolve_target
 from sim.build import build_library
-from sim.emulated_device import EmulatedDevice
+from sim.device.emulated import EmulatedDevice
 from sim.golden import Golden, GoldenResult
 from tests.sim.networks import design_of, micro, random_images
 

@@ -19,9 +19,8 @@ from PIL import Image
 
 from host.accelerator import Accelerator
 from host.board import Board
-from host.images import ImageSet
 from hw.interface import KERNEL_CELL, Error
-from sim.emulated_device import NEVER, EmulatedDevice, Fault
+from sim.device.emulated import NEVER, EmulatedDevice, Fault
 from spvit.errors import (
     BundleError,
     DeviceBusyError,
@@ -32,6 +31,7 @@ from spvit.errors import (
     RefusedError,
     WeightsChangedError,
 )
+from spvit.images.sources import ImageSet
 
 ROOT = Path(__file__).parents[2]
 CLOCK_MHZ = 199.998  # what PYNQ's dividers make of 33.333 MHz
@@ -416,7 +416,7 @@ def test_a_second_process(build):
     program = (
         "import sys\n"
         "from host.accelerator import Accelerator\n"
-        "from sim.emulated_device import EmulatedDevice\n"
+        "from sim.device.emulated import EmulatedDevice\n"
         "from spvit.errors import exit_on_user_error\n"
         "exit_on_user_error(lambda: Accelerator(sys.argv[1], EmulatedDevice(sys.argv[1], tag=sys.argv[2])).close())\n"
     )

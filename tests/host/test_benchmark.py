@@ -44,7 +44,7 @@ def emulated(build, monkeypatch):
     """Makes --emulated open devices with these options."""
 
     def use(**options):
-        monkeypatch.setattr("sim.emulated_device.emulate", lambda bundle: build.device(**options))
+        monkeypatch.setattr("sim.device.emulated.emulate", lambda bundle: build.device(**options))
 
     return use
 

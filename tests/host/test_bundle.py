@@ -9,8 +9,8 @@ import shutil
 import pytest
 
 from host.bundle import load_bundle
-from host.preprocess import Preprocessing
 from spvit.errors import BundleError
+from spvit.images.preprocess import Preprocessing
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from hw.deploy import RUNTIME, bundle_files, bundle_name, pack, sample_images
 from hw.deploy import main as deploy
 from hw.generate import make_project
 from hw.target import resolve_target
-from sim.emulated_device import EmulatedDevice
+from sim.device.emulated import EmulatedDevice
 from spvit.errors import BuildError, ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -148,10 +148,10 @@ def test_the_runtime_imports_numpy_pillow_and_pynq_alone():
     others = {(path, name) for path, name in found if name not in sys.stdlib_module_names | BOARD_PACKAGES}
     allowed = {(path, name) for path, name in others if name in ("host", "hw", "spvit")}
     assert others - allowed == {
-        ("host/images.py", "sklearn"),  # asked only for what it carries, and only if it is there
+        ("spvit/images/sources.py", "sklearn"),  # asked only for what it carries, and only if it is there
         ("host/figures.py", "matplotlib"),  # the notebook's
     }
-    assert {("host/board.py", "pynq"), ("host/preprocess.py", "PIL"), ("host/result.py", "numpy")} <= found
+    assert {("host/board.py", "pynq"), ("spvit/images/preprocess.py", "PIL"), ("host/result.py", "numpy")} <= found
 
 
 def test_every_module_that_the_runtime_imports_is_in_the_bundle():

@@ -13,15 +13,15 @@ import pytest
 
 from host import benchmark
 from host.accelerator import Accelerator
-from host.images import load_images
 from host.measure import LABELS
-from host.preprocess import Preprocessing
 from hw.program import build_program
 from quant.network import load_network
 from sim import notebook
-from sim.emulated_device import EmulatedDevice
+from sim.device.emulated import EmulatedDevice
 from sim.golden import Golden, GoldenResult
 from spvit.errors import BuildError, ImageError
+from spvit.images.preprocess import Preprocessing
+from spvit.images.sources import load_images
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from jinja2 import StrictUndefined, UndefinedError
 from hw import render
 from hw.architecture import Architecture
 from hw.generate import make_design, make_project
-from hw.latency import pipeline_cycles
+from hw.model.latency import pipeline_cycles
 from hw.program import Op
 from hw.render import IDLE, STEP_FIELDS, design_digest, kernel_sources, render_sources, step_fields
 from hw.target import resolve_target

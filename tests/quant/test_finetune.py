@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from host.preprocess import Preprocessing
 from quant import finetune as command
 from quant.calibrate import choose_formats, observe_ranges
 from quant.finetune import Following, RoundedSPViT, accuracies, finetune, to_pixels
@@ -18,6 +17,7 @@ from spvit.calibration import kept_patches
 from spvit.checkpoints import load_checkpoint, save_checkpoint
 from spvit.config import resolve_model, shipped_weights
 from spvit.errors import CheckpointError, ConfigError, TrainingError
+from spvit.images.preprocess import Preprocessing
 from spvit.initialisation import seeded
 from spvit.training.data import Data, InMemory, load_data
 from spvit.training.loop import Run

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from host.preprocess import Preprocessing
 from quant.calibrate import float_arithmetic
 from quant.dataflow import cut_patches, run_image
 from quant.fold import FoldedNetwork, fold
 from quant.network import linear_shapes
 from spvit.config import PruningConfig, resolve_model
 from spvit.errors import CheckpointError
+from spvit.images.preprocess import Preprocessing
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from host.preprocess import Preprocessing
 from quant import quantize as command
 from quant.build import add_arguments
 from quant.inputs import calibration_images
@@ -20,6 +19,7 @@ from spvit.calibration import kept_patches
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
 from spvit.config import resolve_model
 from spvit.errors import ConfigError
+from spvit.images.preprocess import Preprocessing
 from spvit.initialisation import seeded
 
 FILES = ["float.safetensors", "inputs.json", "network.json", "network.safetensors", "report.json"]

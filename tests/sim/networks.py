@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from host.preprocess import Preprocessing
 from hw.architecture import Architecture
 from hw.generate import make_design
 from hw.layout import Design
@@ -28,6 +27,7 @@ from quant.wiring import Wire, wiring
 from sim.golden import Golden
 from spvit.calibration import calibrate_thresholds
 from spvit.config import ModelConfig, PruningConfig, resolve_model
+from spvit.images.preprocess import Preprocessing
 from spvit.initialisation import seeded
 
 MICRO = resolve_model("micro")

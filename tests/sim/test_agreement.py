@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from host.images import ImageSet
 from quant.build import NETWORK_FOLDER
 from sim.agreement import Agreement, FloatReference, float_reference
 from sim.golden import GoldenResult
 from spvit.checkpoints import save_checkpoint
+from spvit.images.sources import ImageSet
 from spvit.initialisation import seeded
 from tests.sim.networks import MICRO, design_of, micro, random_images
 
@@ -122,7 +122,7 @@ def test_accuracy_is_of_labels():
 def test_the_reference_is_the_float_model(tmp_path):
     import torch
 
-    from host.preprocess import Preprocessing
+    from spvit.images.preprocess import Preprocessing
 
     net = seeded(MICRO.model, MICRO.pruning)
     folder = tmp_path / NETWORK_FOLDER

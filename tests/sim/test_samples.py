@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from host.images import load_images
-from host.preprocess import Preprocessing
 from sim.samples import default_data, load_samples
 from spvit.config import ModelConfig, resolve_model
 from spvit.errors import ConfigError, ImageError
+from spvit.images.preprocess import Preprocessing
+from spvit.images.sources import load_images
 
 DIGITS, MICRO = resolve_model("deit_digits").model, resolve_model("micro").model
 TWO = ModelConfig("two", 16, 4, 3, 32, 2, 2, num_classes=2)

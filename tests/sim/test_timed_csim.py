@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from host.measure import PAPER_TABLE_4_MS
-from hw.estimate import make_estimate
+from hw.model.estimate import make_estimate
 from hw.program import build_program
 from hw.target import resolve_target, with_clock
 from sim.bridge import CsimError
+from sim.timed.timing import TimedAccelerator
 from sim.timed_csim import at_keep_ratios, main, parse_engine
-from sim.timing import TimedAccelerator
 from spvit.config import resolve_model
 from spvit.cost import count_macs, kept_patches, tokens_per_stage
 from spvit.errors import BuildError, ConfigError, NetworkError

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import spvit
-from hw.budget import latency_ms
+from hw.model.budget import latency_ms
 from hw.target import resolve_target
 from sim.csim import main as simulate
 from spvit.calibration import kept_patches, mean_macs

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from host.preprocess import Preprocessing
+from spvit.images.preprocess import Preprocessing
 from spvit.training.augment import (
     OPERATIONS,
     TrainingView,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import spvit
-from hw.budget import cycles, latency_ms
+from hw.model.budget import cycles, latency_ms
 from hw.target import resolve_target
 from spvit.cost import count_macs
 from spvit.errors import ConfigError

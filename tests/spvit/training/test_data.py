@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from host.preprocess import Preprocessing
 from spvit import distributed
 from spvit.errors import ConfigError, ImageError
+from spvit.images.preprocess import Preprocessing
 from spvit.training.data import InMemory, epoch_order, load_data, load_digits, sample
 from spvit.training.recipe import Recipe
 from tests.spvit.training.tiny import DIGITS, RECIPE, few_digits

@@ -1,0 +1,328 @@
+"""The command that looks for an engine: `python -m hw.model.explore --model deit_s --target zcu102 [--latency-ms 5]`.
+
+Enters: the build's arguments (`quant.build`); no weights. Leaves `explore.json` and `explore.svg` in the build folder,
+a table, and the `[engine]` lines of the fastest engine that fits the board with head-room
+(`hw.model.resources.HEADROOM`). With a latency to keep to, also the keep ratios that meet it. All by the closed
+forms of `hw.model.cycles` and `hw.model.resources`: estimates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from hw.architecture import FIFO_SIZES, INNER_PRODUCTS, TILE_SIZES, URAM_MEMORIES, Architecture, most_ports
+from hw.layout import Layout
+from hw.model.budget import latency_ms
+from hw.model.explore_plot import draw_front
+from hw.model.resources import HEADROOM, Resources, estimate_resources
+from hw.target import Target, add_clock, resolve_target, with_clock
+from quant.build import add_arguments, build_folder, model_spec
+from spvit.budget import solve_keep
+from spvit.config import ModelSpec
+from spvit.cost import kept_patches
+from spvit.errors import ConfigError, exit_on_user_error
+
+REPORT, PLOT = "explore.json", "explore.svg"
+KINDS = {"dsp": "DSP", "bram36": "BRAM", "uram": "URAM", "lut": "LUT", "ff": "FF"}
+SAME_MS = 0.001
+"""What differs by less counts as equally fast: then the smaller one wins."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """An engine on the board: how long an image takes, what it uses."""
+
+    architecture: Architecture
+    target: Target
+    latency_ms: float
+    resources: Resources
+
+    @property
+    def dsp(self) -> int:
+        return self.resources.dsp
+
+    @property
+    def shares(self) -> dict[str, float]:
+        return self.resources.shares(self.target)
+
+    @property
+    def fits(self) -> bool:
+        return self.resources.fits(self.target)
+
+    @property
+    def has_headroom(self) -> bool:
+        return tightness(self.resources, self.target) <= 1
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """Fastest first; of equally fast ones the smaller."""
+        resources = self.resources
+        return round(self.latency_ms / SAME_MS), resources.dsp, resources.bram36, resources.uram, resources.lut
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "engine": engine_table(self.architecture),
+            "latency_ms": self.latency_ms,
+            **self.resources.used(),
+            "fits": self.fits,
+            "headroom": self.has_headroom,
+        }
+
+
+def tightness(resources: Resources, target: Target) -> float:
+    """The largest share of the board, each kind beside what head-room allows of it: above 1 there is none."""
+    if resources.uram > target.uram:
+        return float("inf")
+    return max(share / HEADROOM[kind] for kind, share in resources.shares(target).items())
+
+
+def engines(target: Target) -> list[Architecture]:
+    """Every size, inner product and number of weight ports, memories in block RAM."""
+    return [
+        Architecture(tile_in, tile_out, inner_product, ports)
+        for inner_product in INNER_PRODUCTS
+        for tile_in in TILE_SIZES
+        for tile_out in TILE_SIZES
+        for ports in sorted({most_ports(tile_in, tile_out, most) for most in range(1, target.ports + 1)})
+    ]
+
+
+def placements(target: Target) -> list[tuple[str, ...]]:
+    """What may lie in UltraRAM, fewest first."""
+    if not target.uram:
+        return [()]
+    return [chosen for count in range(len(URAM_MEMORIES) + 1) for chosen in combinations(URAM_MEMORIES, count)]
+
+
+def place(spec: ModelSpec, engine: Architecture, target: Target) -> tuple[Architecture, Resources]:
+    """Memories where they fit: the fewest in UltraRAM that leave head-room, else those that leave the most."""
+    options = []
+    for uram in placements(target):
+        placed = Architecture(
+            engine.tile_in, engine.tile_out, engine.inner_product, engine.weight_ports, engine.fifo_words, uram
+        )
+        resources = estimate_resources(Layout(spec.model, placed))
+        options.append((max(tightness(resources, target), 1), len(uram), placed, resources))
+    _, _, placed, resources = min(options, key=lambda option: option[:2])
+    return placed, resources
+
+
+def variants(spec: ModelSpec, engine: Architecture, target: Target) -> Iterator[tuple[Architecture, Resources]]:
+    """The engine with every depth of the weight FIFO that fits; if none does, as it is."""
+    found = []
+    for fifo_words in FIFO_SIZES:
+        deeper = Architecture(engine.tile_in, engine.tile_out, engine.inner_product, engine.weight_ports, fifo_words)
+        placed, resources = place(spec, deeper, target)
+        if not resources.fits(target):
+            break
+        found.append((placed, resources))
+    yield from found or [place(spec, engine, target)]
+
+
+def explore(spec: ModelSpec, target: Target, kept: Sequence[int], progress: Console | None = None) -> tuple[Point, ...]:
+    """Every engine on this board, fastest first, for images that keep `kept` patches after each selector."""
+    found: dict[Architecture, Point] = {}
+    asked: Iterable[Architecture] = engines(target)
+    if progress is not None:
+        asked = track(list(asked), "exploring engines", console=progress, transient=True)
+    for engine in asked:
+        for architecture, resources in variants(spec, engine, target):
+            latency = latency_ms(spec, target, architecture)(kept)
+            found[architecture] = Point(architecture, target, latency, resources)
+    return tuple(sorted(found.values(), key=lambda point: point.rank))
+
+
+def pareto_front(points: Iterable[Point]) -> list[Point]:
+    """Of points, fastest first: those than which no other is both as fast and takes fewer DSPs."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda one: one.rank):
+        if not front or point.dsp < front[-1].dsp:
+            front.append(point)
+    return front
+
+
+def choose(points: Sequence[Point]) -> Point:
+    """The fastest with head-room; if none has any, the fastest that fits. Raises ConfigError where none does."""
+    for chosen in ([point for point in points if point.has_headroom], [point for point in points if point.fits]):
+        if chosen:
+            return chosen[0]
+    least = min(points, key=lambda point: tightness(point.resources, point.target))
+    shares = ", ".join(f"{share:.0%} of its {KINDS[kind]}" for kind, share in least.shares.items())
+    raise ConfigError(
+        f"no engine of this model fits {least.target.name}: {engine_name(least.architecture)}, the least of them, "
+        f"would take {shares}; choose a smaller model or a larger board"
+    )
+
+
+def choose_for_latency(
+    spec: ModelSpec, target: Target, points: Sequence[Point], limit_ms: float
+) -> tuple[Point, tuple[float, ...]]:
+    """The fastest engine that can keep to a latency, and the keep ratios with which it does.
+
+    Raises ConfigError, with the least possible latency, where none can.
+    """
+    chosen = choose(points)
+    roomy = [point for point in points if point.has_headroom] or [chosen]
+    fewest = (1,) * spec.pruning.num_selectors
+    least = {point: latency_ms(spec, target, point.architecture)(fewest) for point in roomy}
+    able = [point for point in roomy if least[point] <= limit_ms]
+    if not able:
+        nearest = min(roomy, key=lambda one: least[one])
+        raise ConfigError(
+            f"{spec.model.name}: {limit_ms:g} ms cannot be met on {target.name} at {target.clock_mhz:g} MHz: the least "
+            f"is {least[nearest]:.3f} ms, with {'one patch left after each selector' if fewest else 'no selector'} on "
+            f"{engine_name(nearest.architecture)}; allow at least that, or choose a smaller model or a larger board"
+        )
+    cost = latency_ms(spec, target, able[0].architecture)
+    return able[0], solve_keep(spec.model, spec.pruning, cost, limit_ms, "ms")
+
+
+def engine_table(architecture: Architecture) -> dict[str, int | str]:
+    """What `[engine]` says to get it."""
+    table: dict[str, int | str] = {
+        "tile_in": architecture.tile_in,
+        "tile_out": architecture.tile_out,
+        "inner_product": architecture.inner_product,
+        "weight_ports": architecture.weight_ports,
+        "fifo_words": architecture.fifo_words,
+    }
+    return table | ({"uram": ",".join(architecture.uram)} if architecture.uram else {})
+
+
+def engine_name(architecture: Architecture) -> str:
+    return f"{architecture.tile_in}x{architecture.tile_out} {architecture.inner_product}"
+
+
+def toml_lines(architecture: Architecture) -> list[str]:
+    return [
+        "[engine]",
+        *(f"{key} = {json.dumps(value)}" for key, value in engine_table(architecture).items()),
+    ]
+
+
+def show(points: Sequence[Point], front: Sequence[Point], chosen: Point, console: Console, title: str) -> None:
+    """The front of those with head-room, for people; before it what would be faster, but tight."""
+    target = chosen.target
+    title = f"{title}\nshares of the board in %"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    kinds = [kind for kind in KINDS if getattr(target, kind)]
+    left = ("engine", "in URAM", "")
+    memories = ["in URAM"] if target.uram else []
+    headings = ("engine", "ports", "FIFO", *memories, "ms", *(KINDS[kind] for kind in kinds), "")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
+    tight = pareto_front(one for one in points if one.fits and not one.has_headroom)
+    for point in [*(one for one in tight if not front or one.rank < front[0].rank), *front]:
+        engine = point.architecture
+        verdict = "◄" if point is chosen else "" if point.has_headroom else "tight"
+        table.add_row(
+            engine_name(engine), str(engine.weight_ports), str(engine.fifo_words),
+            *(" ".join(engine.uram) for _ in memories), f"{point.latency_ms:.3f}",
+            *(_share(point, kind) for kind in kinds), verdict, style="bold" if point is chosen else None,
+        )  # fmt: skip
+    console.print(table)
+
+
+def _share(point: Point, kind: str) -> str:
+    share = point.shares[kind]
+    return f"{100 * share:.0f}" if share <= HEADROOM[kind] else f"[red]{100 * share:.0f}[/red]"
+
+
+def document(
+    spec: ModelSpec,
+    kept: Sequence[int],
+    points: Sequence[Point],
+    front: Sequence[Point],
+    chosen: Point,
+    keep: Sequence[float] | None,
+) -> dict[str, Any]:
+    """`explore.json`."""
+    target = chosen.target
+    return {
+        "kind": "estimate",
+        "model": spec.model.name,
+        "target": target.name,
+        "clock_mhz": target.clock_mhz,
+        "kept": list(kept),
+        "headroom": HEADROOM,
+        "chosen": chosen.document(),
+        "keep": None if keep is None else list(keep),
+        "front": [point.document() for point in front],
+        "points": [point.document() for point in points],
+    }
+
+
+def explored_counts(spec: ModelSpec, limit_ms: float | None) -> tuple[int, ...]:
+    """Patches kept after each selector while engines are compared; all of them where a latency is to say how many."""
+    if limit_ms is not None and not spec.pruning.keep:
+        return (spec.model.num_patches,) * spec.pruning.num_selectors
+    return kept_patches(spec.model, spec.pruning)
+
+
+def verdict(points: Sequence[Point], chosen: Point) -> str:
+    """Why this one."""
+    target, name = chosen.target, engine_name(chosen.architecture)
+    if chosen.has_headroom:
+        return f"of {len(points)} engines, {name} (◄) is the fastest that fits {target.name} with head-room"
+    over = ", ".join(
+        f"{share:.0%} of the {KINDS[kind]} ({HEADROOM[kind]:.0%} wanted)"
+        for kind, share in chosen.shares.items()
+        if share > HEADROOM[kind]
+    )
+    return f"nothing fits {target.name} with head-room; the fastest without is {name}, at {over}"
+
+
+def write(folder: Path, texts: dict[str, str]) -> None:
+    """Each file whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        partial = folder / f"{name}.partial"
+        partial.write_text(text)
+        partial.replace(folder / name)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m hw.model.explore", description=__doc__.partition("\n")[0])
+    add_arguments(parser)
+    parser.add_argument(
+        "--latency-ms", type=float, metavar="MS", help="also find the keep ratios with which an image takes no longer"
+    )
+    add_clock(parser)
+    args = parser.parse_args(argv)
+    if args.latency_ms is not None and not args.latency_ms > 0:
+        raise ConfigError(f"--latency-ms {args.latency_ms:g} must be above 0 ms")
+    spec, target = model_spec(args), with_clock(resolve_target(args.target), args.clock)
+    kept = explored_counts(spec, args.latency_ms)
+    console = Console()
+    points = explore(spec, target, kept, console)
+    front = pareto_front(point for point in points if point.has_headroom)
+    chosen, keep = choose(points), None
+    if args.latency_ms is not None:
+        chosen, keep = choose_for_latency(spec, target, points, args.latency_ms)
+    title = f"{spec.model.name} on {target.name} at {target.clock_mhz:g} MHz, kept {list(kept)}: estimate"
+    show(points, front, chosen, console, title)
+    for line in [verdict(points, chosen), "", *toml_lines(chosen.architecture)]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if keep is not None:
+        console.print(f"\nKEEP={','.join(map(str, keep)) or 'none'}", highlight=False)
+        reached = latency_ms(spec, target, chosen.architecture)([round(one * spec.model.num_patches) for one in keep])
+        console.print(f"takes {reached:.3f} ms of {args.latency_ms:g} on that engine", highlight=False)
+    folder = build_folder(args)
+    report = json.dumps(document(spec, kept, points, front, chosen, keep), indent=1) + "\n"
+    write(folder, {PLOT: draw_front(points, front, chosen, title), REPORT: report})
+    console.print(f"\n{folder / REPORT}, {folder / PLOT}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,58 @@
+"""The plot of `hw.model.explore`: latency against DSPs, each engine a dot, the front of those with head-room a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from hw.architecture import Architecture
+from hw.model.charts import BLUE, GREY, INK, LIGHT, ORANGE, chart
+from hw.model.resources import HEADROOM
+from hw.target import Target
+
+
+class Dot(Protocol):
+    """What is drawn of a `hw.model.explore.Point`."""
+
+    @property
+    def architecture(self) -> Architecture: ...
+    @property
+    def target(self) -> Target: ...
+    @property
+    def latency_ms(self) -> float: ...
+    @property
+    def dsp(self) -> int: ...
+    @property
+    def fits(self) -> bool: ...
+    @property
+    def has_headroom(self) -> bool: ...
+
+
+def draw_front(points: Sequence[Dot], front: Sequence[Dot], chosen: Dot, title: str) -> str:
+    """SVG. `front` is the front of the points with head-room, fastest first."""
+    target = chosen.target
+    with chart(title) as drawn:
+        axes = drawn.axes
+        for label, colour, size, wanted in (
+            ("does not fit", LIGHT, 10, [point for point in points if not point.fits]),
+            ("fits without head-room", ORANGE, 14, [one for one in points if one.fits and not one.has_headroom]),
+            ("fits with head-room", BLUE, 14, [point for point in points if point.has_headroom]),
+        ):
+            if wanted:
+                axes.scatter([one.dsp for one in wanted], [one.latency_ms for one in wanted], size, colour, label=label)
+        axes.plot([one.dsp for one in front], [one.latency_ms for one in front], color=BLUE, linewidth=1)
+        axes.axvline(target.dsp, color=GREY, linewidth=1)
+        axes.axvline(HEADROOM["dsp"] * target.dsp, color=GREY, linewidth=1, linestyle=":")
+        engine = chosen.architecture
+        axes.annotate(
+            f"{engine.tile_in}x{engine.tile_out} {engine.inner_product}, {chosen.latency_ms:.2f} ms",
+            (chosen.dsp, chosen.latency_ms), (-12, 28), textcoords="offset points", ha="right", color=INK,
+            arrowprops={"arrowstyle": "->", "color": INK},
+        )  # fmt: skip
+        axes.set_xlim(0, 1.25 * target.dsp)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel(f"DSPs; lines: those of {target.name}, and {HEADROOM['dsp']:.0%} of them")
+        axes.set_ylabel("ms per image, estimate")
+        axes.legend(loc="upper right")
+    return drawn.svg

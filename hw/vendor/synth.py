@@ -1,0 +1,215 @@
+"""The commands that drive the vendor's tools: `python -m hw.vendor.synth {synth,cosim,bitstream} --model M --target T`.
+
+Enters: the build's arguments (`quant.build`), the project that `hw.generate` left and the vectors of `sim.vectors`.
+Leaves in the build folder: `hls/`, `vivado/`, `bitstream/`, `logs/`, and `reports.json`: what each tool says, parsed,
+beside the estimate. Without the tools: one sentence that names what to install.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hw import interface
+from hw.generate import MANIFEST, check_request
+from hw.layout import Layout
+from hw.model.resources import estimate_resources
+from hw.render import UNITS
+from hw.target import Target
+from hw.vendor.findings import findings, lines
+from hw.vendor.reports import Figures, read_bindings, read_cosim, read_csynth, read_implementation
+from hw.vendor.tools import HlsProject, Step, bitstream_step, find_hls, find_vivado, run_step
+from quant.build import add_arguments, build_folder
+from spvit.errors import BuildError, ConfigError, exit_on_user_error
+
+STAGES = ("synth", "cosim", "bitstream")
+ESTIMATE = "estimate.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be driven, checked."""
+
+    stage: str
+    folder: Path
+    layout: Layout
+    target: Target
+    project: HlsProject
+
+    @property
+    def vectors(self) -> Path:
+        return self.folder / "tb" / self.project.top / "0"
+
+    @property
+    def reports(self) -> Path:
+        unit = self.project.unit
+        return self.folder / ("reports.json" if unit is None else f"reports-{unit}.json")
+
+    def log(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}-{self.project.top}.log"
+
+
+def check(args: argparse.Namespace) -> Request:
+    """Refuse what can't be done, before any long work. Raises ConfigError, BuildError."""
+    spec, target, architecture = check_request(args)
+    if args.stage == "bitstream":
+        if args.top is not None:
+            raise ConfigError(f"TOP={args.top}: a kernel alone has no bitstream; leave TOP= away, or use make synth")
+        if not target.has_processing_system:
+            raise ConfigError(
+                f"TARGET={target.name} has no processor on its chip, so this flow has no block design for it; make "
+                "synth and make cosim work, and the exported IP can be linked with the card's own platform"
+            )
+    form = find_hls(args.stage, args.hls)
+    if args.stage == "bitstream":
+        find_vivado(args.stage)
+    folder = build_folder(args)
+    return Request(args.stage, folder, Layout(spec.model, architecture), target, HlsProject(folder, args.top, form))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m hw.vendor.synth", description=__doc__.partition("\n")[0])
+    parser.add_argument("stage", choices=STAGES)
+    add_arguments(parser)
+    parser.add_argument("--top", choices=sorted(UNITS), help="one kernel, as a top of its own (default: all of it)")
+    parser.add_argument("--hls", metavar="TOOL", help="vitis-run, v++ or vitis_hls (default: the first on PATH)")
+    parser.add_argument("--check", action="store_true", help="only refuse what can't be done, before the long work")
+    args = parser.parse_args(argv)
+    request = check(args)
+    if args.check:
+        return 0
+    console = Console()
+    _require(request)
+    if args.stage == "synth" or not _synthesized(request):
+        _drive(request, request.project.synthesis_steps(), "synth", console)
+    stages = [_csynth(request)]
+    if args.stage == "cosim":
+        _drive(request, request.project.cosim_steps(), "cosim", console)
+    if request.project.cosim.exists() and _newer(request.project.cosim, request.project.csynth):
+        stages.append(read_cosim(request.project.cosim))
+    if args.stage == "bitstream":
+        _drive(request, (bitstream_step(request.folder, _bitstream_results(request)),), "bitstream", console)
+        stages.append(read_implementation(request.folder / "vivado", request.target.clock_mhz))
+    return report(request, stages, console)
+
+
+def report(request: Request, stages: list[Figures], console: Console) -> int:
+    """Write reports.json, show it beside the estimate. Returns the exit status: 1 where timing was missed."""
+    estimate = estimated(request)
+    found = findings(request.layout, stages[0], read_bindings(request.project.summary))
+    manifest = json.loads((request.folder / MANIFEST).read_text())
+    values: dict[str, Any] = {"top": request.project.top, "digest": manifest["digest"]}
+    values |= {figures.stage: figures.to_json() for figures in [estimate, *stages]}
+    values["findings"] = [asdict(finding) for finding in found]
+    partial = request.reports.with_suffix(".partial")
+    partial.write_text(json.dumps(values, indent=1) + "\n")
+    partial.replace(request.reports)
+    console.print(comparison(request, estimate, stages))
+    for line, finding in lines(found):
+        style = {True: "green", False: "red", None: "yellow"}[finding.ok]
+        console.print(line, style=style, highlight=False, soft_wrap=True)
+    console.print(f"written: {request.reports}", highlight=False, soft_wrap=True)
+    missed = [figures for figures in stages if figures.wns_ns is not None and figures.wns_ns < 0]
+    for figures in missed:
+        console.print(
+            f"timing is missed by {-(figures.wns_ns or 0):.3f} ns: this bitstream is good for {figures.clock_mhz:.0f} "
+            f"MHz, not for {request.target.clock_mhz:g}; give a target file with that clock_mhz, TARGET=my.toml",
+            style="red", highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    return 1 if missed else 0
+
+
+def estimated(request: Request) -> Figures:
+    """Our own figures; cycles where `make estimate` left them."""
+    used = estimate_resources(request.layout).used()
+    cycles = None
+    path = request.folder / ESTIMATE
+    if request.project.unit is None and path.exists():
+        try:
+            cycles = round(json.loads(path.read_text())["cycles"])
+        except (ValueError, KeyError, TypeError):
+            raise BuildError(f"{path}: has no cycles; remove it, or run make estimate again") from None
+    return Figures("estimate", **used, clock_mhz=request.target.clock_mhz, cycles_min=cycles, cycles_max=cycles)
+
+
+ROWS = (
+    ("DSP", "dsp", "{:,.0f}"),
+    ("BRAM36", "bram36", "{:,.1f}"),
+    ("URAM", "uram", "{:,.0f}"),
+    ("LUT", "lut", "{:,.0f}"),
+    ("FF", "ff", "{:,.0f}"),
+    ("clock, MHz", "clock_mhz", "{:,.1f}"),
+    ("cycles, min", "cycles_min", "{:,.0f}"),
+    ("cycles, max", "cycles_max", "{:,.0f}"),
+)
+
+
+def comparison(request: Request, estimate: Figures, stages: list[Figures]) -> Table:
+    """Each figure of each stage beside the estimate, with the difference from it."""
+    table = Table(title=f"{request.project.top} on {request.target.name}", title_justify="left")
+    table.add_column("", no_wrap=True)
+    table.add_column("estimate", justify="right", no_wrap=True)
+    for figures in stages:
+        table.add_column(figures.stage, justify="right", no_wrap=True)
+    for title, name, form in ROWS:
+        base = getattr(estimate, name)
+        cells = [title, "" if base is None else form.format(base)]
+        for figures in stages:
+            value = getattr(figures, name)
+            against = "" if value is None or not base else f" ({value / base - 1:+.1%})"
+            cells.append("" if value is None else form.format(value) + against)
+        if any(cells[1:]):
+            table.add_row(*cells)
+    return table
+
+
+def _require(request: Request) -> None:
+    if not (request.folder / MANIFEST).exists():
+        raise BuildError(f"{request.folder} has no {MANIFEST}: run make hls first")
+    if not request.vectors.exists():
+        raise BuildError(f"{request.vectors.parent} has no vectors for the testbench: make {request.stage} writes them")
+
+
+def _synthesized(request: Request) -> bool:
+    """Whether there is a synthesis of what is there now."""
+    manifest, project = request.folder / MANIFEST, request.project
+    return all(
+        path.exists() and _newer(path, manifest) for path in (project.csynth, project.summary, project.exported_ip)
+    )
+
+
+def _newer(path: Path, other: Path) -> bool:
+    return path.stat().st_mtime_ns >= other.stat().st_mtime_ns
+
+
+def _drive(request: Request, steps: tuple[Step, ...], name: str, console: Console) -> None:
+    log = request.log(name)
+    for number, step in enumerate(steps):
+        with console.status(f"{step.tool}: {step.name} of {request.project.top}; log: {log}"):
+            seconds = run_step(step, log, append=number > 0)
+        console.print(
+            f"{step.tool}: {step.name} of {request.project.top} in {seconds:.0f} s; log: {log}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _csynth(request: Request) -> Figures:
+    return read_csynth(request.project.csynth, request.project.top, request.target.part)
+
+
+def _bitstream_results(request: Request) -> tuple[Path, ...]:
+    bitstream = (request.folder / interface.BITSTREAM_FOLDER / interface.BITSTREAM).with_suffix("")
+    reports = tuple(request.folder / "vivado" / name for name in ("utilization.rpt", "timing.rpt"))
+    return (*(bitstream.with_suffix(suffix) for suffix in (".bit", ".hwh", ".xsa")), *reports)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

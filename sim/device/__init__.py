@@ -1,0 +1,1 @@
+"""The emulated device: what PYNQ finds where there is no board."""

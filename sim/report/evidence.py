@@ -1,0 +1,110 @@
+"""What was run of a design besides estimating it: C-simulations, synthesis, co-simulation, the board.
+
+Enters: a build folder. Leaves: `Evidence`, each part None where its command has not been run. A file of another model,
+board or design is refused: its figures would stand under the wrong name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hw.architecture import Architecture
+from hw.target import Target
+from hw.vendor.reports import Figures
+from spvit.errors import BuildError
+
+CSIM, REPORTS, LATENCY, MANIFEST = "csim.json", "reports.json", "latency.json", "manifest.json"
+TIMED = "python -m sim.timed_csim"
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The build folder's files.
+
+    csim    C-simulation against the golden: images, mismatches, tokens
+    timing  timed C-simulation of one image: cycles, latency
+    stages  by name, what the vendor's tools said: csynth, cosim, vivado
+    board   measured on the board
+    """
+
+    csim: Document | None
+    timing: Document | None
+    stages: Mapping[str, Figures]
+    board: Document | None
+
+
+def engine_name(architecture: Architecture) -> str:
+    return f"{architecture.tile_in}x{architecture.tile_out} {architecture.inner_product}"
+
+
+def timing_name(design: Architecture, board: Target, engine: Architecture, clock_mhz: float) -> str:
+    """The timed C-simulation's report: `timing.json` of the design itself, another name on another engine or clock."""
+    if (engine, clock_mhz) == (design, board.clock_mhz):
+        return "timing.json"
+    return f"timing-{engine_name(engine).replace(' ', '-')}-{clock_mhz:g}mhz.json"
+
+
+def read_evidence(folder: Path, model: str, target: str, engine: str, timing_file: str = "timing.json") -> Evidence:
+    """What lies in the build folder. Raises BuildError for a file that can't be read or is another design's."""
+    csim = _read(folder / CSIM, "make csim")
+    timing = _read(folder / timing_file, TIMED)
+    own = (model, target)
+    if csim is not None:
+        _require_same(folder / CSIM, "model", (csim.get("model"), csim.get("target")), own, "make csim")
+    if timing is not None:
+        _require_same(folder / timing_file, "model", (timing.get("model"), timing.get("target")), own, TIMED)
+        _require_same(folder / timing_file, "engine", timing.get("engine"), engine, TIMED)
+    return Evidence(csim, timing, _stages(folder), _board(folder))
+
+
+def _stages(folder: Path) -> dict[str, Figures]:
+    path = folder / REPORTS
+    document = _read(path, "make synth")
+    if document is None:
+        return {}
+    _require_same(path, "digest", document.get("digest"), _digest(folder, path), "make synth")
+    return {name: Figures.from_json(document[name]) for name in ("csynth", "cosim", "vivado") if name in document}
+
+
+def _board(folder: Path) -> Document | None:
+    """Only what was measured: the emulated device's times are estimates, and ours are at hand."""
+    path = folder / LATENCY
+    document = _read(path, "make notebook")
+    if document is None or document.get("measurement", {}).get("kind") != "board":
+        return None
+    measurement: Document = document["measurement"]
+    _require_same(path, "digest", measurement.get("digest"), _digest(folder, path), "the notebook on the board")
+    return measurement
+
+
+def _digest(folder: Path, path: Path) -> str:
+    """Of the design that the folder holds."""
+    manifest = _read(folder / MANIFEST, "make hls")
+    if manifest is None:
+        raise BuildError(f"{path}: there is no {MANIFEST} beside it to tell which design it is of; run make hls")
+    return str(manifest.get("digest"))
+
+
+def _require_same(path: Path, field: str, found: object, expected: object, command: str) -> None:
+    if found != expected:
+        shown = [" on ".join(map(str, one)) if isinstance(one, tuple) else str(one)[:12] for one in (found, expected)]
+        raise BuildError(
+            f"{path}: {field} is {shown[0]}, this design's is {shown[1]}; remove the file, or run {command} again"
+        )
+
+
+def _read(path: Path, command: str) -> Document | None:
+    try:
+        document = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise BuildError(f"{path}: cannot be read ({error}); remove it, or run {command} again") from None
+    if not isinstance(document, dict):
+        raise BuildError(f"{path}: is no table; remove it, or run {command} again")
+    return document

@@ -1,0 +1,1 @@
+"""The timed C-simulation's anchor: hand-written Verilog that must take the same cycles."""

@@ -1,0 +1,235 @@
+"""The page: opened in a browser, its figures held to the estimate, its labels to where each figure comes from."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from hw.model.cycles import PARTS
+from hw.model.estimate import make_estimate
+from hw.target import resolve_target
+from hw.vendor.reports import Figures
+from sim.report.data import (
+    by_pass,
+    by_stage,
+    key_tile_steps,
+    latency_against_tokens,
+    roofline,
+    step_macs,
+    tokens_by_block,
+)
+from sim.report.evidence import Evidence
+from sim.report.page import headlines, main, paper_rows, render
+from spvit.config import resolve_model
+from spvit.cost import count_macs
+from spvit.errors import BuildError, ConfigError
+
+ZCU102 = resolve_target("zcu102")
+DEIT_S = make_estimate(resolve_model("deit_s"), ZCU102)
+MICRO = make_estimate(resolve_model("micro"), ZCU102)
+NOTHING = Evidence(None, None, {}, None)
+CSIM = {
+    "model": "micro", "target": "zcu102", "images": 2, "tokens": [[14, 10, 8], [13, 9, 4]], "mismatches": 0,
+    "values_compared": 12345,
+}  # fmt: skip
+TIMING = {
+    "model": "micro", "target": "zcu102", "engine": "8x16 fast", "clock_mhz": 200, "tokens": [17, 14, 10, 8],
+    "latency_ms": 0.25,
+}  # fmt: skip
+BOARD = {"kind": "board", "runs": 100, "latency_ms": {"median": 0.3}}
+STAGES = {"csynth": Figures("csynth", dsp=120, lut=90_000), "cosim": Figures("cosim", cycles_max=52_000)}
+PROBE = """<script>
+window.addEventListener("load", () => {
+  const boxes = [...document.querySelectorAll("figure svg")].map(svg => {
+    const outer = svg.getBoundingClientRect(), inner = svg.getBBox();
+    return {title: svg.querySelector("title")?.textContent, role: svg.getAttribute("role"),
+            width: outer.width, height: outer.height, drawn: inner.width * inner.height,
+            marks: svg.querySelectorAll("path, rect, text").length};
+  });
+  const found = document.createElement("pre");
+  found.id = "probe";
+  found.textContent = JSON.stringify({boxes, body: document.documentElement.scrollWidth, window: innerWidth});
+  document.body.append(found);
+});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def curve():
+    return latency_against_tokens(DEIT_S.spec, ZCU102, DEIT_S.layout.architecture)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "csim.json").write_text(json.dumps(CSIM))
+    (folder / "timing.json").write_text(json.dumps(TIMING))
+    main(["--model", "micro", "--out", str(folder)])
+    return folder / "report.html"
+
+
+def browse(page, width):
+    """What a browser makes of it: the probe's finding, and everything said on the console."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    assert chromium, "neither chromium nor google-chrome is here; install one (Debian: apt-get install chromium)"
+    # the page allows no script; the probe needs one
+    probed = page.with_name("probed.html")
+    text = page.read_text().replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';")
+    probed.write_text(text.replace("</body>", f"{PROBE}</body>"))
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr",
+               f"--user-data-dir={page.parent / 'profile'}", f"--window-size={width},900", "--virtual-time-budget=3000",
+               "--dump-dom"]  # fmt: skip
+    opened = [
+        subprocess.run([*command, one.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+        for one in (probed, page)
+    ]
+    console = [line for run in opened for line in run.stderr.splitlines() if "CONSOLE" in line]
+    found = re.search(r'<pre id="probe">(.*?)</pre>', opened[0].stdout, flags=re.DOTALL)
+    return json.loads(html.unescape(found[1])) if found else None, console
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_browser_draws_every_figure_and_complains_of_nothing(page, width):
+    found, console = browse(page, width)
+    assert console == []
+    assert len(found["boxes"]) == 9  # the flow, seven charts, the paper's
+    for box in found["boxes"]:
+        assert box["title"] and box["role"] == "img"
+        assert box["width"] > 250 and box["height"] > 60 and box["drawn"] > 10_000 and box["marks"] > 10, box
+    assert found["body"] <= found["window"]  # nothing hangs over the edge
+
+
+def test_the_browser_would_complain(page, tmp_path):
+    """That the check above can fail: a script that the page forbids, a figure that is not drawn."""
+    broken = tmp_path / "broken.html"
+    text = page.read_text().replace("</main>", '<img src="https://example.org/a.png" alt=""></main>')
+    broken.write_text(text.replace("</figure>", '<svg role="img"><title>x</title></svg></figure>', 1))
+    found, console = browse(broken, 1280)
+    assert any("Content Security Policy" in line for line in console)
+    assert any(box["drawn"] == 0 for box in found["boxes"])
+
+
+def test_it_is_self_contained(page):
+    text = page.read_text()
+    assert not re.search(r'(src|href)="(?!#)', text)
+    assert "<script" not in text and "@import" not in text and "url(http" not in text
+    names = re.findall(r'\bid="([^"]*)"', text)
+    assert len(names) == len(set(names))
+    assert set(re.findall(r'(?:url\(|href=")#([^")]*)', text)) <= set(names)
+
+
+def test_every_figure_says_where_it_comes_from(page):
+    text = page.read_text()
+    cards = re.findall(r'<div class="card"><span class="kind (\w+)">\1</span><b>(.*?)</b>', text)
+    assert cards[0] == ("csim", "0.250 ms") and ("csim", "bit-exact") in cards
+    assert ("estimate", f"{MICRO.latency_ms:.3f} ms") in cards
+    kinds = re.findall(r'<h3>(.*?)</h3><span class="kind (\w+)">', text)
+    assert dict(kinds)["Tokens along the depth"] == "csim"
+    assert {kind for heading, kind in kinds if not heading.startswith("Tokens")} == {"estimate", "paper"}
+    assert "No synthesis and no board has seen this design yet." in text
+
+
+def test_harder_evidence_comes_first_and_only_where_it_is():
+    kinds = [one.kind for one in headlines(MICRO, Evidence(CSIM, TIMING, STAGES, BOARD))]
+    assert kinds[:4] == ["board", "cosim", "csim", "estimate"]
+    assert {one.kind for one in headlines(MICRO, NOTHING)} == {"estimate"}
+    wrong = headlines(MICRO, replace(NOTHING, csim=CSIM | {"mismatches": 3}))
+    assert [one.value for one in wrong if one.kind == "csim"] == ["NOT exact"]
+    text = render(MICRO, Evidence(CSIM, TIMING, STAGES, BOARD))
+    assert "No synthesis" not in text and "csynth</td>" in text
+
+
+def test_the_papers_figures_stand_beside_ours():
+    rows = paper_rows(resolve_model("deit_s"), ZCU102)
+    assert [(row.model, row.paper_ms) for row in rows] == [
+        ("deit_s, unpruned", 22.31), ("deit_s", 13.23), ("deit_t, unpruned", 8.81), ("deit_t", 5.60),
+    ]  # fmt: skip
+    assert rows[1].ours_ms == DEIT_S.latency_ms
+    assert [round(row.gmacs, 2) for row in rows] == [4.60, 2.64, 1.25, 0.90]
+    assert all(row.paper_ms / row.ours_ms > 2 and row.direct_ms > row.ours_ms for row in rows)
+
+
+# --- the numbers behind the figures ---
+
+
+@pytest.mark.parametrize("group", [by_pass, by_stage])
+def test_groups_add_up_to_the_whole(group):
+    for part in PARTS:
+        whole = sum(getattr(step, part) for step in DEIT_S.cycles.steps)
+        assert sum(getattr(one.cycles, part) for one in group(DEIT_S)) == pytest.approx(whole)
+
+
+def test_stages_are_named_after_their_blocks_and_tokens():
+    assert [one.name for one in by_stage(DEIT_S)] == [
+        "load, patches", "blocks 0–2, 197 tokens", "selector 1", "blocks 3–5, 125 tokens", "selector 2",
+        "blocks 6–8, 81 tokens", "selector 3", "blocks 9–11, 53 tokens", "head, store",
+    ]  # fmt: skip
+
+
+def test_the_roofline_has_the_models_macs():
+    stage, total = 0, 0
+    for step in DEIT_S.program.steps:
+        if step.unit == "token_packager":
+            stage = step.index + 1
+        elif step.unit != "token_selector":
+            total += step_macs(DEIT_S, step, stage)
+    macs = count_macs(DEIT_S.spec.model, DEIT_S.spec.pruning)
+    assert total == macs.total - macs.selector
+
+
+def test_roofline_points_lie_below_the_roofs_and_at_half_their_tokens():
+    points = roofline(DEIT_S)
+    peak = 64 * 64 * 0.2
+    assert all(0 < point.gmacs_per_s <= peak * 1000 for point in points)
+    mlp = [point for point in points if point.name == "MLP"]
+    assert [point.macs_per_byte for point in mlp] == [tokens / 2 for tokens in (197, 125, 81, 53)]
+    assert {point.name for point in points if point.macs_per_byte is None} == {"attention"}
+    starved = mlp[-1]
+    assert starved.gmacs_per_s <= 1.1 * starved.macs_per_byte * ZCU102.bandwidth_gbps
+
+
+def test_latency_grows_with_tokens_and_is_never_below_the_arrays_work(curve):
+    assert curve.latency[0][0] == 1 and curve.latency[-1][0] == 197
+    unpruned = make_estimate(resolve_model("deit_s", "none"), ZCU102)
+    assert curve.latency[-1][1] == unpruned.latency_ms
+    assert all(working <= latency for (_, latency), (_, working) in zip(curve.latency, curve.working, strict=True))
+    assert all(a[1] < b[1] for a, b in pairwise(curve.working))
+
+
+def test_key_tiles_make_the_steps_of_the_curve(curve):
+    steps = key_tile_steps(DEIT_S)
+    assert steps == [65, 129, 193]
+    working = [value for _, value in curve.working]
+    rises = {tokens + 2: b - a for tokens, (a, b) in enumerate(pairwise(working))}
+    assert sorted(sorted(rises, key=rises.__getitem__)[-3:]) == steps
+
+
+def test_tokens_by_block():
+    assert tokens_by_block(DEIT_S.spec, [125, 81, 53]) == [197] * 3 + [125] * 3 + [81] * 3 + [53] * 3
+
+
+# --- the command ---
+
+
+def test_a_report_from_another_design_is_refused_and_nothing_is_written(tmp_path):
+    (tmp_path / "csim.json").write_text(json.dumps(CSIM | {"target": "kv260"}))
+    with pytest.raises(BuildError, match="model is micro on kv260, this design's is micro on zcu102"):
+        main(["--model", "micro", "--out", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["csim.json"]
+
+
+def test_a_design_that_does_not_fit_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="ultra96v2"):
+        main(["--model", "deit_b", "--target", "ultra96v2", "--out", str(tmp_path)])
+
+
+def test_an_unpruned_model_has_a_page_too():
+    text = render(make_estimate(resolve_model("micro", "none"), ZCU102), NOTHING)
+    assert "blocks 0–3, 17 tokens" in text
