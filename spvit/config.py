@@ -23,9 +23,16 @@ HEADS = ("weighted", "average", "single")
 SCORERS = ("mlp", "conv1", "conv3")
 ACTIVATIONS = ("gelu", "relu", "hardswish")
 POOLINGS = ("class", "mean")
-LATER_FIELDS = ("pooling", "method", "heads", "scorer", "activation", "proportional_attention")
+RULES = ("paper", "released")
+LATER_FIELDS = ("pooling", "method", "heads", "scorer", "activation", "proportional_attention", "rules")
 ENGINE_KEYS = ("tile_in", "tile_out", "inner_product", "weight_ports", "fifo_words", "uram")
 REGISTRY_FILE = Path(__file__).with_name("models.toml")
+# What timm, facebook and Hugging Face call rows of the registry. A tag that stands for other preprocessing (dino, mae,
+# clip) is none of these.
+PUBLIC_NAME = re.compile(
+    r"(?P<family>deit|vit)_(?P<size>t|s|b|tiny|small|base)(?P<distilled>_distilled)?(_patch16)?(_224|(?P<large>_384))?"
+    r"(_in21k)?(\.(fb|sam|orig|augreg2?)(_in21k)?(_ft)?(_in1k)?)?"
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class ModelConfig:
     embed_dim: int = 384
     depth: int = 12
     num_heads: int = 6
-    mlp_ratio: float = 4.0
+    mlp_ratio: float = 4.0  # hidden units over embed_dim, rounded down as timm does; a file may give hidden_dim
     num_classes: int = 1000
     distilled: bool = False  # a second prefix token with a head of its own
     layer_norm_eps: float = 1e-6
@@ -73,10 +80,10 @@ class ModelConfig:
                 f"num_heads={self.num_heads} must divide embed_dim={self.embed_dim}; "
                 f"try {_nearest_divisors(self.embed_dim, self.num_heads)}"
             )
-        if self.embed_dim * self.mlp_ratio != int(self.embed_dim * self.mlp_ratio):
+        if self.embed_dim * self.mlp_ratio < 1:
             raise ConfigError(
-                f"mlp_ratio={self.mlp_ratio} gives {self.embed_dim * self.mlp_ratio} hidden units "
-                f"at embed_dim={self.embed_dim}; choose a ratio that gives a whole number"
+                f"mlp_ratio={self.mlp_ratio} leaves no hidden unit at embed_dim={self.embed_dim}; "
+                f"choose at least {1 / self.embed_dim:.3g}"
             )
         rgb = self.in_chans == len(IMAGENET_MEAN)
         self._set_per_channel("mean", IMAGENET_MEAN if rgb else (0.5,) * self.in_chans)
@@ -144,6 +151,7 @@ class PruningConfig:
     )
     activation: str = "gelu"  # of the selectors (Table 10)
     proportional_attention: bool = False  # a package counts in the softmax as many times as it has tokens
+    rules: str = "paper"  # how scores decide and packages count | as the authors' code has it: docs/released_code.md
 
     def __post_init__(self) -> None:
         if not isinstance(self.locations, tuple):
@@ -170,6 +178,10 @@ class PruningConfig:
         _require_choice("heads", self.heads, HEADS)
         _require_choice("scorer", self.scorer, SCORERS)
         _require_choice("activation", self.activation, ACTIVATIONS)
+        _require_choice("rules", self.rules, RULES)
+        if self.rules == "released" and (self.method != "selector" or self.scorer != "mlp"):
+            other = f'method="{self.method}"' if self.method != "selector" else f'scorer="{self.scorer}"'
+            raise ConfigError(f'rules="released" are those of the authors\' token selector, which has no {other}')
         for key in ("share_heads", "proportional_attention"):
             if not isinstance(getattr(self, key), bool):
                 raise ConfigError(f"{key}={getattr(self, key)!r} must be true or false")
@@ -239,6 +251,16 @@ def registry() -> tuple[str, ...]:
     return tuple(_read_toml(REGISTRY_FILE))
 
 
+def registry_name(name: str) -> str:
+    """The row of the registry that a name stands for: `deit_small_patch16_224` is `deit_s`, and
+    `timm/vit_small_patch16_224.augreg_in1k` is `vit_s`. Others come back as they are.
+    """
+    match = PUBLIC_NAME.fullmatch(name.rpartition("/")[2].lower().replace("-", "_"))
+    if match is None:
+        return name
+    return f"{match['family']}_{match['size'][0]}{match['distilled'] or ''}{match['large'] or ''}"
+
+
 def shipped_weights(model: str) -> Path | None:
     """The trained weights that come with a model of the registry."""
     path = REGISTRY_FILE.parent / "weights" / f"{model}.safetensors"
@@ -257,13 +279,14 @@ def resolve_model(name_or_path: str, keep: str | None = None) -> ModelSpec:
         spec = _spec_from_tables(_read_toml(path), source=name_or_path, default_name=path.stem)
     else:
         tables = _read_toml(REGISTRY_FILE)
-        if name_or_path not in tables:
+        name = registry_name(name_or_path)
+        if name not in tables:
             close = difflib.get_close_matches(name_or_path, tables, n=2)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
             raise ConfigError(
                 f"MODEL={name_or_path} is neither the path of a .toml file nor one of {', '.join(tables)}{hint}"
             )
-        spec = _spec_from_tables(tables[name_or_path], source=REGISTRY_FILE.name, default_name=name_or_path)
+        spec = _spec_from_tables(tables[name], source=REGISTRY_FILE.name, default_name=name)
     return spec if keep is None else replace(spec, pruning=_override_keep(spec.pruning, keep))
 
 
@@ -306,13 +329,32 @@ def _spec_from_tables(tables: Mapping[str, Any], source: str, default_name: str)
         raise ConfigError(
             f"{source}: there is no [model] table; it holds img_size, embed_dim, depth and the other sizes"
         )
-    model = _dataclass_from_table(ModelConfig, {"name": default_name, **tables["model"]}, f"{source}: [model]")
+    where = f"{source}: [model]"
+    model_table = _with_mlp_ratio({"name": default_name, **tables["model"]}, where)
+    model = _dataclass_from_table(ModelConfig, model_table, where)
     pruning_table = tables.get("pruning", {"locations": []})  # no [pruning] table: an unpruned transformer
     pruning = _dataclass_from_table(PruningConfig, pruning_table, f"{source}: [pruning]")
     try:
         return ModelSpec(model, pruning, dict(tables.get("engine", {})))
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
+
+
+def _with_mlp_ratio(table: dict[str, Any], where: str) -> dict[str, Any]:
+    """A model's table with hidden_dim, where it is given, as the mlp_ratio that gives just so many."""
+    if "hidden_dim" not in table:
+        return table
+    hidden, width = table.pop("hidden_dim"), table.get("embed_dim", ModelConfig.embed_dim)
+    if "mlp_ratio" in table:
+        raise ConfigError(f"{where} hidden_dim={hidden!r} and mlp_ratio={table['mlp_ratio']!r} say the same; give one")
+    try:
+        _require_count("embed_dim", width)
+        _require_count("hidden_dim", hidden)
+    except ConfigError as error:
+        raise ConfigError(f"{where} {error}") from None
+    ratio = hidden / width
+    # one step up where the product, rounded, falls short of the whole number
+    return {**table, "mlp_ratio": ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)}
 
 
 def _dataclass_from_table(cls: type[_Config], table: Mapping[str, Any], where: str) -> _Config:

@@ -33,7 +33,7 @@ def test_mean_and_std_follow_the_channels():
         ({"img_size": 224.0}, "img_size=224.0 must be a whole number of at least 1"),
         ({"num_classes": True}, "num_classes=True must be a whole number of at least 1"),
         ({"embed_dim": "384"}, "embed_dim='384' must be a whole number of at least 1"),
-        ({"mlp_ratio": 2.001}, "mlp_ratio=2.001 gives 768.384 hidden units at embed_dim=384; choose a ratio that "),
+        ({"mlp_ratio": 0.002}, "mlp_ratio=0.002 leaves no hidden unit at embed_dim=384; choose at least 0.0026"),
         ({"mlp_ratio": float("nan")}, "mlp_ratio=nan must be a number above 0"),
         ({"layer_norm_eps": 0}, "layer_norm_eps=0 must be a number above 0 and at most 1"),
         ({"crop": 1.1}, "crop=1.1 must be a number above 0 and at most 1"),
@@ -80,6 +80,15 @@ def test_a_model_that_cannot_be(fields, sentence):
         ({"scorer": "conv5"}, "scorer='conv5' must be one of mlp, conv1, conv3"),
         ({"activation": "tanh"}, "activation='tanh' must be one of gelu, relu, hardswish"),
         ({"proportional_attention": 1}, "proportional_attention=1 must be true or false"),
+        ({"rules": "theirs"}, "rules='theirs' must be one of paper, released"),
+        (
+            {"rules": "released", "method": "random"},
+            'rules="released" are those of the authors\' token selector, which has no method="random"',
+        ),
+        (
+            {"rules": "released", "scorer": "conv1"},
+            'rules="released" are those of the authors\' token selector, which has no scorer="conv1"',
+        ),
         (
             {"proportional_attention": True, "package": "none"},
             'proportional_attention=true counts a package\'s tokens, but package="none" makes no package',
@@ -156,6 +165,65 @@ def test_the_registry_has_the_papers_models():
         assert distilled.pruning == plain.pruning
 
 
+def test_timms_vits_see_images_from_minus_one_to_one():
+    for size in "tsb":
+        for suffix, pixels, crop in (("", 224, 0.9), ("_384", 384, 1.0)):
+            deit, vit = resolve_model(f"deit_{size}").model, resolve_model(f"vit_{size}{suffix}").model
+            assert (vit.mean, vit.std, vit.crop, vit.img_size) == ((0.5,) * 3, (0.5,) * 3, crop, pixels)
+            assert (vit.embed_dim, vit.num_heads, vit.depth) == (deit.embed_dim, deit.num_heads, deit.depth)
+
+
+@pytest.mark.parametrize(
+    ("typed", "row"),
+    [
+        ("deit_small_patch16_224", "deit_s"),
+        ("deit_small_patch16_224.fb_in1k", "deit_s"),
+        ("deit_tiny_distilled_patch16_224", "deit_t_distilled"),
+        ("deit_base_distilled_patch16_384", "deit_b_distilled_384"),
+        ("deit_base_patch16_384", "deit_b_384"),
+        ("facebook/deit-small-patch16-224", "deit_s"),
+        ("DeiT-S", "deit_s"),
+        ("vit_small_patch16_224.augreg_in1k", "vit_s"),
+        ("timm/vit_tiny_patch16_384.augreg_in21k_ft_in1k", "vit_t_384"),
+        ("vit_base_patch16_224.augreg2_in21k_ft_in1k", "vit_b"),
+        ("hf_hub:timm/vit_base_patch16_224.orig_in21k_ft_in1k", "vit_b"),
+        ("google/vit-base-patch16-224-in21k", "vit_b"),
+        ("vit_base_patch16_224_in21k", "vit_b"),
+        ("deit_digits", "deit_digits"),
+    ],
+)
+def test_names_that_people_type_find_their_row(typed, row):
+    assert resolve_model(typed) == resolve_model(row)
+    assert resolve_model(typed).model.name == row
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_base_patch16_224.dino", "vit_base_patch16_224.mae", "vit_base_patch16_clip_224.openai", "vit_b_512",
+             "deit3_small_patch16_224", "vit_small_patch32_224", "vit_s_distilled"]
+)  # fmt: skip
+def test_a_name_that_stands_for_something_else_is_no_row(name):
+    with pytest.raises(ConfigError, match=f"^MODEL={name} is neither the path of a .toml file nor one of "):
+        resolve_model(name)
+
+
+@pytest.mark.parametrize(
+    ("width", "ratio", "hidden"),
+    [(200, 1.1, 220), (1408, 48 / 11, 6144), (1152, 3.7362, 4304), (192, 2.6667, 512), (384, 2.001, 768)],
+)
+def test_hidden_units_round_down_as_timms(width, ratio, hidden):
+    assert ModelConfig("own", embed_dim=width, num_heads=8, mlp_ratio=ratio).hidden_dim == hidden
+
+
+def test_hidden_units_by_number(tmp_path):
+    path = tmp_path / "own.toml"
+    for width in (8, 40, 200, 392, 1032):
+        for hidden in (1, 7, width - 1, width + 1, 3 * width + 2, 49 * width // 11):
+            path.write_text(f"[model]\nembed_dim = {width}\nnum_heads = 8\nhidden_dim = {hidden}\n")
+            model = resolve_model(str(path)).model
+            assert model.hidden_dim == hidden
+            assert ModelConfig(**to_table(model)) == model
+
+
 def test_keep_overrides():
     assert resolve_model("deit_s", "none").pruning == PruningConfig().without()
     assert resolve_model("deit_s", " 0.9, 0.8,0.7").pruning.keep == (0.9, 0.8, 0.7)
@@ -207,6 +275,12 @@ def test_a_file_without_pruning_is_unpruned(tmp_path):
             "[model]\nembed_dims = 64\n",
             "own.toml: [model] has no embed_dims; did you mean embed_dim? it knows name, img_size, ",
         ),
+        (
+            "[model]\nhidden_dim = 512\nmlp_ratio = 4\n",
+            "own.toml: [model] hidden_dim=512 and mlp_ratio=4 say the same; give one",
+        ),
+        ("[model]\nhidden_dim = 0\n", "own.toml: [model] hidden_dim=0 must be a whole number of at least 1"),
+        ("[model]\nhidden_dim = 8\nembed_dim = 0\n", "own.toml: [model] embed_dim=0 must be a whole number of at "),
         ("[model]\n[pruning]\nratio = 1\n", "own.toml: [pruning] has no ratio; it knows locations, keep, package, "),
         ("[model]\nnum_heads = 7\n", "own.toml: [model] num_heads=7 must divide embed_dim=384; try 4, 6, 8"),
         (
