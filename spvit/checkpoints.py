@@ -32,7 +32,7 @@ METADATA_KEY = "spvit"
 WRAPPERS = ("model", "state_dict", "model_ema")  # keys under which training scripts keep the weights, best first
 # What the configuration in a file of our own must agree on with the one asked for; shapes alone don't show it.
 MODEL_FIELDS = ("num_heads", "patch_size", "layer_norm_eps", "mean", "std", "pooling")
-PRUNING_FIELDS = ("locations", "share_heads", "features", "method", "heads", "scorer", "activation")
+PRUNING_FIELDS = ("locations", "share_heads", "features", "method", "heads", "scorer", "activation", "rules")
 # A field that a file does not have is at its default.
 DEFAULTS = {item.name: item.default for part in (ModelConfig, PruningConfig) for item in fields(part)
             if item.name in LATER_FIELDS}  # fmt: skip

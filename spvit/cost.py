@@ -87,7 +87,7 @@ def tokens_per_stage(
         return (float(model.num_tokens),) * (len(kept) + 1)
     tokens, packages, alive = [float(model.num_tokens)], 0, float(model.num_patches)
     for patches in kept:
-        if patches < alive:  # something was dropped, so there is something to package
+        if patches < alive or pruning.rules == "released":  # something was dropped; the authors' code always appends
             packages = {"append": packages + 1, "add": 1, "none": 0}[pruning.package]
         alive = patches
         tokens.append(model.num_prefix_tokens + patches + packages)

@@ -16,7 +16,7 @@ from spvit.channel_pruning import ChannelSelector, run_narrow, run_narrow_norm, 
 from spvit.config import ModelConfig, PruningConfig, check_selectors_fit
 from spvit.distributed import draw_exponential
 from spvit.rivals import best_of_batch, random_scores, wanted_keep
-from spvit.token_packager import join_package, join_package_masked, package_token
+from spvit.token_packager import join_package, join_package_masked, package_sum, package_token
 from spvit.token_selector import TokenSelector, gumbel_decision, keep_decision, keep_probability
 from spvit.vit import VisionTransformer
 
@@ -28,7 +28,7 @@ class SelectorRecord:
     """What one selector did."""
 
     keep: Tensor  # (B, N) 1 where the original patch lives on, else 0; in training it carries a gradient
-    probability: Tensor  # (B, N) keep probability of Eq. 6; 0 where the patch was no candidate
+    probability: Tensor  # (B, N) what the threshold is held against, Eq. 6; 0 where the patch was no candidate
     num_tokens: Tensor  # (B) int64: tokens that go on to the next block, prefix and packages included
     of_channels: bool = False  # method="structured": (B, C), the channels in place of the patches
 
@@ -41,6 +41,22 @@ class SelectorRecord:
             torch.cat([record.num_tokens for record in records]),
             records[0].of_channels,
         )
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a selector says of each patch, all (B, n): kept where votes >= threshold * weight."""
+
+    votes: Tensor
+    weight: Tensor
+    probability: Tensor  # their ratio
+    package_weight: Tensor  # what the patch weighs in a package
+
+    @classmethod
+    def of(cls, votes: Tensor, weight: Tensor) -> "Score":
+        """By the paper's rules: one probability, Eq. 6, both decides and weighs."""
+        probability = keep_probability(votes, weight)
+        return cls(votes, weight, probability, probability)
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,7 @@ class SPViT(VisionTransformer):
         check_selectors_fit(model, pruning)
         super().__init__(model)
         self.pruning = pruning
+        self.released = pruning.rules == "released"  # four rules of the authors' code: docs/released_code.md
         kinds = {
             "selector": lambda: TokenSelector(model, pruning),
             "structured": lambda: ChannelSelector(model.embed_dim),
@@ -101,22 +118,23 @@ class SPViT(VisionTransformer):
             if index in self.pruning.locations:
                 prefix, patches, packages = x.tensor_split([num_prefix, num_prefix + num_patches], dim=1)
                 candidates = patches_alive
-                decision, probability = self._decide(len(records), images, patches, candidates, generator)
+                older = (packages, packages_alive)
+                decision, score = self._decide(len(records), images, patches, candidates, older, generator)
                 patches_alive = candidates * decision
                 dropped = candidates - patches_alive
-                package = package_token(patches, probability, dropped)
+                package = self._package(patches, score.package_weight, dropped)
                 number = dropped.detach().sum(dim=1)
-                any_dropped = (number > 0).to(x.dtype)
+                exists = torch.ones_like(number) if self.released else (number > 0).to(x.dtype)
                 package_sizes, _ = join_package_masked(
-                    package_sizes.unsqueeze(-1), packages_alive, number.unsqueeze(-1), any_dropped, self.pruning.package
+                    package_sizes.unsqueeze(-1), packages_alive, number.unsqueeze(-1), exists, self.pruning.package
                 )
                 package_sizes = package_sizes.squeeze(-1)
                 packages, packages_alive = join_package_masked(
-                    packages, packages_alive, package, any_dropped, self.pruning.package
+                    packages, packages_alive, package, exists, self.pruning.package
                 )
                 x = torch.cat([prefix, patches, packages], dim=1)
                 tokens = num_prefix + patches_alive.detach().sum(dim=1) + packages_alive.sum(dim=1)
-                records.append(SelectorRecord(patches_alive, probability * candidates, tokens.long()))
+                records.append(SelectorRecord(patches_alive, score.probability * candidates, tokens.long()))
                 alive = torch.cat([prefix_alive, patches_alive, packages_alive], dim=1)
                 log_size = self._log_size(num_prefix + num_patches, package_sizes)
             x = block(x, alive, log_size)
@@ -125,36 +143,59 @@ class SPViT(VisionTransformer):
         return Output(self.classify(features, alive), patch_features, tuple(records))
 
     def _decide(
-        self, stage: int, images: Tensor, patches: Tensor, candidates: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        """The selector's decision and keep probability, both (B, N), on patches (B, N, C)."""
-        if self.training and self.pruning.method in ("class_attention", "random"):  # no gradient, no threshold yet
-            scores, _ = self._score(stage, images, patches, candidates)
-            if self.pruning.method == "random":
-                scores = draw_exponential(scores, generator).neg().exp()  # uniform in 0..1
-            return best_of_batch(scores, candidates, wanted_keep(self.pruning, stage)), scores
-        votes, weight = self._score(stage, images, patches, candidates)
-        probability = keep_probability(votes, weight)
-        if self.training:
-            return gumbel_decision(probability, generator), probability
-        return keep_decision(votes, weight, self.thresholds[stage]), probability
+        self,
+        stage: int,
+        images: Tensor,
+        patches: Tensor,
+        candidates: Tensor,
+        older: tuple[Tensor, Tensor],
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, "Score"]:
+        """The selector's decision (B, N), and its scores, on patches (B, N, C); the others as in `_score`."""
+        score = self._score(stage, images, patches, candidates, older)
+        if not self.training:
+            return keep_decision(score.votes, score.weight, self.thresholds[stage]), score
+        if self.pruning.method not in ("class_attention", "random"):
+            return gumbel_decision(score.probability, generator), score
+        votes = score.votes  # no gradient, no threshold yet
+        if self.pruning.method == "random":
+            votes = draw_exponential(votes, generator).neg().exp()  # uniform in 0..1
+        drawn = Score.of(votes, torch.ones_like(votes))
+        return best_of_batch(votes, candidates, wanted_keep(self.pruning, stage)), drawn
 
     def _score(
-        self, stage: int, images: Tensor, patches: Tensor, candidates: Tensor, origin: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Votes for the patches (B, n, C) and the votes' weight, both (B, n), by the configured method.
+        self,
+        stage: int,
+        images: Tensor,
+        patches: Tensor,
+        candidates: Tensor,
+        older: tuple[Tensor, Tensor],
+        origin: Tensor | None = None,
+    ) -> "Score":
+        """Scores of the patches (B, n, C) by the configured method and rules.
 
-        origin  (n) which of the original patches they are; None: these are all of them
+        candidates  (B, n) of 0 and 1
+        older       the packages so far (B, m, C), and which of them are alive (B, m)
+        origin      (n) which of the original patches they are; None: these are all of them
         """
+        if self.released:
+            packages, packages_alive = older
+            counted = torch.cat([candidates, packages_alive], dim=1)
+            scores = self.selectors[stage].released(torch.cat([patches, packages], dim=1), counted)
+            probability, package_weight = (score[:, : patches.shape[1]] for score in scores)
+            return Score(probability, torch.ones_like(probability), probability, package_weight)
         if self.pruning.method == "selector":
-            return self.selectors[stage](patches, candidates)
+            return Score.of(*self.selectors[stage](patches, candidates))
         if self.pruning.method == "class_attention":
             row, first = self.blocks[self.pruning.locations[stage] - 1].attn.class_row, self.config.num_prefix_tokens
             votes = row[:, first : first + patches.shape[1]]
         else:
             votes = random_scores(images, self.config.num_patches, stage)
             votes = votes if origin is None else votes[:, origin]
-        return votes, torch.ones_like(votes)
+        return Score.of(votes, torch.ones_like(votes))
+
+    def _package(self, tokens: Tensor, weight: Tensor, dropped: Tensor) -> Tensor:
+        return (package_sum if self.released else package_token)(tokens, weight, dropped)
 
     def _log_size(self, num_singles: int, package_sizes: Tensor) -> Tensor | None:
         """How many tokens each token stands for, its logarithm (B, num_singles + packages); None: nobody asks."""
@@ -225,16 +266,19 @@ class SPViT(VisionTransformer):
         prefix, patches, packages = x.tensor_split([num_prefix, num_prefix + len(origin)])
         keep, probability = x.new_zeros(1, num_patches), x.new_zeros(1, num_patches)
         if len(origin):  # no candidates: nothing to select
-            votes, weight = self._score(stage, image, patches.unsqueeze(0), x.new_ones(1, len(origin)), origin)
-            kept = keep_decision(votes, weight, self.thresholds[stage])[0].bool()
-            scores = keep_probability(votes, weight)[0]
-            if not kept.all():
-                away, policy = patches[~kept], self.pruning.package
-                packages = join_package(packages, package_token(away, scores[~kept], x.new_ones(len(away))), policy)
-                package_sizes = join_package(package_sizes, x.new_tensor(len(away)), policy)
-            probability[0, origin] = scores
+            older = (packages.unsqueeze(0), x.new_ones(1, len(packages)))
+            score = self._score(stage, image, patches.unsqueeze(0), x.new_ones(1, len(origin)), older, origin)
+            kept = keep_decision(score.votes, score.weight, self.thresholds[stage])[0].bool()
+            away, weight = patches[~kept], score.package_weight[0, ~kept]
+            probability[0, origin] = score.probability[0]
             patches, origin = patches[kept], origin[kept]
             keep[0, origin] = 1
+        else:
+            away, weight = patches, x.new_zeros(0)
+        if len(away) or self.released:
+            package = self._package(away, weight, x.new_ones(len(away)))
+            packages = join_package(packages, package, self.pruning.package)
+            package_sizes = join_package(package_sizes, x.new_tensor(len(away)), self.pruning.package)
         x = torch.cat([prefix, patches, packages]).unsqueeze(0)
         record = SelectorRecord(keep, probability, torch.tensor([x.shape[1]], device=x.device))
         return x, origin, package_sizes, record

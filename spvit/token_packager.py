@@ -25,6 +25,11 @@ def package_token(tokens: Tensor, probability: Tensor, dropped: Tensor) -> Tenso
     return (share.unsqueeze(-1) * tokens).sum(dim=-2)
 
 
+def package_sum(tokens: Tensor, probability: Tensor, dropped: Tensor) -> Tensor:
+    """`package_token` as the authors' code has it: the weighted tokens' sum, not divided by that of the weights."""
+    return ((probability * dropped).unsqueeze(-1) * tokens).sum(dim=-2)
+
+
 def join_package(packages: Tensor, package: Tensor, policy: str) -> Tensor:
     """The packages (m, C) of one image and a new one (C), or their sizes (m) and (): append, add or none."""
     if policy == "none":

@@ -67,7 +67,7 @@ class Scorer(nn.Module):
         self.fc3 = nn.Linear(*fc3)  # channel 0 is keep
 
     def forward(self, x: Tensor, candidates: Tensor) -> Tensor:
-        """(B, H, N, d), (B, N) -> t (B, H, N) in 0..1, the keep channel of Eq. 3's softmax."""
+        """(B, H, N, d), (B, N) -> (B, H, N) the log-odds of Eq. 3's softmax, whose sigmoid is its keep channel t."""
         act = self.activation
         # (B, H, N, d) split, (B, H, N, d/2) single
         features = act(self._convolve(x, candidates) if self.kernel else self.embed(self.norm(x)))
@@ -75,7 +75,7 @@ class Scorer(nn.Module):
         whole = masked_mean(pooled, candidates).expand_as(local)
         both = torch.cat([local, whole], dim=-1)  # (B, H, N, d)
         keep, drop = self.fc3(act(self.fc2(act(self.fc1(both))))).unbind(dim=-1)
-        return torch.sigmoid(keep - drop)
+        return keep - drop
 
     def _convolve(self, x: Tensor, candidates: Tensor) -> Tensor:
         """Conv1d and BatchNorm1d over the candidates, which are neighbours in their order, as when the others are
@@ -125,13 +125,32 @@ class TokenSelector(nn.Module):
         x           (B, N, C) the patches of the residual stream, without prefix and packages
         candidates  (B, N) of 0 and 1: the patches still alive
         """
+        log_odds, a = self._votes(x, candidates)
+        return (torch.sigmoid(log_odds) * a).sum(dim=-1), a.sum(dim=-1)
+
+    def released(self, x: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+        """As the authors' code scores: (B, N) of which the first decides and the second weighs in a package.
+
+        x        (B, N, C) patches, and packages behind them
+        counted  (B, N) of 0 and 1: what the pooled features are the mean of
+        It draws from the heads' weighted mean of log-softmaxes, Σ aᵢ log tᵢ / Σ aᵢ against Σ aᵢ log(1 - tᵢ) / Σ aᵢ:
+        the larger one wins where the sigmoid of the mean log-odds is a half or more. Eq. 6 is the package's weight.
+        """
+        log_odds, a = self._votes(x, counted)
+        weight = a.sum(dim=-1)
+        return (
+            torch.sigmoid(keep_probability((log_odds * a).sum(dim=-1), weight)),
+            keep_probability((torch.sigmoid(log_odds) * a).sum(dim=-1), weight),
+        )
+
+    def _votes(self, x: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+        """Each head's log-odds and what its vote weighs, both (B, N, H)."""
         heads = x.unflatten(-1, (self.num_heads, -1))  # (B, N, H, d)
         slices = heads.transpose(1, 2)  # (B, H, N, d)
         if len(self.scorers) == 1:
-            t = self.scorers[0](slices, candidates)  # (B, H, N)
+            log_odds = self.scorers[0](slices, counted)  # (B, H, N)
         else:
             each = zip(self.scorers, slices.split(1, dim=1), strict=True)
-            t = torch.cat([scorer(head, candidates) for scorer, head in each], dim=1)
-        t = t.transpose(1, 2)  # (B, N, H)
-        a = torch.ones_like(t) if self.head_branch is None else self.head_branch(heads)  # (B, N, H)
-        return (t * a).sum(dim=-1), a.sum(dim=-1)
+            log_odds = torch.cat([scorer(head, counted) for scorer, head in each], dim=1)
+        log_odds = log_odds.transpose(1, 2)  # (B, N, H)
+        return log_odds, torch.ones_like(log_odds) if self.head_branch is None else self.head_branch(heads)

@@ -154,7 +154,7 @@ def head_scores(net: SPViT, images: Tensor) -> Tensor:
     net.eval().forward_masked(images)
     for hook in hooks:
         hook.remove()
-    return torch.cat(parts, dim=1)
+    return torch.cat(parts, dim=1).sigmoid()
 
 
 def sweep(net: SPViT, data: Data) -> dict[str, list[dict[str, Any]]]:

@@ -501,3 +501,13 @@ def test_a_class_token_is_not_pooled_away(tmp_path):
     torch.save(backbone_state(), tmp_path / "deit.pth")
     with pytest.raises(CheckpointError, match=r"pos_embed has the shape \(1, 17, 32\), but micro needs \(1, 16, 32\)"):
         load_checkpoint(tmp_path / "deit.pth", replace(MODEL, pooling="mean"), PRUNING)
+
+
+def test_selectors_trained_by_the_other_rules(tmp_path):
+    save_checkpoint(tmp_path / "own.safetensors", seeded(MODEL, replace(PRUNING, rules="released")))
+    assert refused(tmp_path / "own.safetensors") == (
+        "was trained with rules=released, but micro has rules=paper; "
+        'set rules = "released" in [pruning], or choose another checkpoint'
+    )
+    torch.save({"model": authors_state(seeded(MODEL, PRUNING))}, tmp_path / "authors.pth")
+    load_checkpoint(tmp_path / "authors.pth", MODEL, replace(PRUNING, rules="released"))
