@@ -1,11 +1,14 @@
 """Settings that all tests share; what a run is made of stands in pyproject.toml."""
 
 import os
-from collections import Counter
-from collections.abc import Iterable
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
+
+from tests.tools import Tools, left_out
 
 # Workers side by side share the cores: each computes, and compiles, with its part of them. Set before anything imports
 # numpy or torch, and inherited by the commands that tests start.
@@ -21,10 +24,10 @@ settings.register_profile("slow", settings.get_profile("default"), max_examples=
 settings.load_profile("default")
 
 
-def left_out(skipped: Iterable[Any]) -> list[str]:
-    """What a run did not check, a line per reason: so that nobody takes it for a pass."""
-    reasons = Counter(str(report.longrepr[-1]).removeprefix("Skipped: ") for report in skipped)
-    return [f"LEFT OUT: {count} test{'' if count == 1 else 's'}: {reason}" for reason, count in reasons.items()]
+def pytest_configure(config: pytest.Config) -> None:
+    folder = tempfile.TemporaryDirectory(prefix="spvit-path-")
+    config.add_cleanup(folder.cleanup)
+    config.pluginmanager.register(Tools(Path(folder.name)))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

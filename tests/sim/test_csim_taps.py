@@ -27,6 +27,7 @@ from tests.sim.networks import (
 DISTILLED = replace(MICRO.model, distilled=True)
 PIXELS = random_images(MICRO.model, 3)
 slow = pytest.mark.slow
+uses_clang = pytest.mark.needs("clang++")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_engines_of_every_shape(simulators, tile_in, tile_out, inner_product):
     assert len({tuple(stage[i] for stage in golden.tokens) for i in range(len(PIXELS))}) > 1, "they prune alike"
 
 
-@pytest.mark.parametrize("compiler", ["g++", pytest.param("clang++", marks=slow)])
+@pytest.mark.parametrize("compiler", ["g++", pytest.param("clang++", marks=[slow, uses_clang])])
 def test_exact_widths(simulators, compiler, capfd):
     """A width that is too small shows here and not with machine integers: so the ends of int16 too."""
     exact = simulators(design_of(micro()), exact=True, compiler=compiler)
@@ -78,6 +79,7 @@ def test_exact_widths(simulators, compiler, capfd):
         simulate_network(exact, with_extreme_tensors(micro(), np.random.default_rng(seed)), images=1)
 
 
+@uses_clang
 def test_clang_compiles_the_same(simulators):
     simulate(simulators(design_of(micro()), compiler="clang++"), PIXELS[:1])
 

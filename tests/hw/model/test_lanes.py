@@ -5,8 +5,8 @@ Each lane's inputs stand still until its registers have settled: pipeline depths
 
 from __future__ import annotations
 
-import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +15,7 @@ from hw.model.measure import LANES
 from quant import functions as f
 from quant.formats import MAX_SHIFT, MIN_SECOND_SHIFT, MIN_SHIFT, RESIDUAL_GUARD_BITS, requantize
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        shutil.which("verilator") is None, reason="verilator is missing: the lanes' Verilog is not compared with Python"
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("verilator")]
 VALUE, SQUARE, Z, P, FAST, DIRECT, TOTAL, LARGEST = range(8)
 GELU_BITS = 12  # of epilogue_lane.v
 LANE = 37  # of exp_lane.v
@@ -32,7 +27,7 @@ MODULES = ("epilogue_lane", "norm_lane", "exp_lane", "column", "sum_tree", "max_
 def run(tmp_path_factory):
     """(vectors) -> what comes out [n, 8], for each line of inputs."""
     folder = tmp_path_factory.mktemp("lanes")
-    bench = LANES.parent.parent / "tests" / "hw" / "lanes.sv"
+    bench = Path(__file__).with_name("lanes.sv")
     sources = [str(bench), *(str(LANES / f"{name}.v") for name in MODULES)]
     subprocess.run(
         ["verilator", "--binary", "--timing", "-Wno-fatal", "-Wno-lint", "-O1", "--top-module", "bench", "-o", "bench",

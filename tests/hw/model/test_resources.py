@@ -40,6 +40,7 @@ def estimate(model=DEIT_S, **engine):
 # --- the table of coefficients ---
 
 
+@pytest.mark.needs("yosys")
 @pytest.mark.parametrize(
     "key", [pytest.param(key, id=key.text, marks=[] if key.text in QUICK else [pytest.mark.slow]) for key in MEASURED]
 )

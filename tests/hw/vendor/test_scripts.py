@@ -30,6 +30,7 @@ KERNEL = names.KERNEL_CELL
 DESIGN = design_of(micro(), tile_in=16, tile_out=16)  # two weight ports
 TARGET = resolve_target("zcu102")
 slow = pytest.mark.slow
+uses_tclsh = pytest.mark.needs("tclsh")
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,7 @@ def run_tcl(script, folder, **environment):
 # --- Vitis HLS by Tcl ---
 
 
+@uses_tclsh
 def test_hls_simulates_synthesizes_and_exports_the_accelerator(build):
     run, calls = run_tcl(build / "tcl" / "hls.tcl", build)
     assert (run.returncode, run.stderr) == (0, "")
@@ -94,6 +96,7 @@ def test_hls_simulates_synthesizes_and_exports_the_accelerator(build):
     assert all(Path(word).exists() for call in calls if call[0] == "add_files" for word in call if word.endswith("cpp"))
 
 
+@uses_tclsh
 @pytest.mark.parametrize("unit", UNITS)
 def test_hls_takes_each_kernel_as_a_top_of_its_own(build, unit):
     run, calls = run_tcl(build / "tcl" / "hls.tcl", build, SPVIT_TOP=f"{unit}_top", SPVIT_STEPS="csynth")
@@ -104,6 +107,7 @@ def test_hls_takes_each_kernel_as_a_top_of_its_own(build, unit):
     assert calls[-1] == ["csynth_design"]
 
 
+@uses_tclsh
 def test_cosim_continues_what_synthesis_left(build):
     run, calls = run_tcl(build / "tcl" / "hls.tcl", build, SPVIT_STEPS="cosim")
     assert run.returncode == 0
@@ -114,6 +118,7 @@ def test_cosim_continues_what_synthesis_left(build):
     ]
 
 
+@uses_tclsh
 @pytest.mark.parametrize("failing", ["csim_design", "csynth_design", "export_design", "set_part"])
 def test_hls_stops_at_the_step_that_fails(build, failing):
     run, calls = run_tcl(build / "tcl" / "hls.tcl", build, FAIL=failing)
@@ -122,6 +127,7 @@ def test_hls_stops_at_the_step_that_fails(build, failing):
     assert calls[-1][0] == failing
 
 
+@uses_tclsh
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [
@@ -134,6 +140,7 @@ def test_hls_refuses_what_it_does_not_know(build, variable, value, sentence):
     assert (run.returncode, run.stderr, calls) == (1, f"ERROR: {sentence}\n", [])
 
 
+@uses_tclsh
 @pytest.mark.parametrize(
     ("script", "right", "wrong"),
     [
@@ -172,6 +179,7 @@ def config(path):
     return values
 
 
+@uses_tclsh
 @pytest.mark.parametrize("unit", [None, *UNITS])
 def test_the_configuration_file_says_what_the_tcl_says(build, unit):
     name, top = ("hls_config.cfg", "spvit_top") if unit is None else (f"hls_config-{unit}.cfg", f"{unit}_top")
@@ -296,12 +304,14 @@ def block_design(board):
     return BlockDesign.of(board)
 
 
+@uses_tclsh
 def test_every_port_is_connected_once(build, block_design):
     wires, buses = block_design.pins(own_interface(build))
     assert Counter(pin for net in block_design.nets for pin in net) == Counter(wires)
     assert Counter(pin for bus in block_design.buses for pin in bus) == Counter(buses)
 
 
+@uses_tclsh
 def test_one_clock_and_one_reset_reach_every_cell(block_design):
     clock = set(block_design.net_of(f"{PS}/pl_clk0"))
     reset = set(block_design.net_of("proc_sys_reset_0/peripheral_aresetn"))
@@ -314,6 +324,7 @@ def test_one_clock_and_one_reset_reach_every_cell(block_design):
     assert block_design.net_of("proc_sys_reset_0/ext_reset_in")[0] == f"{PS}/pl_resetn0"
 
 
+@uses_tclsh
 def test_the_clock_is_the_targets(build, tmp_path):
     for mhz, text in ((200, "200"), (150, "150"), (187.5, "187.5")):
         scripts = render_scripts(DESIGN, replace(TARGET, clock_mhz=mhz), "micro", 1)
@@ -329,6 +340,7 @@ def test_the_clock_is_the_targets(build, tmp_path):
         assert f"clock={1000 / mhz:.3f}ns" in scripts["tcl/hls_config.cfg"].splitlines()
 
 
+@uses_tclsh
 def test_each_hp_port_is_used_once_and_is_as_wide_as_the_target_says(block_design):
     used = [re.fullmatch(rf"{PS}/S_AXI_HP(\d)_FPD", end) for _, end in block_design.buses]
     ports = sorted(int(match[1]) for match in used if match)
@@ -346,6 +358,7 @@ def test_memory_ports_share_only_when_they_must():
     assert memory_ports(four, 1)[0].masters == four
 
 
+@uses_tclsh
 def test_every_master_reaches_ddr_through_the_port_that_it_is_wired_to(build, block_design):
     for bundle in own_interface(build).bundles:
         port = block_design.memory_port(bundle)
@@ -357,12 +370,14 @@ def test_every_master_reaches_ddr_through_the_port_that_it_is_wired_to(build, bl
         assert excluded == [f"{base}_QSPI", f"{base}_LPS_OCM"]
 
 
+@uses_tclsh
 def test_a_board_without_upper_ddr_maps_the_lower_alone(build):
     run, calls = run_tcl(build / "tcl" / "vivado.tcl", build, NO_DDR_HIGH="1")
     assert run.returncode == 0
     assert not [found for found in BlockDesign.of(calls).assigned if "HIGH" in found["segment"]]
 
 
+@uses_tclsh
 def test_registers_lie_where_the_host_looks_for_them(block_design):
     found = {
         one["segment"]: (int(one["-offset"], 16), int(one["-range"], 16))
@@ -376,6 +391,7 @@ def test_registers_lie_where_the_host_looks_for_them(block_design):
     }
 
 
+@uses_tclsh
 def test_the_interrupt_reaches_the_processor_and_the_timer(block_design):
     assert set(block_design.net_of(f"{KERNEL}/{names.INTERRUPT_PIN}")) == {
         f"{KERNEL}/{names.INTERRUPT_PIN}",
@@ -390,6 +406,7 @@ def test_the_interrupt_reaches_the_processor_and_the_timer(block_design):
     assert block_design.cells[names.TIMER_CELL] == names.TIMER_VLNV
 
 
+@uses_tclsh
 def test_from_the_newest_board_files_to_bit_hwh_and_xsa(build, board):
     order = [call[0] for call in board]
     steps = [
@@ -405,6 +422,7 @@ def test_from_the_newest_board_files_to_bit_hwh_and_xsa(build, board):
     assert {path.name for path in (build / "bitstream").iterdir()} == {"spvit.bit", "spvit.hwh"}
 
 
+@uses_tclsh
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
@@ -419,6 +437,7 @@ def test_vivado_stops_with_a_sentence(build, environment, sentence):
     assert "write_hw_platform" not in [call[0] for call in calls]
 
 
+@uses_tclsh
 def test_vivado_asks_for_synthesis_first(build, tmp_path):
     (tmp_path / "tcl").mkdir()
     shutil.copy(build / "tcl" / "vivado.tcl", tmp_path / "tcl")
@@ -427,6 +446,7 @@ def test_vivado_asks_for_synthesis_first(build, tmp_path):
     assert run.stderr == f"ERROR: no exported IP under {tmp_path}/hls/spvit_top: run make synth first\n"
 
 
+@uses_tclsh
 @pytest.mark.parametrize("name", ["zcu104", "kv260", "ultra96v2"])
 def test_the_other_boards_with_a_processor_have_a_block_design(tmp_path, name):
     target = resolve_target(name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from itertools import pairwise
@@ -30,6 +29,7 @@ from sim.report.page import headlines, main, paper_rows, render
 from spvit.config import resolve_model
 from spvit.cost import count_macs
 from spvit.errors import BuildError, ConfigError
+from tests.tools import find
 
 ZCU102 = resolve_target("zcu102")
 DEIT_S = make_estimate(resolve_model("deit_s"), ZCU102)
@@ -77,8 +77,8 @@ def page(tmp_path_factory):
 
 def browse(page, width):
     """What a browser makes of it: the probe's finding, and everything said on the console."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    assert chromium, "neither chromium nor google-chrome is here; install one (Debian: apt-get install chromium)"
+    chromium = find("chromium")
+    assert chromium, "only a test that needs it may ask for it"
     # the page allows no script; the probe needs one
     probed = page.with_name("probed.html")
     text = page.read_text().replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';")
@@ -95,6 +95,7 @@ def browse(page, width):
     return json.loads(html.unescape(found[1])) if found else None, console
 
 
+@pytest.mark.needs("chromium")
 @pytest.mark.parametrize("width", [1280, 500])
 def test_a_browser_draws_every_figure_and_complains_of_nothing(page, width):
     found, console = browse(page, width)
@@ -106,6 +107,7 @@ def test_a_browser_draws_every_figure_and_complains_of_nothing(page, width):
     assert found["body"] <= found["window"]  # nothing hangs over the edge
 
 
+@pytest.mark.needs("chromium")
 def test_the_browser_would_complain(page, tmp_path):
     """That the check above can fail: a script that the page forbids, a figure that is not drawn."""
     broken = tmp_path / "broken.html"

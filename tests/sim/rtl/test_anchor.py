@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +18,7 @@ from tests.sim.conftest import Simulators
 from tests.sim.networks import design_of, micro, random_images
 from tests.sim.timed.test_timing_agreement import kept_patches, random_design, timed
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("verilator") is None,
-    reason="verilator is missing: the cycles of the timed C-simulation are not checked against RTL",
-)
+pytestmark = pytest.mark.needs("verilator")
 slow = pytest.mark.slow
 Skeletons = Callable[[Design], Path]
 
