@@ -2,7 +2,8 @@
 
 Enters: the build's arguments (`quant.build`), an image. Quantizes first where that is needed. Leaves: `timing.json` in
 the build folder (another name on another engine or clock), and a table: where the time goes, beside the closed form's
-estimate. The figures are the timed C-simulation's: no synthesis and no board has seen the design.
+estimate. The figures are the timed C-simulation's: no synthesis and no board has seen the design. Exit status 1 when
+the closed form counts otherwise, by more than `sim.timed.closed_form` allows.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from sim.build import build_library
 from sim.csim import default_images
 from sim.golden import Golden
 from sim.report.evidence import engine_name, timing_name
+from sim.timed.closed_form import by_class, disagreements
 from sim.timed.timing import TimedAccelerator, Timing
 from spvit.cost import count_macs, kept_patches
 from spvit.errors import BuildError, ConfigError, NetworkError, exit_on_user_error
@@ -108,6 +110,7 @@ def document(design: Design, target: Target, timing: Timing, kept: Sequence[int]
         "cycles": timing.cycles,
         "latency_ms": timing.cycles / target.clock_mhz / 1e3,
         "estimated_cycles": estimate.cycles,
+        "disagreements": list(disagreements(estimate, timing, assumptions(architecture, target))),
         "seconds": seconds,
         "steps": {step.name: {part: getattr(step, part) for part in PARTS} for step in timing.steps},
     }
@@ -115,21 +118,16 @@ def document(design: Design, target: Target, timing: Timing, kept: Sequence[int]
 
 def show(design: Design, target: Target, timing: Timing, kept: Sequence[int], console: Console) -> None:
     """The table, for people."""
-    estimate = _estimate(design, target, kept)
-    sums: dict[str, dict[str, int]] = {}
-    for step in timing.steps:
-        name = ".".join(part for part in step.name.split(".") if not part.isdigit())
-        row = sums.setdefault(name, dict.fromkeys(PARTS, 0))
-        for part in PARTS:
-            row[part] += getattr(step, part)
+    estimated = _estimate(design, target, kept).by_pass()
     table = Table(title="cycles: timed C-simulation, beside the closed form", title_justify="left")
     table.add_column("pass")
     for heading in (*PARTS, "all", "closed form"):
         table.add_column(heading, justify="right")
-    estimated = estimate.by_pass()
-    for name, row in sums.items():
-        parts = [f"{value:,}" if value else "" for value in row.values()]
-        table.add_row(name, *parts, f"{sum(row.values()):,}", f"{estimated[name].total:,.0f}")
+    for name, steps in by_class(timing).items():
+        row = [sum(getattr(step, part) for step in steps) for part in PARTS]
+        parts = [f"{value:,}" if value else "" for value in row]
+        closed_form = f"{estimated[name].total:,.0f}" if name in estimated else ""
+        table.add_row(name, *parts, f"{sum(row):,}", closed_form)
     console.print(table)
 
 
@@ -138,7 +136,7 @@ def _estimate(design: Design, target: Target, kept: Sequence[int]) -> CycleEstim
     return estimate_cycles(design.program, design.layout, design.network.pruning, assumed, kept)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sim.timed_csim", description=__doc__.partition("\n")[0])
     add_arguments(parser)
     parser.add_argument("--images", metavar="FOLDER", help="its first image is run (default: a photograph)")
@@ -176,6 +174,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     partial.write_text(json.dumps(report, indent=1) + "\n")
     partial.replace(path)
     console.print(str(path), highlight=False, soft_wrap=True)
+    for sentence in report["disagreements"]:
+        console.print(f"[red]the closed form DISAGREES[/red] {sentence}", highlight=False, soft_wrap=True)
+    return 1 if report["disagreements"] else 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import hw.model.cycles
 from host.measure import PAPER_TABLE_4_MS
+from hw.model.cycles import Pass, Walk
 from hw.model.estimate import make_estimate
 from hw.program import build_program
 from hw.target import resolve_target, with_clock
@@ -43,19 +45,36 @@ def test_equal_scores_cannot_be_parted():
 
 def test_the_command(tmp_path, capsys):
     arguments = ["--model", "micro", "--out", str(tmp_path), "--at-keep-ratios"]
-    main(arguments)
+    assert main(arguments) == 0
     report = json.loads((tmp_path / "timing.json").read_text())
     assert report["kind"] == "csim"
     assert report["tokens"] == list(tokens_per_stage(MICRO.model, MICRO.pruning))
     assert report["cycles"] == sum(sum(step.values()) for step in report["steps"].values())
     assert report["latency_ms"] == pytest.approx(report["cycles"] / 200e3)
     assert report["estimated_cycles"] == pytest.approx(report["cycles"], rel=0.01)
+    assert report["disagreements"] == []
     assert f"{report['cycles']:,} cycles" in capsys.readouterr().out
-    main([*arguments, "--engine", "16x16-direct", "--clock", "150"])
+    assert main([*arguments, "--engine", "16x16-direct", "--clock", "150"]) == 0
     assert json.loads((tmp_path / "timing.json").read_text()) == report
     other = json.loads((tmp_path / "timing-16x16-direct-150mhz.json").read_text())
     assert (other["engine"], other["clock_mhz"]) == ("16x16 direct", 150)
     assert not np.isclose(other["cycles"], report["cycles"])
+
+
+def test_a_closed_form_that_counts_otherwise_ends_with_1(tmp_path, monkeypatch, capsys):
+    class Forgetful(Walk):
+        """Forgets that a pass's last tile waits for its results."""
+
+        def tile(self, one: Pass, words: int, streams: bool, count: int, least: int) -> None:
+            super().tile(one, words, streams, count, min(least, self.least))
+
+    monkeypatch.setattr(hw.model.cycles, "Walk", Forgetful)
+    assert main(["--model", "micro", "--out", str(tmp_path)]) == 1
+    report = json.loads((tmp_path / "timing.json").read_text())
+    assert "blocks.attn.k" in [sentence.partition(":")[0] for sentence in report["disagreements"]]
+    assert report["disagreements"][-1].startswith(f"all: {report['estimated_cycles']:,} cycles estimated, ")
+    printed = capsys.readouterr().out
+    assert all(f"the closed form DISAGREES {sentence}" in printed for sentence in report["disagreements"])
 
 
 def test_a_deadlock_is_one_sentence_and_leaves_no_report(tmp_path, monkeypatch):

@@ -72,6 +72,23 @@ def test_a_pass_bound_by_the_memory_takes_the_memorys_time():
     assert slow.by_pass()["blocks.mlp.fc1"].fifo > 0.6 * slow.by_pass()["blocks.mlp.fc1"].total
 
 
+@pytest.mark.parametrize(
+    ("ports", "beat_cost", "arrived"),
+    [
+        (1, 256, 64 + 3 * 2 + 197 * 384 // 8),  # the position is later: behind port, checksum and FIFO
+        (4, 64, 64 + 2 + 224 * 224 * 3 // 16),  # the image is later, behind its own port
+    ],
+)
+def test_loading_takes_as_long_as_the_later_of_stream_and_image(ports, beat_cost, arrived):
+    """A word of each per cycle, behind the latency of the first."""
+    engine, deit_s = Architecture(weight_ports=ports), resolve_model("deit_s").model
+    loading = estimated(deit_s, engine=engine, beat_cost=beat_cost).steps[0]
+    cycles_of_first_tile = loading.fill + loading.fifo + loading.drain
+    assert (
+        loading.total - cycles_of_first_tile == arrived + loop_depths(engine)["LOAD_INPUTS"] + 3
+    )  # and ENGINE's entry
+
+
 def test_sums_and_parts():
     estimate = estimated()
     assert estimate.tokens == [155, 123, 98]
