@@ -156,25 +156,81 @@ def test_shifts_beyond_the_engine_s(by, text):
     assert message.endswith(" bits, the engine has 8..23; calibrate with images that are like those in use")
 
 
-@pytest.mark.parametrize("up", [-7, 2])
-def test_a_residual_far_from_its_result(up):
+def with_shift(channel: int, shift: int):
+    """Micro with one output channel of a layer that needs this shift; the layer's step."""
+    network, layer = micro(), "blocks.1.mlp.fc1"
+    step = next(step for step in design_of(network).program.steps if step.linear == layer)
+    bits = network.linears[layer].weight_frac_bits.copy()
+    bits[channel] = shift - step.input_bits + step.gelu_bits
+    return with_linear(network, layer, weight_frac_bits=bits), step
+
+
+@pytest.mark.parametrize("shift", [8, 23])
+@pytest.mark.parametrize("channel", [0, 127])
+def test_the_least_and_the_largest_shift_are_taken(channel, shift):
+    network, step = with_shift(channel, shift)
+    assert shifts(step, network.linears[step.linear])[channel] == shift
+
+
+@pytest.mark.parametrize("shift", [7, 24])
+@pytest.mark.parametrize("channel", [0, 127])
+def test_one_channel_s_shift_beyond_them_is_refused(channel, shift):
+    network, step = with_shift(channel, shift)
+    rest = shifts(step, micro().linears[step.linear])
+    found = f"7..{rest.max()}" if shift == 7 else f"{rest.min()}..24"
+    assert refused(network, step.linear).startswith(
+        f"layer {step.linear}: its formats ask for shifts of {found} bits, "
+    )
+
+
+def residual_moved(up: int):
+    """Micro with the first block's attention added to a residual that is moved by so many bits; the step."""
     network, layer = micro(), "blocks.0.attn.proj"
     changed = replace(network, frac_bits={**network.frac_bits, "patch_embed": network.frac_bits[layer] - up})
     step = next(step for step in design_of(changed).program.steps if step.linear == layer)
     assert step.epilogue is Epilogue.RESIDUAL
-    assert refused(changed, layer) == (
-        f"layer {layer}: the residual would be moved by {up} bits, the engine has -6..1; "
+    return changed, step
+
+
+@pytest.mark.parametrize("up", [-6, 1])
+def test_the_farthest_that_a_residual_may_be_moved(up):
+    network, step = residual_moved(up)
+    assert len(shifts(step, network.linears[step.linear])) == 32
+
+
+@pytest.mark.parametrize("up", [-7, 2])
+def test_a_residual_far_from_its_result(up):
+    network, step = residual_moved(up)
+    assert refused(network, step.linear) == (
+        f"layer {step.linear}: the residual would be moved by {up} bits, the engine has -6..1; "
         "calibrate with images that are like those in use"
     )
 
 
-def test_sums_that_may_not_fit_the_accumulator():
-    """A bias at the end of int16 and moved up by 32 bits."""
+def with_largest_sum(magnitude: int, bits_up: int):
+    """Micro with a layer whose largest sum is `magnitude * 2^bits_up`, all of it bias; the step."""
     network, layer = micro(), "blocks.0.attn.proj"
     linear = network.linears[layer]
     product = network.frac_bits["blocks.0.attn.context"] + int(linear.weight_frac_bits.max())
-    changed = with_linear(network, layer, bias=np.full_like(linear.bias, 32767), bias_frac_bits=product - 32)
-    message = refused(changed, layer)
-    assert message == (
-        f"layer {layer}: its sums may need 49 bits, the engine has 48; calibrate with images that are like those in use"
+    changed = with_linear(
+        network, layer, weight=np.zeros_like(linear.weight), bias=np.full_like(linear.bias, magnitude),
+        weight_frac_bits=np.full_like(linear.weight_frac_bits, linear.weight_frac_bits.max()),
+        bias_frac_bits=product - bits_up,
+    )  # fmt: skip
+    return changed, next(step for step in design_of(changed).program.steps if step.linear == layer)
+
+
+@pytest.mark.parametrize(("magnitude", "bits_up"), [(32767, 32), (-32767, 32), (16383, 33), (1, 46)])
+def test_sums_that_just_fit_the_accumulator(magnitude, bits_up):
+    network, step = with_largest_sum(magnitude, bits_up)
+    assert len(shifts(step, network.linears[step.linear])) == 32
+
+
+@pytest.mark.parametrize(("magnitude", "bits_up"), [(-32768, 32), (16384, 33), (1, 47)])
+def test_sums_that_may_not_fit_the_accumulator(magnitude, bits_up):
+    """A bias far beyond what its products have."""
+    network, step = with_largest_sum(magnitude, bits_up)
+    assert refused(network, step.linear) == (
+        f"layer {step.linear}: its sums may need 49 bits, the engine has 48; "
+        "calibrate with images that are like those in use"
     )
