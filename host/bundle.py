@@ -5,7 +5,6 @@ Enters: a folder, unpacked from `deploy.tar.gz` or the build folder that it was 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from typing import Any
 
 from hw.interface import BITSTREAM, BITSTREAM_FOLDER, Interface
 from spvit.errors import BundleError
+from spvit.files import read_json, sha256
 from spvit.images.preprocess import Preprocessing
 
 MANIFEST = "manifest.json"
 SCHEMA = 2
-CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -90,17 +89,11 @@ def _read_manifest(folder: Path) -> Mapping[str, Any]:
     path = folder / MANIFEST
     if folder.is_file():
         raise BundleError(f"{folder}: a file; unpack it (tar xzf {folder.name}) and give the folder")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise BundleError(
             f"{folder}: no {MANIFEST} in there; give a folder that make deploy packed, or one that make hls left"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: cannot be read ({error}); copy the bundle again") from None
-    if not isinstance(manifest, dict):
-        raise BundleError(f"{path}: holds no fields; copy the bundle again")
-    return manifest
+        )
+    return read_json(path, "copy the bundle again", BundleError)
 
 
 def _bundle(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
@@ -130,21 +123,7 @@ def _check_file(folder: Path, path: Path, digests: Mapping[str, str]) -> None:
     name = path.relative_to(folder).as_posix()
     if name not in digests:
         raise BundleError(f"{folder / MANIFEST}: it has no sha256 of {name}; make the bundle again")
-    try:
-        digest = _sha256(path)
-    except FileNotFoundError:
-        raise BundleError(f"{path}: missing; the bundle was cut short, copy it again") from None
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror}); copy the bundle again") from None
-    if digest != digests[name]:
+    if sha256(path, "the bundle was cut short, copy it again", BundleError) != digests[name]:
         raise BundleError(
             f"{path}: not the file that {MANIFEST} was made with (SHA-256 differs); copy the bundle again"
         )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from host.accelerator import Accelerator, OneImage
 from host.power import PowerMeter
 from host.result import ImageResult
 from spvit.errors import DeviceError
+from spvit.files import write_json
 from spvit.images.sources import ImageSet, image_files, load_images
 
 SCHEMA = 1
@@ -168,9 +168,8 @@ def latency_report(pruned: Measurement, baseline: Measurement | None) -> dict[st
 
 
 def write_report(report: dict[str, Any], path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(report, indent=1) + "\n")
-    partial.replace(path)
+    """`latency.json`, whole or not at all. Raises FileError."""
+    write_json(path, report)
 
 
 def summary_table(pruned: Measurement, baseline: Measurement | None = None) -> str:

@@ -26,6 +26,7 @@ from hw.target import resolve_target, target_names
 from quant.build import add_arguments, build_folder
 from quant.quantize import ensure_network
 from spvit.errors import BuildError, ConfigError, exit_on_user_error
+from spvit.files import write_whole
 from spvit.images.sources import digits
 
 ARCHIVE = "deploy.tar.gz"
@@ -34,7 +35,7 @@ RUNTIME = (
     "host/__init__.py", "host/accelerator.py", "host/benchmark.py", "host/board.py", "host/bundle.py",
     "host/drawing.py", "host/figures.py", "host/measure.py", "host/power.py", "host/result.py",
     "hw/__init__.py", "hw/interface.py", "spvit/__init__.py", "spvit/errors.py",
-    "spvit/images/__init__.py", "spvit/images/preprocess.py", "spvit/images/sources.py",
+    "spvit/files.py", "spvit/images/__init__.py", "spvit/images/preprocess.py", "spvit/images/sources.py",
 )  # fmt: skip
 """What the board imports."""
 SAMPLE_DIGITS = 8
@@ -124,9 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     project, _ = ensure_project(args)
     folder = build_folder(args)
     files = bundle_files(project, folder)
-    partial = folder / f"{ARCHIVE}.partial"
-    partial.write_bytes(pack(files, bundle_name(folder)))
-    partial.replace(folder / ARCHIVE)
+    write_whole(folder / ARCHIVE, pack(files, bundle_name(folder)))
     print(f"{folder / ARCHIVE}: {(folder / ARCHIVE).stat().st_size / 1e6:.1f} MB; copy it to the board, then")
     print(f"  tar xzf {ARCHIVE} && sudo ./{bundle_name(folder)}/install.sh")
     if f"{BITSTREAM_FOLDER}/{BITSTREAM}" not in files:

@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -40,7 +38,8 @@ from hw.weights import port_stripes, stream_checksum, weight_stream
 from quant.build import add_arguments, build_folder, model_spec, network_folder
 from quant.network import QuantizedNetwork, load_network
 from spvit.config import ModelSpec, to_table
-from spvit.errors import exit_on_user_error
+from spvit.errors import FileError, exit_on_user_error
+from spvit.files import read_bytes, staged
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 2
@@ -87,21 +86,13 @@ def make_project(design: Design, target: Target) -> Project:
 
 def write_project(project: Project, folder: Path) -> None:
     """Write each folder of the project whole; manifest.json comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".generate-", dir=folder) as scratch:
-        staged = Path(scratch)
+    with staged(folder) as place:
         for path, text in project.files.items():
-            (staged / path).parent.mkdir(parents=True, exist_ok=True)
-            (staged / path).write_text(text)
-        (staged / "weights").mkdir()
+            (place / path).parent.mkdir(parents=True, exist_ok=True)
+            (place / path).write_text(text, encoding="utf-8")
+        (place / "weights").mkdir()
         for port, stripe in enumerate(project.stripes):
-            stripe.tofile(staged / "weights" / f"weights_{port}.bin")
-        (folder / MANIFEST).unlink(missing_ok=True)
-        for name in ("src", "tcl", "tb", "weights"):
-            if (folder / name).exists():
-                shutil.rmtree(folder / name)
-            (staged / name).rename(folder / name)
-        (staged / MANIFEST).rename(folder / MANIFEST)
+            stripe.tofile(place / "weights" / f"weights_{port}.bin")
 
 
 def ensure_project(args: argparse.Namespace) -> tuple[Project, bool]:
@@ -116,13 +107,12 @@ def ensure_project(args: argparse.Namespace) -> tuple[Project, bool]:
 
 
 def is_written(project: Project, folder: Path) -> bool:
-    """Whether every text lies there as it would be written now; of the weights, whose digests are in it, the size."""
+    """Whether every file lies there as it would be written now."""
+    contents = {path: text.encode() for path, text in project.files.items()}
+    contents |= {f"weights/weights_{port}.bin": stripe.tobytes() for port, stripe in enumerate(project.stripes)}
     try:
-        return all((folder / path).read_text() == text for path, text in project.files.items()) and all(
-            (folder / "weights" / f"weights_{port}.bin").stat().st_size == stripe.nbytes
-            for port, stripe in enumerate(project.stripes)
-        )
-    except (OSError, UnicodeDecodeError):
+        return all(read_bytes(folder / path, "make it again") == content for path, content in contents.items())
+    except FileError:
         return False
 
 

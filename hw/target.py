@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from spvit.errors import ConfigError
+from spvit.files import read_toml
 
 TARGETS = Path(__file__).with_name("targets")
 TABLES = ("resources", "memory")
@@ -55,19 +55,10 @@ def target_names() -> tuple[str, ...]:
 
 def resolve_target(name: str) -> Target:
     """The target called `name`, or the one described by the TOML file of that path. Raises ConfigError."""
+    if not name.endswith(".toml") and name not in target_names():
+        raise ConfigError(f"TARGET={name} is unknown; choose one of {', '.join(target_names())}")
     path = Path(name) if name.endswith(".toml") else TARGETS / f"{name}.toml"
-    try:
-        document = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        if name.endswith(".toml"):
-            raise ConfigError(
-                f"TARGET={name} does not exist; give the path of a .toml, or one of {', '.join(target_names())}"
-            ) from None
-        raise ConfigError(f"TARGET={name} is unknown; choose one of {', '.join(target_names())}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file ({error})") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    document = read_toml(path, f"TARGET= takes its path, or one of {', '.join(target_names())}", ConfigError)
     values: dict[str, Any] = {}
     for key, value in document.items():
         if key in TABLES:

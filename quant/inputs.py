@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from quant.build import NETWORK_FOLDER, build_folder, model_spec
 from spvit.config import ModelSpec, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import CheckpointError
+from spvit.files import is_whole, read_json, write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
 
@@ -48,14 +48,11 @@ class Inputs:
     code: str
 
     def written_in(self, folder: Path) -> bool:
-        """Whether the network in `folder` was made from these."""
-        try:
-            return bool(json.loads((folder / INPUTS_FILE).read_text()) == asdict(self))
-        except (OSError, ValueError):
-            return False
+        """Whether the network in `folder` was made from these, and is as it was written."""
+        return is_whole(folder) and read_json(folder / INPUTS_FILE, "remove the folder") == asdict(self)
 
     def write(self, folder: Path) -> None:
-        (folder / INPUTS_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        write_json(folder / INPUTS_FILE, asdict(self))
 
 
 @dataclass(frozen=True)

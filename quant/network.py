@@ -30,6 +30,7 @@ from safetensors.numpy import load, save
 
 from spvit.config import ModelConfig, PruningConfig, to_table
 from spvit.errors import NetworkError
+from spvit.files import read_bytes, read_json, write_whole
 
 SCHEMA_VERSION = 1
 SELECTOR_LAYER_NORM_EPS = 1e-5  # the released selectors keep PyTorch's default
@@ -150,24 +151,19 @@ def save_network(network: QuantizedNetwork, folder: Path) -> None:
     tensors = _tensor_bytes(network)
     header = json.loads(_header(network))
     header["sha256"] = hashlib.sha256(tensors).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / "network.safetensors", tensors)
-    _write_whole(folder / "network.json", (json.dumps(header, indent=1, sort_keys=True) + "\n").encode())
+    write_whole(folder / "network.safetensors", tensors)
+    write_whole(folder / "network.json", json.dumps(header, indent=1, sort_keys=True) + "\n")
 
 
 def load_network(folder: Path) -> QuantizedNetwork:
     """Read what `save_network` wrote. Raises NetworkError, naming the file, when it is missing, torn or changed."""
     path = folder / "network.json"
-    try:
-        header = json.loads(path.read_text())
-        data = (folder / "network.safetensors").read_bytes()
-    except FileNotFoundError as error:
-        raise NetworkError(f"{error.filename}: not found; run `make hls` first") from None
-    except ValueError:
-        raise NetworkError(f"{path}: not a JSON file, it was cut short or changed; run `make hls` again") from None
-    if not isinstance(header, dict) or header.get("schema") != SCHEMA_VERSION:
-        found = header.get("schema") if isinstance(header, dict) else None
-        raise NetworkError(f"{path}: schema {found}, this version reads {SCHEMA_VERSION}; run `make hls` again")
+    header = read_json(path, "run `make hls`", NetworkError)
+    data = read_bytes(folder / "network.safetensors", "run `make hls`", NetworkError)
+    if header.get("schema") != SCHEMA_VERSION:
+        raise NetworkError(
+            f"{path}: schema {header.get('schema')}, this version reads {SCHEMA_VERSION}; run `make hls` again"
+        )
     if hashlib.sha256(data).hexdigest() != header.get("sha256"):
         raise NetworkError(
             f"{folder / 'network.safetensors'}: its SHA-256 is not the one in network.json; run `make hls` again"
@@ -213,12 +209,6 @@ def _tensor_bytes(network: QuantizedNetwork) -> bytes:
         tensors[f"{name}.weight_frac_bits"] = linear.weight_frac_bits
         tensors[f"{name}.bias"] = linear.bias
     return save({name: np.ascontiguousarray(tensor) for name, tensor in sorted(tensors.items())})
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ The folder appears whole or not at all.
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,11 +28,12 @@ from quant.export import to_network
 from quant.fold import fold
 from quant.inputs import Plan, plan
 from quant.model import QuantizedSPViT
-from quant.network import QuantizedNetwork, load_network, save_network
+from quant.network import QuantizedNetwork, save_network
 from quant.report import Report, compare
 from spvit.calibration import calibrate_thresholds
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
-from spvit.errors import NetworkError, exit_on_user_error
+from spvit.errors import exit_on_user_error
+from spvit.files import whole_folder, write_whole
 from spvit.images.preprocess import Preprocessing
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
@@ -46,7 +46,7 @@ def ensure_network(args: argparse.Namespace, console: Console | None = None) -> 
     """The folder of the quantized network, made now unless it is there already, from the same inputs."""
     console = console or Console()
     todo = plan(args)
-    if todo.inputs.written_in(todo.folder) and _loads(todo.folder):
+    if todo.inputs.written_in(todo.folder):
         console.print(f"{todo.folder}: up to date", highlight=False, soft_wrap=True)
     else:
         quantize(todo, console)
@@ -103,16 +103,11 @@ def _calibrate_thresholds(net: SPViT, todo: Plan) -> list[float]:
 
 def _write(todo: Plan, net: SPViT, network: QuantizedNetwork, report: Report) -> None:
     """The whole folder at once, in place of an older one."""
-    todo.folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=todo.folder.parent, prefix=f".{todo.folder.name}-") as scratch:
-        fresh, old = Path(scratch) / "fresh", Path(scratch) / "old"
+    with whole_folder(todo.folder) as fresh:
         save_network(network, fresh)
         save_checkpoint(fresh / "float.safetensors", net)
-        (fresh / "report.json").write_text(report.to_json())
+        write_whole(fresh / "report.json", report.to_json())
         todo.inputs.write(fresh)
-        if todo.folder.exists():
-            todo.folder.rename(old)
-        fresh.rename(todo.folder)
 
 
 def _print_summary(report: Report, console: Console) -> None:
@@ -126,14 +121,6 @@ def _print_summary(report: Report, console: Console) -> None:
         soft_wrap=True,
     )
     console.print(report.table(WORST_TENSORS))
-
-
-def _loads(folder: Path) -> bool:
-    try:
-        load_network(folder)
-    except NetworkError:
-        return False
-    return True
 
 
 def _spread(count: int, wanted: int) -> list[int]:

@@ -7,7 +7,6 @@ the same model, or its matrix product. The figure to compare between machines is
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -43,6 +42,8 @@ from sim.timed.timing import TimedAccelerator
 from spvit.checkpoints import load_checkpoint
 from spvit.config import resolve_model
 from spvit.cost import kept_patches
+from spvit.errors import exit_on_user_error
+from spvit.files import write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
 from spvit.training.throughput import training_throughput
@@ -239,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         table.add_row(figure.name, f"{figure.value:.3g} {figure.unit}", f"{figure.ratio:.3g}", to, figure.goal)
     console.print(table)
     rows = [asdict(figure) | {"ratio": figure.ratio} for figure in figures]
-    REPORT.write_text(json.dumps(rows, indent=1) + "\n")
+    write_json(REPORT, rows)
     console.print(f"written: {REPORT}", highlight=False)
 
 
@@ -261,4 +262,4 @@ def _threads(count: int) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_user_error(main)

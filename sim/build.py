@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from spvit.errors import BuildError
+from spvit.files import is_sealed, seal, whole_file
 
 BRIDGE = Path(__file__).with_name("bridge.cpp")
 TIMED = Path(__file__).with_name("timed")
@@ -86,18 +87,15 @@ def build_library(
     for path in [top, *sorted(source_folder.glob("*.hpp")), *(sorted(TIMED.iterdir()) if timed else [])]:
         digest.update(path.name.encode() + path.read_bytes())
     library = source_folder.parent / "csim" / f"spvit-{digest.hexdigest()[:16]}.so"
-    if library.exists():
+    if is_sealed(library):
         return library
-    library.parent.mkdir(parents=True, exist_ok=True)
-    partial = library.with_suffix(f".{os.getpid()}.partial")
     command = [compiler, *flags, "-shared", f"-I{source_folder}", str(top), str(BRIDGE), *map(str, own)]
-    command += ["-o", str(partial)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode != 0:
-        partial.unlink(missing_ok=True)
-        first = next((line for line in result.stderr.splitlines() if "error" in line), result.stderr.strip()[:300])
-        raise BuildError(f"{compiler} could not compile {source_folder}: {first}")
+    with whole_file(library) as partial:
+        result = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True)
+        if result.returncode != 0:
+            first = next((line for line in result.stderr.splitlines() if "error" in line), result.stderr.strip()[:300])
+            raise BuildError(f"{compiler} could not compile {source_folder}: {first}")
+    seal(library)
     if result.stderr:
         print(result.stderr)
-    partial.replace(library)
     return library

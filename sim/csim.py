@@ -7,7 +7,6 @@ Leaves: `csim.json` in the build folder. Exit status 1 when a single value of a 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ from sim.compare import Mismatch, compare_taps, vector_mismatch
 from sim.golden import Golden, GoldenResult
 from sim.units import compare_unit
 from spvit.errors import exit_on_user_error
+from spvit.files import write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import ImageSet, load_images
 
@@ -219,9 +219,7 @@ def run_unit(accelerator: Accelerator, unit: str, images: ImageSet, report: Csim
 def finish(report: CsimReport, mismatches: list[Mismatch], path: Path, console: Console) -> int:
     """Write the report, say the verdict; 0 if nothing differs, else 1."""
     report.mismatches = sum(mismatch.count for mismatch in mismatches)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(report), indent=1) + "\n")
-    partial.replace(path)
+    write_json(path, asdict(report))
     for mismatch in mismatches[:SHOWN_MISMATCHES]:
         console.print(f"[red]MISMATCH[/red] {mismatch}", highlight=False, soft_wrap=True)
     verdict = "[green]bit-exact[/green]" if not mismatches else "[red]NOT bit-exact[/red]"

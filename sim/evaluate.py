@@ -14,7 +14,6 @@ among N processes. A model with parts that the accelerator has no unit for is ev
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,10 +46,10 @@ from spvit.checkpoints import load_checkpoint, load_checkpoint_with_report
 from spvit.config import ModelSpec, resolve_model, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, ImageError, exit_on_user_error
+from spvit.files import write_json
 from spvit.images.preprocess import Pixels, Preprocessing
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
-from spvit.training.state import write_whole
 
 MODELS = ("float", "brevitas", "integer")
 SHOWN_CLASSES = 10
@@ -298,7 +297,7 @@ def tell(
         "unpruned_gmacs": unpruned, "brevitas_integer_differences": differing,
         "models": {name: asdict(one) for name, one in reports.items()},
     }  # fmt: skip
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_json(path, content)
     _print(spec, reports, unpruned, f"{spec.model.name} on {len(done)} images of {data}", console)
     for reason in skipped.values():
         console.print(f"skipped: {reason}", highlight=False, markup=False, soft_wrap=True)

@@ -25,6 +25,7 @@ from quant.build import add_arguments, build_folder
 from quant.quantize import ensure_network
 from spvit import errors
 from spvit.errors import BuildError, UserError, exit_on_user_error
+from spvit.files import write_whole
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
 
@@ -53,9 +54,7 @@ def execute(bundle: Path, baseline: Path | None, images: str | Path, folder: Pat
         if not issubclass(getattr(errors, error.ename, Exception), UserError):
             raise
         raise BuildError(f"{NOTEBOOK.name}: {error.evalue}") from None
-    partial = folder / "latency.ipynb.partial"
-    nbformat.write(notebook, partial)
-    partial.replace(folder / NOTEBOOK.name)
+    write_whole(folder / NOTEBOOK.name, nbformat.writes(notebook) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -90,8 +89,7 @@ def _build(args: argparse.Namespace, console: Console) -> Path:
 
 def _samples(in_chans: int, folder: Path) -> Path:
     for path, content in sample_images(in_chans)[0].items():
-        (folder / path).parent.mkdir(exist_ok=True)
-        (folder / path).write_bytes(content)
+        write_whole(folder / path, content)
     return folder / "images"
 
 

@@ -9,7 +9,6 @@ the closed form counts otherwise, by more than `sim.timed.closed_form` allows.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import tempfile
 import time
@@ -43,6 +42,7 @@ from sim.timed.closed_form import by_class, disagreements
 from sim.timed.timing import TimedAccelerator, Timing
 from spvit.cost import count_macs, kept_patches
 from spvit.errors import BuildError, ConfigError, NetworkError, exit_on_user_error
+from spvit.files import write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
 
@@ -170,9 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     path = build_folder(args) / timing_name(own, board, architecture, target.clock_mhz)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(report, indent=1) + "\n")
-    partial.replace(path)
+    write_json(path, report)
     console.print(str(path), highlight=False, soft_wrap=True)
     for sentence in report["disagreements"]:
         console.print(f"[red]the closed form DISAGREES[/red] {sentence}", highlight=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from sim.report.charts import draw_tokens
 from sim.report.data import DIRECT, latency_against_tokens
 from spvit.config import resolve_model
 from spvit.errors import exit_on_user_error
+from spvit.files import write_whole
 
 PLOT = Path(__file__).parent.parent / "docs" / "latency_tokens.svg"
 KEY_TILE = 64
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             curves[name] = latency_against_tokens(resolve_model(model), target, architecture).latency
     rows = resolve_model("deit_s").model.num_tokens
     steps = range(KEY_TILE + 1, rows + 1, KEY_TILE)
-    args.out.write_text(draw_tokens(curves, steps, f"Latency against tokens on {target.name}", width=7.2))
+    write_whole(args.out, draw_tokens(curves, steps, f"Latency against tokens on {target.name}", width=7.2))
     print(args.out)
 
 

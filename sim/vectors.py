@@ -12,8 +12,6 @@ Leaves: `tb/<top>/0/`, `tb/<top>/1/`, ... in the build folder, one per call of t
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from sim.csim import default_images
 from sim.golden import Golden, GoldenResult
 from sim.units import Entry, entries
 from spvit.errors import exit_on_user_error
+from spvit.files import whole_folder
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
 
@@ -110,18 +109,13 @@ def expected_status(design: Design, golden: GoldenResult, num_words: int, checks
 
 def write_cases(cases: Iterator[Case], calls: int, folder: Path) -> int:
     """The folder whole or not at all. Returns how many cases it has."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    with tempfile.TemporaryDirectory(prefix=".vectors-", dir=folder.parent) as scratch:
-        staged = Path(scratch) / folder.name
+    with whole_folder(folder) as staged:
         for case, _ in zip(cases, range(calls), strict=False):
-            (staged / str(count)).mkdir(parents=True)
+            (staged / str(count)).mkdir()
             for name, values in case.items():
                 np.ascontiguousarray(values).tofile(staged / str(count) / f"{name}.bin")
             count += 1
-        if folder.exists():
-            shutil.rmtree(folder)
-        staged.rename(folder)
     return count
 
 

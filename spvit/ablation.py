@@ -26,6 +26,7 @@ from spvit.checkpoints import load_checkpoint, save_checkpoint
 from spvit.config import ModelConfig, ModelSpec, resolve_model, to_table
 from spvit.cost import count_macs, count_parameters, num_units
 from spvit.errors import ConfigError, exit_on_user_error
+from spvit.files import write_json, write_whole
 from spvit.pruned_vit import SPViT
 from spvit.training.backbone import train_backbone
 from spvit.training.data import InMemory, load_data, sample
@@ -33,7 +34,7 @@ from spvit.training.loop import Run
 from spvit.training.measure import accuracy
 from spvit.training.pruning import prune, with_selectors
 from spvit.training.recipe import Recipe, add_arguments, resolve_recipe
-from spvit.training.state import Journal, write_whole
+from spvit.training.state import Journal
 
 ROOT = Path("build/ablation")
 CHANNEL_TOLERANCE = 0.03  # channels are few: their cost comes in steps
@@ -183,8 +184,7 @@ class Ablation:
             done = json.loads(path.read_text())
             return Row(tuple(done["accuracy"]), tuple(done["gmacs"]), tuple(done["kept"]), done["parameters"])
         row = self._train(spec)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, (json.dumps({**asdict(row), "of": identity}, indent=1) + "\n").encode())
+        write_json(path, {**asdict(row), "of": identity})
         return row
 
     def _identity(self, spec: ModelSpec) -> dict[str, Any]:
@@ -328,8 +328,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ]
             texts.append(markdown(question, rows))
     report = {"model": spec.model.name, "data": options.data, "seeds": options.seeds, "recipe": asdict(recipe)}
-    write_whole(out / "ablation.json", (json.dumps({**report, "tables": found}, indent=1) + "\n").encode())
-    write_whole(out / "ablation.md", "\n".join(texts).encode())
+    write_json(out / "ablation.json", {**report, "tables": found})
+    write_whole(out / "ablation.md", "\n".join(texts))
     console.print("\n".join(texts), highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"{out}/ablation.md, ablation.json: {time.monotonic() - start:.0f} s", highlight=False, soft_wrap=True

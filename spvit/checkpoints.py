@@ -9,7 +9,6 @@ import argparse
 import json
 import pickle
 import re
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -18,11 +17,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from spvit.config import LATER_FIELDS, ModelConfig, PruningConfig, to_table
 from spvit.errors import CheckpointError
+from spvit.files import write_whole
 from spvit.initialisation import initialise_selectors
 from spvit.pruned_vit import SPViT
 
@@ -124,15 +124,7 @@ def save_checkpoint(path: str | Path, net: SPViT) -> None:
         raise CheckpointError(f"{path}: checkpoints are written as .safetensors; choose a name that ends so")
     config = {"version": 1, "model": to_table(net.config), "pruning": to_table(net.pruning)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as scratch:
-            partial = Path(scratch) / path.name
-            save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(config)})
-            partial.chmod(0o644)  # safetensors makes it private
-            partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be written ({error}); choose another place") from None
+    write_whole(path, save(tensors, metadata={METADATA_KEY: json.dumps(config)}), CheckpointError)
 
 
 def _read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, str]]:

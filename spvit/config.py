@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spvit.errors import ConfigError
+from spvit.files import read_toml
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -305,18 +306,7 @@ def _override_keep(pruning: PruningConfig, keep: str) -> PruningConfig:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    import tomllib  # only here: the board's Python may be older than 3.11, and has no models to resolve
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: there is no such file; MODEL= takes its path or one of the registry's names"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as text ({error})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return read_toml(path, "MODEL= takes its path or one of the registry's names", ConfigError)
 
 
 def _spec_from_tables(tables: Mapping[str, Any], source: str, default_name: str) -> ModelSpec:

@@ -13,6 +13,10 @@ class UserError(Exception):
     """Something that a user can cause and mend; its text is one sentence."""
 
 
+class FileError(UserError):
+    """A file or folder that cannot be read or written."""
+
+
 class ConfigError(UserError):
     """A configuration that cannot be: an unknown name, a field out of range, sizes that do not fit each other."""
 

@@ -23,6 +23,7 @@ from spvit.checkpoints import save_checkpoint
 from spvit.config import ModelSpec, PruningConfig, resolve_model, to_table
 from spvit.cost import kept_patches
 from spvit.errors import ConfigError, exit_on_user_error
+from spvit.files import write_json, write_whole
 from spvit.pruned_vit import SPViT
 from spvit.training import progressive, pruning
 from spvit.training.backbone import load_backbone, train_backbone
@@ -33,7 +34,7 @@ from spvit.training.measure import Result, measure
 from spvit.training.plots import plot_progress, plot_similarity
 from spvit.training.recipe import Recipe, add_arguments, resolve_recipe
 from spvit.training.similarity import similarity_to_class_token
-from spvit.training.state import OUT_FOLDER, Journal, write_whole
+from spvit.training.state import OUT_FOLDER, Journal
 
 SIMILARITY_IMAGES = 512
 
@@ -142,9 +143,9 @@ def write(out: Path, trained: Trained, data: Data) -> None:
         similarity = similarity_to_class_token(trained.teacher, images)
         plot_similarity(similarity, out.with_name(f"{out.stem}-similarity.png"))
         plot_progress(trained.steps, trained.net.pruning.locations, out.with_name(f"{out.stem}-progressive.png"))
-        write_whole(out.with_suffix(".toml"), as_toml(trained.spec).encode())
+        write_whole(out.with_suffix(".toml"), as_toml(trained.spec))
         report |= {"progressive": [asdict(step) for step in trained.steps], "similarity": similarity}
-    write_whole(out.with_suffix(".json"), (json.dumps(report, indent=1) + "\n").encode())
+    write_json(out.with_suffix(".json"), report)
 
 
 def as_toml(spec: ModelSpec) -> str:

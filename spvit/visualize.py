@@ -8,7 +8,6 @@ Enters: a model, its weights, images; for the last picture labelled ones. Leaves
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,8 @@ from spvit.calibration import calibrate_thresholds, kept_patches, mean_macs
 from spvit.checkpoints import load_checkpoint_with_report
 from spvit.config import ModelSpec, PruningConfig, resolve_model, shipped_weights
 from spvit.cost import count_macs
-from spvit.errors import ConfigError, UserError, exit_on_user_error
+from spvit.errors import ConfigError, exit_on_user_error
+from spvit.files import write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import ImageSet, load_images
 from spvit.initialisation import seeded
@@ -37,6 +37,7 @@ from spvit.pruned_vit import SPViT
 from spvit.training.backbone import without_selectors
 from spvit.training.data import Data, load_data, sample
 from spvit.training.measure import accuracy
+from spvit.training.plots import write_figure
 from spvit.training.recipe import resolve_recipe
 from spvit.vit import attention_weights
 
@@ -310,16 +311,10 @@ def _labelled(spec: ModelSpec, name: str | None) -> Data | None:
 
 
 def _write(out: Path, figures: dict[str, Figure], points: dict[str, Any] | None) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, figure in figures.items():
-            partial = out / f".{name}"
-            figure.savefig(partial, dpi=150, format="png")
-            partial.replace(out / name)
-        if points is not None:
-            (out / "tradeoff.json").write_text(json.dumps(points, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another OUT=") from None
+    for name, figure in figures.items():
+        write_figure(out / name, figure)
+    if points is not None:
+        write_json(out / "tradeoff.json", points)
 
 
 if __name__ == "__main__":

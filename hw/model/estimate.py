@@ -7,7 +7,6 @@ the build folder, and a table. Every figure is an estimate: no synthesis and no 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from quant.build import add_arguments, build_folder, model_spec
 from spvit.config import ModelSpec
 from spvit.cost import count_macs, kept_patches
 from spvit.errors import ConfigError, exit_on_user_error
+from spvit.files import write_json
 
 ESTIMATE = "estimate.json"
 
@@ -143,11 +143,8 @@ def parse_kept(text: str, spec: ModelSpec) -> tuple[int, ...]:
 
 def write_estimate(estimate: Estimate, folder: Path) -> Path:
     """`estimate.json`, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / ESTIMATE
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(estimate.document(), indent=1) + "\n")
-    partial.replace(path)
+    write_json(path, estimate.document())
     return path
 
 

@@ -13,7 +13,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -32,6 +31,7 @@ from spvit.budget import solve_keep
 from spvit.config import ModelSpec
 from spvit.cost import kept_patches
 from spvit.errors import ConfigError, exit_on_user_error
+from spvit.files import write_json, write_whole
 
 REPORT, PLOT = "explore.json", "explore.svg"
 KINDS = {"dsp": "DSP", "bram36": "BRAM", "uram": "URAM", "lut": "LUT", "ff": "FF"}
@@ -283,15 +283,6 @@ def verdict(points: Sequence[Point], chosen: Point) -> str:
     return f"nothing fits {target.name} with head-room; the fastest without is {name}, at {over}"
 
 
-def write(folder: Path, texts: dict[str, str]) -> None:
-    """Each file whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        partial = folder / f"{name}.partial"
-        partial.write_text(text)
-        partial.replace(folder / name)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m hw.model.explore", description=__doc__.partition("\n")[0])
     add_arguments(parser)
@@ -319,8 +310,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         reached = latency_ms(spec, target, chosen.architecture)([round(one * spec.model.num_patches) for one in keep])
         console.print(f"takes {reached:.3f} ms of {args.latency_ms:g} on that engine", highlight=False)
     folder = build_folder(args)
-    report = json.dumps(document(spec, kept, points, front, chosen, keep), indent=1) + "\n"
-    write(folder, {PLOT: draw_front(points, front, chosen, title), REPORT: report})
+    write_whole(folder / PLOT, draw_front(points, front, chosen, title))
+    write_json(folder / REPORT, document(spec, kept, points, front, chosen, keep))
     console.print(f"\n{folder / REPORT}, {folder / PLOT}", highlight=False, soft_wrap=True)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from spvit.errors import BuildError
+from spvit.files import read_bytes
 
 RESOURCES = ("dsp", "bram36", "uram", "lut", "ff")
 
@@ -209,10 +210,7 @@ def read_implementation(folder: Path, clock_mhz: float) -> Figures:
 
 
 def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError as error:
-        raise ReportError(f"{path}: the report cannot be read ({error.strerror})") from None
+    return read_bytes(path, "run the step that writes it again", ReportError).decode(errors="replace")
 
 
 def _number(text: str | None) -> float | None:

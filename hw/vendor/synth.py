@@ -8,7 +8,6 @@ beside the estimate. Without the tools: one sentence that names what to install.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from hw.vendor.reports import Figures, read_bindings, read_cosim, read_csynth, r
 from hw.vendor.tools import HlsProject, Step, bitstream_step, find_hls, find_vivado, run_step
 from quant.build import add_arguments, build_folder
 from spvit.errors import BuildError, ConfigError, exit_on_user_error
+from spvit.files import read_json, write_json
 
 STAGES = ("synth", "cosim", "bitstream")
 ESTIMATE = "estimate.json"
@@ -104,13 +104,11 @@ def report(request: Request, stages: list[Figures], console: Console) -> int:
     """Write reports.json, show it beside the estimate. Returns the exit status: 1 where timing was missed."""
     estimate = estimated(request)
     found = findings(request.layout, stages[0], read_bindings(request.project.summary))
-    manifest = json.loads((request.folder / MANIFEST).read_text())
+    manifest = read_json(request.folder / MANIFEST, "run make hls again", BuildError)
     values: dict[str, Any] = {"top": request.project.top, "digest": manifest["digest"]}
     values |= {figures.stage: figures.to_json() for figures in [estimate, *stages]}
     values["findings"] = [asdict(finding) for finding in found]
-    partial = request.reports.with_suffix(".partial")
-    partial.write_text(json.dumps(values, indent=1) + "\n")
-    partial.replace(request.reports)
+    write_json(request.reports, values)
     console.print(comparison(request, estimate, stages))
     for line, finding in lines(found):
         style = {True: "green", False: "red", None: "yellow"}[finding.ok]
@@ -133,8 +131,8 @@ def estimated(request: Request) -> Figures:
     path = request.folder / ESTIMATE
     if request.project.unit is None and path.exists():
         try:
-            cycles = round(json.loads(path.read_text())["cycles"])
-        except (ValueError, KeyError, TypeError):
+            cycles = round(read_json(path, "remove it, or run make estimate again", BuildError)["cycles"])
+        except (ValueError, KeyError, TypeError, OverflowError):
             raise BuildError(f"{path}: has no cycles; remove it, or run make estimate again") from None
     return Figures("estimate", **used, clock_mhz=request.target.clock_mhz, cycles_min=cycles, cycles_max=cycles)
 

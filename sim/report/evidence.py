@@ -6,7 +6,6 @@ board or design is refused: its figures would stand under the wrong name.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from hw.architecture import Architecture
 from hw.target import Target
 from hw.vendor.reports import Figures
 from spvit.errors import BuildError
+from spvit.files import read_json
 
 CSIM, REPORTS, LATENCY, MANIFEST = "csim.json", "reports.json", "latency.json", "manifest.json"
 TIMED = "python -m sim.timed_csim"
@@ -99,12 +99,4 @@ def _require_same(path: Path, field: str, found: object, expected: object, comma
 
 
 def _read(path: Path, command: str) -> Document | None:
-    try:
-        document = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise BuildError(f"{path}: cannot be read ({error}); remove it, or run {command} again") from None
-    if not isinstance(document, dict):
-        raise BuildError(f"{path}: is no table; remove it, or run {command} again")
-    return document
+    return read_json(path, f"remove it, or run {command} again", BuildError) if path.exists() else None

@@ -31,6 +31,7 @@ from sim.report.evidence import Evidence, engine_name, read_evidence, timing_nam
 from spvit.config import ModelSpec, resolve_model
 from spvit.cost import tokens_per_stage
 from spvit.errors import exit_on_user_error
+from spvit.files import write_whole
 
 REPORT = "report.html"
 FLOW = Path(__file__).parents[2] / "docs" / "flow.svg"
@@ -304,10 +305,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     timing = timing_name(architecture, board, architecture, target.clock_mhz)
     evidence = read_evidence(folder, spec.model.name, target.name, engine_name(architecture), timing)
     text = render(make_estimate(spec, target), evidence)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{REPORT}.partial"
-    partial.write_text(text)
-    partial.replace(folder / REPORT)
+    write_whole(folder / REPORT, text)
     Console().print(f"{folder / REPORT}: open it in a browser", highlight=False, soft_wrap=True)
 
 

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from spvit.files import whole_file
 from spvit.training.progressive import Step
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """As PNG, whole or not at all. Raises FileError."""
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")
 
 
 def plot_similarity(similarity: Sequence[float], path: Path) -> None:
@@ -15,7 +22,7 @@ def plot_similarity(similarity: Sequence[float], path: Path) -> None:
     axes.plot(range(1, len(similarity) + 1), similarity, marker="o")
     axes.set(xlabel="block", ylabel="CKA with the final class token", ylim=(0, 1))
     axes.set_xticks(range(1, len(similarity) + 1))
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure)
 
 
 def plot_progress(steps: Sequence[Step], phases: Sequence[int], path: Path) -> None:
@@ -35,4 +42,4 @@ def plot_progress(steps: Sequence[Step], phases: Sequence[int], path: Path) -> N
     beside = axes.twinx()
     beside.plot(locations, [step.accuracy for step in ordered], color="tab:red", marker="o")
     beside.set_ylabel("accuracy", color="tab:red")
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure)

@@ -7,13 +7,13 @@ Enters: a model's name, a TOML, the command line. Leaves: a `Recipe`. Small mode
 import argparse
 import difflib
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from spvit.errors import ConfigError
+from spvit.files import read_toml
 from spvit.losses import LossWeights
 
 RECIPES_FILE = Path(__file__).with_name("recipes.toml")
@@ -146,7 +146,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def resolve_recipe(model: str, options: argparse.Namespace | None = None) -> Recipe:
     """The model's own recipe, or the default one; then --recipe's file; then the flags. Raises ConfigError."""
-    own = tomllib.loads(RECIPES_FILE.read_text()).get(model, {})
+    own = _read_toml(RECIPES_FILE).get(model, {})
     recipe = _changed(Recipe(), own, RECIPES_FILE.name)
     if options is None:
         return recipe
@@ -157,12 +157,7 @@ def resolve_recipe(model: str, options: argparse.Namespace | None = None) -> Rec
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; RECIPE= takes the path of a TOML") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML ({error})") from None
+    return read_toml(path, "RECIPE= takes the path of a TOML", ConfigError)
 
 
 def _changed(recipe: Recipe, values: Mapping[str, Any], source: str) -> Recipe:

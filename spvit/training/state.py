@@ -7,7 +7,6 @@ position. Leaves: one file, written whole or not at all; until it is, the one be
 import io
 import pickle
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 
 from spvit import distributed
 from spvit.errors import CheckpointError, ConfigError
+from spvit.files import write_whole
 
 State = dict[str, Any]
 VERSION = 1
@@ -94,21 +94,7 @@ class Journal:
         content = {"version": VERSION, "identity": identity, "done": self.done, "running": self.running}
         memory = io.BytesIO()  # torch's own writer turns a full disk into an error of its own
         torch.save(content, memory)
-        write_whole(self.path, memory.getvalue())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, or leave the one that is there. Raises CheckpointError."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        kept = "; what was saved before is still there" if path.exists() else ""
-        raise CheckpointError(f"{path}: cannot be written ({error.strerror}){kept}; make room and resume") from None
+        write_whole(self.path, memory.getvalue(), CheckpointError)
 
 
 def _read(path: Path) -> State:

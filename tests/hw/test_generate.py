@@ -104,7 +104,10 @@ def test_the_manifest_says_what_was_made_from_what(generated):
     assert np.frombuffer(left["weights/weights_0.bin"], "<i2").tolist() == words.ravel().tolist()
 
 
-@pytest.mark.parametrize("change", ["edit", "remove", "cut weights", "remove weights", "edit manifest", "not text"])
+@pytest.mark.parametrize(
+    "change",
+    ["edit", "remove", "cut weights", "flip weights", "folder", "file", "remove weights", "edit manifest", "not text"],
+)
 def test_what_was_changed_is_written_again(generated, change):
     before = contents(generated)
     source, weights, manifest = (
@@ -118,6 +121,16 @@ def test_what_was_changed_is_written_again(generated, change):
         source.unlink()
     elif change == "cut weights":
         weights.write_bytes(weights.read_bytes()[:-2])
+    elif change == "flip weights":
+        content = bytearray(weights.read_bytes())
+        content[len(content) // 2] ^= 1
+        weights.write_bytes(content)
+    elif change == "folder":
+        manifest.unlink()
+        (manifest / "within").mkdir(parents=True)
+    elif change == "file":
+        shutil.rmtree(source.parent)
+        source.parent.write_text("")
     elif change == "remove weights":
         shutil.rmtree(weights.parent)
     elif change == "edit manifest":
@@ -199,7 +212,7 @@ def test_bad_arguments(tmp_path, capsys, arguments, sentence, check):
 def test_before_there_is_a_network(tmp_path, capsys):
     out = tmp_path / "build"
     text = refused(capsys, "--model", "micro", "--out", out)
-    assert text == f"{out / NETWORK_FOLDER / 'network.json'}: not found; run `make hls` first"
+    assert text == f"{out / NETWORK_FOLDER / 'network.json'}: there is no such file; run `make hls`"
     assert not out.exists()
 
 

@@ -74,7 +74,7 @@ def refusal(path):
 def test_an_unknown_name():
     assert refusal("zcu999") == "TARGET=zcu999 is unknown; choose one of kv260, u50, ultra96v2, zcu102, zcu104"
     assert refusal("boards/none.toml") == (
-        "TARGET=boards/none.toml does not exist; give the path of a .toml, or one of kv260, u50, ultra96v2, zcu102, zcu104"
+        "boards/none.toml: there is no such file; TARGET= takes its path, or one of kv260, u50, ultra96v2, zcu102, zcu104"
     )
 
 
@@ -127,9 +127,9 @@ def test_sources_are_texts(tmp_path):
 def test_what_is_no_toml(tmp_path):
     path = tmp_path / "board.toml"
     path.write_text("name = \n")
-    assert refusal(path).startswith(f"{path}: not a TOML file (")
+    assert refusal(path).startswith(f"{path}: not valid TOML: ")
     path.write_bytes(b"\xff\xfe")
-    assert refusal(path).startswith(f"{path}: not a TOML file (")
+    assert refusal(path) == f"{path}: cannot be read as text (line 1 is UTF-16); save it as UTF-8"
     path.unlink()
     path.mkdir()
-    assert refusal(path) == f"{path}: cannot be read (Is a directory)"
+    assert refusal(path).startswith(f"{path}: is a folder, and a file is wanted; TARGET= takes its path, or one of ")

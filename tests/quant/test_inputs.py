@@ -1,6 +1,5 @@
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from quant.build import add_arguments
 from quant.inputs import calibration_images, plan, views
 from spvit.config import registry, resolve_model, shipped_weights
 from spvit.errors import CheckpointError, ImageError
+from spvit.files import whole_folder
 
 MICRO = resolve_model("micro")
 
@@ -94,8 +94,10 @@ def test_inputs_tell_every_change(tmp_path):
 def test_inputs_are_recognised_in_a_folder(tmp_path):
     made = plan(arguments()).inputs
     assert not made.written_in(tmp_path)
-    made.write(tmp_path)
-    assert made.written_in(tmp_path)
-    assert not replace(made, code="other").written_in(tmp_path)
-    Path(tmp_path / "inputs.json").write_text("{")
-    assert not made.written_in(tmp_path)
+    folder = tmp_path / "network"
+    with whole_folder(folder) as fresh:
+        made.write(fresh)
+    assert made.written_in(folder)
+    assert not replace(made, code="other").written_in(folder)
+    (folder / "inputs.json").write_text("{")
+    assert not made.written_in(folder)

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_a_missing_file_is_named(saved, name):
     (saved / name).unlink()
     with pytest.raises(NetworkError) as error:
         load_network(saved)
-    assert str(error.value) == f"{saved / name}: not found; run `make hls` first"
+    assert str(error.value) == f"{saved / name}: there is no such file; run `make hls`"
 
 
 @pytest.mark.parametrize("tamper", [lambda data: data[:-1], lambda data: data[:-1] + bytes([data[-1] ^ 1])])
@@ -102,10 +103,10 @@ def test_a_header_cut_short_is_refused(saved):
     path.write_text(path.read_text()[:100])
     with pytest.raises(NetworkError) as error:
         load_network(saved)
-    assert str(error.value) == f"{path}: not a JSON file, it was cut short or changed; run `make hls` again"
+    assert re.fullmatch(rf"{path}: not valid JSON: .*; run `make hls`", str(error.value))
 
 
-@pytest.mark.parametrize(("header", "found"), [({"schema": 0}, "0"), ({}, "None"), ([], "None")])
+@pytest.mark.parametrize(("header", "found"), [({"schema": 0}, "0"), ({}, "None")])
 def test_another_schema_is_refused(saved, header, found):
     (saved / "network.json").write_text(json.dumps(header))
     with pytest.raises(NetworkError) as error:

@@ -22,7 +22,7 @@ from spvit.errors import ConfigError
 from spvit.images.preprocess import Preprocessing
 from spvit.initialisation import seeded
 
-FILES = ["float.safetensors", "inputs.json", "network.json", "network.safetensors", "report.json"]
+FILES = ["float.safetensors", "inputs.json", "network.json", "network.safetensors", "report.json", "sha256.json"]
 MICRO = resolve_model("micro")
 
 
@@ -85,7 +85,15 @@ def test_nothing_is_done_twice_but_torn_files_are_mended(made):
     _, text = run("--out", str(folder.parent))
     assert text.strip() == f"{folder}: up to date"
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == times
-    (folder / "network.safetensors").write_bytes(b"torn")
+    for name in FILES:
+        path = folder / name
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        _, text = run("--out", str(folder.parent))
+        assert "up to date" not in text and digests(folder) == before
+    (folder / "float.safetensors").unlink()
+    (folder / "float.safetensors").mkdir()
     _, text = run("--out", str(folder.parent))
     assert "up to date" not in text and digests(folder) == before
 

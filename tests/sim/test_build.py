@@ -97,7 +97,10 @@ def test_it_compiles_once_until_something_changes(sources, compiler, tmp_path):
     header = folder / "engine.hpp"
     header.write_text(header.read_text() + "\n")
     assert build_library(folder, compiler=str(compiler)) != first and calls() == 5
-    assert len(list(first.parent.iterdir())) == 5
+    assert len(list(first.parent.glob("*.so"))) == 5
+    assert len(list(first.parent.iterdir())) == 10  # each with its digest
+    first.write_text("librar\n")
+    assert build_library(folder, compiler=str(compiler)) != first and calls() == 5
 
 
 def test_a_compiler_that_fails_leaves_nothing(sources, compiler, tmp_path):

@@ -180,7 +180,7 @@ def test_a_report_that_cannot_be_written_leaves_the_older_one(evaluated, photogr
         )
     assert str(error.value) == (
         f"{out / 'eval.json'}: cannot be written (No space left on device); what was saved before is still there; "
-        "make room and resume"
+        "make room"
     )
     assert (out / "eval.json").read_text() == before
 

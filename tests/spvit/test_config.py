@@ -295,7 +295,7 @@ def test_a_file_without_pruning_is_unpruned(tmp_path):
         ("model = 3\n", "own.toml: model=3 must be a table, [model]"),
         ("", "own.toml: there is no [model] table; it holds img_size, embed_dim, depth and the other sizes"),
         ("[model\n", "own.toml: not valid TOML: "),
-        (b"\xff\xfe", "own.toml: cannot be read as text ("),
+        (b"\xff\xfe", "own.toml: cannot be read as text (line 1 is UTF-16); save it as UTF-8"),
     ],
 )
 def test_a_file_that_cannot_be(tmp_path, monkeypatch, text, sentence):

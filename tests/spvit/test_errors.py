@@ -22,6 +22,7 @@ def raising(error):
 @pytest.mark.parametrize(
     "kind",
     [
+        "FileError",
         "ConfigError",
         "CheckpointError",
         "TrainingError",
@@ -59,5 +60,5 @@ def test_our_own_mistakes_keep_their_traceback():
 
 def test_every_error_is_a_user_error():
     kinds = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
-    assert len(kinds) == 14
+    assert len(kinds) == 15
     assert all(issubclass(kind, UserError) for kind in kinds)

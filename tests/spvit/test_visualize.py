@@ -166,4 +166,4 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(UserError) as error:
         main(["--model", "micro", "--out", str(tmp_path / "out")])
-    assert str(error.value) == f"{tmp_path / 'out'}: cannot be written (File exists); choose another OUT="
+    assert str(error.value).startswith(f"{tmp_path / 'out'}: is a file where a folder is wanted; ")

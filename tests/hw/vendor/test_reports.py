@@ -87,7 +87,7 @@ def test_a_report_of_another_design_is_refused(tmp_path):
 
 
 def test_a_report_that_is_none_is_refused(tmp_path):
-    with pytest.raises(ReportError, match=r"nowhere: the report cannot be read \(No such file or directory\)"):
+    with pytest.raises(ReportError, match=r"nowhere: there is no such file; run the step that writes it again"):
         read_csynth(tmp_path / "nowhere", "spvit_top", PART)
     with pytest.raises(ReportError, match="not a synthesis report"):
         read_csynth(written(tmp_path, samples.csynth_xml()[:300]), "spvit_top", PART)

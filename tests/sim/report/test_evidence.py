@@ -102,7 +102,9 @@ def test_a_synthesis_without_its_design_is_refused(tmp_path):
     )
 
 
-@pytest.mark.parametrize(("text", "why"), [("{", "cannot be read (Expecting"), ("[1]", "is no table")])
+@pytest.mark.parametrize(
+    ("text", "why"), [("{", "not valid JSON: Expecting"), ("[1]", "not valid JSON: a list in place of an object")]
+)
 def test_what_is_no_report_is_refused(tmp_path, text, why):
     lay(tmp_path, csim=text)
     assert refusal(tmp_path).startswith(f"{tmp_path}/csim.json: {why}")

@@ -55,7 +55,7 @@ def test_every_field_is_a_flag_with_a_word_on_it():
         ("erasing = 1.5", "mine.toml: erasing=1.5 must be at least 0 and at most 1"),
         ("selector_rate = nan", "mine.toml: selector_rate=nan must be at least 0"),
         ('precision = "half"', "mine.toml: precision='half' must be one of float32, bfloat16, float16"),
-        ("batch =", "mine.toml: cannot be read as TOML (Invalid value (at end of document))"),
+        ("batch =", "mine.toml: not valid TOML: Invalid value (at end of document); mend it there"),
     ],
 )
 def test_what_cannot_be(tmp_path, monkeypatch, text, sentence):

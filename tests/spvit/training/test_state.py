@@ -9,7 +9,7 @@ import torch
 
 from spvit import distributed
 from spvit.errors import CheckpointError, ConfigError
-from spvit.training.state import Journal, write_whole
+from spvit.training.state import Journal
 
 IDENTITY = {"model": {"name": "tiny", "locations": (1, 2)}, "recipe": {"seed": 0}}
 
@@ -92,9 +92,7 @@ def test_a_full_disk_loses_nothing(tmp_path):
     os.close(write_end)
     with os.fdopen(read_end, "rb") as answer:
         sentence = answer.read().decode()
-    assert sentence == (
-        f"{path}: cannot be written (File too large); what was saved before is still there; make room and resume"
-    )
+    assert sentence == (f"{path}: cannot be written (File too large); what was saved before is still there; make room")
     assert [file.name for file in tmp_path.iterdir()] == ["weights.state"]
     assert Journal.resume(path, IDENTITY).progress_of("selectors") == {"step": 1}
 
@@ -102,6 +100,7 @@ def test_a_full_disk_loses_nothing(tmp_path):
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        CheckpointError, match=r"weights\.state: cannot be written \(File exists\); make room and resume$"
+        CheckpointError,
+        match=r"weights\.state: cannot be written \(a part of its path is a file\); choose another place$",
     ):
-        write_whole(tmp_path / "file" / "weights.state", b"")
+        Journal(tmp_path / "file" / "weights.state", IDENTITY).save("selectors", {})
