@@ -21,6 +21,7 @@ from host.measure import (
     write_report,
 )
 from spvit.errors import ConfigError, exit_on_user_error
+from spvit.files import check_writable_file
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ConfigError(
                 f"--{name.replace('_', '-')}={getattr(args, name)} must be at least {1 * (name == 'repeats')}"
             )
+    check_writable_file(args.out)
     pruned = run(args, args.bundle)
     baseline = run(args, args.baseline) if args.baseline is not None else None
     print(summary_table(pruned, baseline))

@@ -39,7 +39,7 @@ from quant.build import add_arguments, build_folder, model_spec, network_folder
 from quant.network import QuantizedNetwork, load_network
 from spvit.config import ModelSpec, to_table
 from spvit.errors import FileError, exit_on_user_error
-from spvit.files import read_bytes, staged
+from spvit.files import check_writable, read_bytes, staged
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 2
@@ -60,10 +60,11 @@ class Project:
 
 
 def check_request(args: argparse.Namespace) -> tuple[ModelSpec, Target, Architecture]:
-    """What the arguments ask for, refused before any work when it can't be. Raises ConfigError."""
+    """What the arguments ask for, refused before any work when it can't be. Raises ConfigError, FileError."""
     spec, target = model_spec(args), resolve_target(args.target)
     architecture = Architecture.for_target(target, spec.engine)
     check_fits(Layout(spec.model, architecture), target)
+    check_writable(build_folder(args))
     return spec, target, architecture
 
 

@@ -19,7 +19,7 @@ from quant.build import NETWORK_FOLDER, build_folder, model_spec
 from spvit.config import ModelSpec, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import CheckpointError
-from spvit.files import is_whole, read_json, write_json
+from spvit.files import check_writable, is_whole, read_json, write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
 
@@ -81,11 +81,12 @@ class Plan:
 
 
 def plan(args: argparse.Namespace) -> Plan:
-    """Read the arguments and the calibration images. Raises ConfigError, CheckpointError or ImageError."""
+    """Read the arguments and the calibration images. Raises ConfigError, FileError, CheckpointError, ImageError."""
     spec = model_spec(args)
     checkpoint = args.ckpt if args.ckpt is not None else shipped_weights(args.model)
     if checkpoint is not None and not checkpoint.is_file():
         raise CheckpointError(f"{checkpoint}: there is no such file; give the path of a .pth, .pt or .safetensors file")
+    check_writable(build_folder(args))
     pixels, calibration = calibration_images(spec, args.calib)
     return Plan(spec, build_folder(args) / NETWORK_FOLDER, checkpoint, args.seed, pixels, calibration)
 

@@ -43,7 +43,7 @@ from spvit.checkpoints import load_checkpoint
 from spvit.config import resolve_model
 from spvit.cost import kept_patches
 from spvit.errors import exit_on_user_error
-from spvit.files import write_json
+from spvit.files import check_writable_file, write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
 from spvit.training.throughput import training_throughput
@@ -231,6 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="deit_s", help="a registry name (default: %(default)s)")
     args = parser.parse_args(argv)
     console = Console()
+    check_writable_file(REPORT)
     figures = run_benchmarks(args.model, console)
     table = Table(title="benchmarks", title_justify="left")
     for heading in ("figure", "median", "ratio", "to", "goal"):

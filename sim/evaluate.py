@@ -46,7 +46,7 @@ from spvit.checkpoints import load_checkpoint, load_checkpoint_with_report
 from spvit.config import ModelSpec, resolve_model, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, ImageError, exit_on_user_error
-from spvit.files import write_json
+from spvit.files import check_writable, write_json
 from spvit.images.preprocess import Pixels, Preprocessing
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
@@ -243,6 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _wanted_models(args)
     spec, console = resolve_model(args.model, args.keep), Console()
     data = args.data or default_data(spec.model)
+    check_writable(build_folder(args))
     samples = load_samples(data, spec.model)
     device = start_on(args.device)
     if count_macs(spec.model, spec.pruning.without()).total < SMALL_MACS:

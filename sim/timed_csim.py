@@ -42,7 +42,7 @@ from sim.timed.closed_form import by_class, disagreements
 from sim.timed.timing import TimedAccelerator, Timing
 from spvit.cost import count_macs, kept_patches
 from spvit.errors import BuildError, ConfigError, NetworkError, exit_on_user_error
-from spvit.files import write_json
+from spvit.files import check_writable, write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
 
@@ -149,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     spec, board = model_spec(args), resolve_target(args.target)
     target, own = with_clock(board, args.clock), Architecture.for_target(board, spec.engine)
+    check_writable(build_folder(args))
     architecture = Architecture.for_target(target, parse_engine(args.engine)) if args.engine else own
     images = load_images(args.images or default_images(spec.model.in_chans), Preprocessing.from_model(spec.model))
     ensure_network(args, console)

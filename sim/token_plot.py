@@ -16,7 +16,7 @@ from sim.report.charts import draw_tokens
 from sim.report.data import DIRECT, latency_against_tokens
 from spvit.config import resolve_model
 from spvit.errors import exit_on_user_error
-from spvit.files import write_whole
+from spvit.files import check_writable_file, write_whole
 
 PLOT = Path(__file__).parent.parent / "docs" / "latency_tokens.svg"
 KEY_TILE = 64
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=PLOT, metavar="FILE", help="default: docs/latency_tokens.svg")
     add_clock(parser)
     args = parser.parse_args(argv)
+    check_writable_file(args.out)
     target = with_clock(resolve_target(args.target), args.clock)
     curves = {}
     for model in ("deit_s", "deit_t"):

@@ -26,7 +26,7 @@ from spvit.checkpoints import load_checkpoint, save_checkpoint
 from spvit.config import ModelConfig, ModelSpec, resolve_model, to_table
 from spvit.cost import count_macs, count_parameters, num_units
 from spvit.errors import ConfigError, exit_on_user_error
-from spvit.files import write_json, write_whole
+from spvit.files import check_writable, write_json, write_whole
 from spvit.pruned_vit import SPViT
 from spvit.training.backbone import train_backbone
 from spvit.training.data import InMemory, load_data, sample
@@ -313,6 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipe = replace(recipe, backbone_epochs=1, pruning_epochs=1, frozen_epochs=0)
     load_data(options.data, spec.model, recipe)  # refused before any work
     out = options.out or ROOT / spec.model.name
+    check_writable(out)
     device = distributed.start(options.device)
     ablation = Ablation(spec, recipe, options.data, options.seeds, out, options.quick, device)
     start, found, texts = time.monotonic(), {}, []

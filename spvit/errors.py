@@ -4,9 +4,19 @@ Each message names the file, the field, the value and the way out.
 Mistakes of our own are assertions and keep their tracebacks.
 """
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
+
+OF_THE_MACHINE = frozenset(
+    {
+        errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ELOOP, errno.EMFILE, errno.ENAMETOOLONG, errno.ENFILE,
+        errno.ENOSPC, errno.EPERM, errno.EROFS, errno.ETXTBSY,
+    }
+)  # fmt: skip
+"""What the machine refuses: a full disk, rights, limits."""
 
 
 class UserError(Exception):
@@ -72,13 +82,34 @@ class WeightsChangedError(DeviceError):
 def exit_on_user_error(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit with its status; a user's error becomes one line on stderr and status 2.
 
-    An interrupt from the keyboard exits with 130, silently, as shells expect.
+    So does what the disk or the rights refuse. An interrupt from the keyboard exits with 130 and a reader of our output
+    that has gone with 141, both silently, as shells expect.
     """
     try:
         status = main()
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _stop(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        _leave_output()
+        sys.exit(141)
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        if error.filename is None:
+            _leave_output()
+        place = "the output" if error.filename is None else error.filename
+        _stop(f"{place}: cannot be used ({error.strerror}); make room there, or choose another place")
     sys.exit(status)
+
+
+def _stop(sentence: str) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _leave_output() -> None:
+    """What could not be printed must not be tried again at the interpreter's end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -134,18 +134,17 @@ def whole_file(path: Path, error: type[UserError] = FileError) -> Iterator[Path]
 
     For what others write; see `write_whole`. Raises `error`.
     """
-    partial = path.with_name(f".{secrets.token_hex(4)}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        _flush(partial)
-        partial.replace(path)
-        _flush(path.parent)
-    except OSError as problem:
-        raise _unwritable(path, problem, error) from None
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+    with _as_sentence(path, error):
+        partial = path.with_name(f".{secrets.token_hex(4)}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            _flush(partial)
+            partial.replace(path)
+            _flush(path.parent)
+        finally:
+            with suppress(OSError):
+                partial.unlink()
 
 
 @contextmanager
@@ -167,7 +166,7 @@ def staged(folder: Path, error: type[UserError] = FileError) -> Iterator[Path]:
 
     Files go first and come last: while one of them is there, what it describes is, too. Raises `error`.
     """
-    try:
+    with _as_sentence(folder, error):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as scratch:
             fresh, old = Path(scratch) / "fresh", Path(scratch) / "old"
@@ -178,14 +177,11 @@ def staged(folder: Path, error: type[UserError] = FileError) -> Iterator[Path]:
                 _flush(path)
             ready = sorted(fresh.iterdir(), key=Path.is_file)
             for path in reversed(ready):
-                place = folder / path.name
-                if place.exists() or place.is_symlink():
-                    place.rename(old / path.name)
+                if _is_there(folder / path.name):
+                    (folder / path.name).rename(old / path.name)
             for path in ready:
                 path.rename(folder / path.name)
             _flush(folder)
-    except OSError as problem:
-        raise _unwritable(folder, problem, error) from None
 
 
 def seal(path: Path) -> None:
@@ -226,24 +222,36 @@ def sha256(path: Path, way_out: str = "make it again", error: type[UserError] = 
 def check_writable(folder: Path, error: type[UserError] = FileError) -> None:
     """Raise `error` unless files can be written below `folder`, which need not be there yet. Leaves nothing behind.
 
-    For the start of a command: what takes minutes must not end at a full disk that was full before.
+    For the start of a command: what takes minutes must not end at a disk that was full before.
     """
-    place = folder
-    try:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            folder.lstat()
-        while not place.exists():
+    with _as_sentence(folder, error):
+        place = folder
+        while not _is_there(place):
             place = place.parent
         if not place.is_dir():
             raise error(f"{place}: is a file where a folder is wanted; remove it, or choose another place")
-        with tempfile.TemporaryFile(dir=place) as probe:
-            probe.write(bytes(PROBE_BYTES))
-            probe.flush()
-            os.fsync(probe.fileno())
+    with _as_sentence(place, error), tempfile.TemporaryFile(dir=place) as probe:
+        probe.write(bytes(PROBE_BYTES))
+        probe.flush()
+        os.fsync(probe.fileno())
+
+
+def check_writable_file(path: Path, error: type[UserError] = FileError) -> None:
+    """Raise `error` unless a file of that name can be written. Leaves nothing behind."""
+    check_writable(path.parent, error)
+    with _as_sentence(path, error):
+        if _is_there(path) and path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "")
+
+
+@contextmanager
+def _as_sentence(path: Path, error: type[UserError]) -> Iterator[None]:
+    try:
+        yield
     except OSError as problem:
-        raise _unwritable(place, problem, error) from None
-    except ValueError:
-        raise error(f"{str(folder)!r}: is no path; choose another place") from None
+        raise _unwritable(path, problem, error) from None
+    except ValueError:  # a NUL in the name
+        raise error(f"{str(path)!r}: is no path; choose another") from None
 
 
 def _unwritable(path: Path, problem: OSError, error: type[UserError]) -> UserError:
@@ -254,6 +262,15 @@ def _unwritable(path: Path, problem: OSError, error: type[UserError]) -> UserErr
     kept = "; what was saved before is still there" if os.path.isfile(path) else ""  # noqa: PTH113 - Path's raises for a long name
     way_out = "make room" if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "choose another place"
     return error(f"{path}: cannot be written ({problem.strerror}){kept}; {way_out}")
+
+
+def _is_there(path: Path) -> bool:
+    """Also where it is a broken link. Raises OSError or ValueError for a name that cannot be."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _files(folder: Path) -> list[str]:

@@ -29,7 +29,7 @@ from spvit.checkpoints import load_checkpoint_with_report
 from spvit.config import ModelSpec, PruningConfig, resolve_model, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, exit_on_user_error
-from spvit.files import write_json
+from spvit.files import check_writable, write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import ImageSet, load_images
 from spvit.initialisation import seeded
@@ -267,6 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ConfigError(f"--count {options.count} must be at least 1")
     spec = resolve_model(options.model, options.keep)
     _require_tokens(spec.model.name, spec.pruning)
+    out = options.out or ROOT / spec.model.name
+    check_writable(out)
     data = _labelled(spec, options.data)
     chosen = chosen_images(options.images, spec.model, options.count)
     images = torch.from_numpy(Preprocessing.from_model(spec.model).normalise(chosen.pixels)).float()
@@ -283,7 +285,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         points = sweep(net, data)
         title = f"{spec.model.name} on {data.name}, {len(data.test)} test images"
         figures["tradeoff.png"] = draw_tradeoff(points, own, title)
-    out = options.out or ROOT / spec.model.name
     _write(out, figures, points)
     console.print(f"{out}: {', '.join(figures)}", highlight=False, markup=False, soft_wrap=True)
     if data is None:

@@ -26,7 +26,7 @@ from quant.build import add_arguments, build_folder, model_spec
 from spvit.config import ModelSpec
 from spvit.cost import count_macs, kept_patches
 from spvit.errors import ConfigError, exit_on_user_error
-from spvit.files import write_json
+from spvit.files import check_writable, write_json
 
 ESTIMATE = "estimate.json"
 
@@ -195,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_clock(parser)
     args = parser.parse_args(argv)
     spec, target = model_spec(args), with_clock(resolve_target(args.target), args.clock)
+    check_writable(build_folder(args))
     estimate = make_estimate(spec, target, None if args.kept is None else parse_kept(args.kept, spec))
     console = Console()
     show(estimate, console)

@@ -31,7 +31,7 @@ from spvit.budget import solve_keep
 from spvit.config import ModelSpec
 from spvit.cost import kept_patches
 from spvit.errors import ConfigError, exit_on_user_error
-from spvit.files import write_json, write_whole
+from spvit.files import check_writable, write_json, write_whole
 
 REPORT, PLOT = "explore.json", "explore.svg"
 KINDS = {"dsp": "DSP", "bram36": "BRAM", "uram": "URAM", "lut": "LUT", "ff": "FF"}
@@ -294,6 +294,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.latency_ms is not None and not args.latency_ms > 0:
         raise ConfigError(f"--latency-ms {args.latency_ms:g} must be above 0 ms")
     spec, target = model_spec(args), with_clock(resolve_target(args.target), args.clock)
+    check_writable(build_folder(args))
     kept = explored_counts(spec, args.latency_ms)
     console = Console()
     points = explore(spec, target, kept, console)

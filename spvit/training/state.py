@@ -14,7 +14,7 @@ import torch
 
 from spvit import distributed
 from spvit.errors import CheckpointError, ConfigError
-from spvit.files import write_whole
+from spvit.files import check_writable_file, write_whole
 
 State = dict[str, Any]
 VERSION = 1
@@ -41,6 +41,7 @@ class Journal:
         """
         if out.suffix != ".safetensors":
             raise CheckpointError(f"{out}: checkpoints are written as .safetensors; choose a name that ends so")
+        check_writable_file(out, CheckpointError)
         if resume is not None:
             return cls.resume(resume, identity)
         path = out.with_suffix(".state")

@@ -1,5 +1,11 @@
 """What a user's error looks like from outside."""
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from spvit import errors
@@ -51,6 +57,37 @@ def test_an_interrupt_is_silent_and_status_130(capsys):
 @pytest.mark.parametrize("status", [None, 0, 3])
 def test_success_keeps_its_status(status):
     assert run(lambda: status) == status
+
+
+def command(body, output):
+    code = f"import sys\nfrom spvit.errors import exit_on_user_error\ndef main():\n    {body}\nexit_on_user_error(main)"
+    return subprocess.run([sys.executable, "-c", code], stdout=output, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("error", ["OSError(28, 'No space left on device', 'x/y')", "PermissionError(13, 'No', 'x/y')"])
+def test_what_the_machine_refuses_is_a_sentence(error):
+    done = command(f"raise {error}", subprocess.PIPE)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"error: x/y: cannot be used \((No space left on device|No)\); make room there, or choose another place\n",
+        done.stderr,
+    )
+
+
+def test_an_output_that_is_full_is_a_sentence():
+    with Path("/dev/full").open("w") as full:
+        done = command("print('x')", full)
+    assert (done.returncode, done.stderr) == (
+        2, "error: the output: cannot be used (No space left on device); make room there, or choose another place\n"
+    )  # fmt: skip
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as gone:
+        done = command("print('x' * 100_000)", gone)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_our_own_mistakes_keep_their_traceback():

@@ -15,6 +15,7 @@ from spvit import files
 from spvit.errors import ConfigError, FileError
 from spvit.files import (
     check_writable,
+    check_writable_file,
     is_sealed,
     is_whole,
     read_bytes,
@@ -402,3 +403,16 @@ def test_writers_of_one_folder_at_once_leave_one_whole(tmp_path):
         thread.join()
     assert is_whole(tmp_path / "d")
     assert listed(tmp_path) == ["d", "d/a", "d/sha256.json"]
+
+
+def test_a_file_that_cannot_be_is_seen_before_the_work(tmp_path):
+    check_writable_file(tmp_path / "new" / "x.json")
+    (tmp_path / "x.json").mkdir()
+    for path, sentence in (
+        (tmp_path / "x.json", "is a folder in the place of a file; remove it, or choose another place"),
+        (tmp_path / ("a" * 256), "cannot be written (File name too long); choose another place"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            check_writable_file(path, ConfigError)
+        assert str(error.value) == f"{path}: {sentence}"
+    assert listed(tmp_path) == ["x.json"]
