@@ -78,9 +78,9 @@ struct PatchCutter {
 
     void take(const PixelWord<A>& pixels, Memory<A>& memory) {
 #pragma HLS INLINE
-        const BankLane place = locate<A>((y * kWordsPerLine + word) * A::kImageLanes);
+        const BankLane<A> place = locate<A>((y * kWordsPerLine + word) * A::kImageLanes);
         const int row = A::kPrefix + patch_y * kGrid + patch_x;
-        store(memory.work[place.bank], row * Memory<A>::kBankGroups + place.lane / A::kImageLanes,
+        store(memory.work[to_int(place.bank)], row * Memory<A>::kBankGroups + to_int(place.lane) / A::kImageLanes,
               unpack<A::kImageLanes, 8>(pixels));
         if (++word == kWordsPerLine) {
             word = 0;
@@ -135,7 +135,7 @@ LOAD_POSITION:
 /// Runs steps first .. last-1. Before the first, the engine fills that one's first tile.
 ///   status  what each token selector decided (status.hpp)
 template <class A, class Program>
-void run_program(int first, int last, Tokens& tokens, WeightFifo<A>& fifo, Engine<A>& engine, std::int32_t* status) {
+void run_program(int first, int last, Tokens& tokens, WeightFifo<A>& fifo, Memory<A>& memory, std::int32_t* status) {
 #pragma HLS INLINE off
     int stage = 0;
     int index = first - 1;
@@ -145,21 +145,21 @@ PROGRAM:
         switch (step.op) {
             case Op::POOL:
                 timing::begin_step(index);
-                pool_features<A>(index++, tokens, engine.memory);
+                mean_features<A>(index++, tokens, memory);
                 break;
             case Op::DECIDE:
                 timing::begin_step(index);
-                decide<A>(step, index++, tokens, engine.memory);
+                decide<A>(step, index++, tokens, memory);
                 break;
             case Op::PACKAGE: {
                 timing::begin_step(index);
                 const Tokens before = tokens;
-                token_packager<A>(index++, tokens, engine.memory);
-                store_stage<A>(stage++, before, tokens, engine.memory, status);
+                token_packager<A>(index++, tokens, memory);
+                store_stage<A>(stage++, before, tokens, memory, status);
                 break;
             }
             default:
-                index = engine_run<A, Program>(index, first, last, tokens, fifo, engine);
+                index = engine_run<A, Program>(index, first, last, tokens, fifo, memory);
         }
     }
     timing::begin_step(last);
@@ -173,8 +173,10 @@ void store_logits(const Memory<A>& memory, int first_lane, std::int16_t* logits)
 LOGITS:
     for (int i = 0; loop.runs(i < A::kNumClasses); ++i) {
 #pragma HLS PIPELINE II = 1
-        const BankLane place = locate<A>(first_lane + i);
-        axi_write(logits, i, static_cast<std::int16_t>(to_int(read_work_lane<A>(memory, place.bank, 0, place.lane))));
+        const BankLane<A> place = locate<A>(first_lane + i);
+        axi_write(
+            logits, i,
+            static_cast<std::int16_t>(to_int(read_work_lane<A>(memory, to_int(place.bank), 0, to_int(place.lane)))));
     }
 }
 

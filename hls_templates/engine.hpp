@@ -1,11 +1,12 @@
-// The matrix engine: one flat loop over passes, tiles and tokens. A tile of weights stands still while all tokens pass it,
-// one per cycle; the next tile is filled meanwhile. Prologue, array and epilogue are one pipeline, which does not drain
-// between passes: a pass's last tile lasts until its first results have landed.
+// The matrix engine: one flat loop over passes, tiles and tokens (control.hpp). A tile of weights stands still while all
+// tokens pass it, one per cycle; the next tile is filled meanwhile. Prologue, array and epilogue are one pipeline, which
+// does not drain between passes: a pass's last tile lasts until its first results have landed.
 //   enters  steps of the program, the weight FIFO, the memories
 //   leaves  the steps' destinations, and the first tile of the engine's next step, active
 #ifndef SPVIT_ENGINE_HPP
 #define SPVIT_ENGINE_HPP
 
+#include "control.hpp"
 #include "epilogue.hpp"
 #include "prologue.hpp"
 #include "tile.hpp"
@@ -14,43 +15,12 @@
 
 namespace spvit {
 
-/// A tile lasts at least this long, so that an accumulator is never read before its last sum is written.
-constexpr int kRmwCycles = 8;
-
-struct RowRange {
-    int first;
-    int count;
-};
-
 template <class A>
-inline RowRange row_range(Rows rows, const Tokens& tokens) {
-#pragma HLS INLINE
-    const int patches = tokens.num_tokens - A::kPrefix;
-    switch (rows) {
-        case Rows::PATCHES:
-            return {A::kPrefix, patches};
-        case Rows::CANDIDATES:
-            return {A::kPrefix, patches - tokens.num_packages};
-        case Rows::FIRST:
-            return {0, 1};
-        default:
-            return {0, tokens.num_tokens};
-    }
-}
-
-/// Everything that lives as long as the accelerator.
-template <class A>
-struct Engine {
-    Memory<A> memory;
-    Tile<A> tile;
-    Vec<Int<48>, A::kTileOut> accumulators[A::kRows];
-};
+using Accumulators = Vec<Int<48>, A::kTileOut>;
 
 /// What memories have, for the timed C-simulation: the same as engine_pragmas.j2 says to synthesis.
 template <class A>
-void describe_memories(const Engine<A>& engine) {
-    const Memory<A>& memory = engine.memory;
-    timing::memory(engine.accumulators, "accumulators");
+void describe_memories(const Memory<A>& memory) {
     timing::memory(memory.x, "x", A::kWord / A::kGroup);
     for (int bank = 0; bank < kBanks; ++bank) timing::memory(memory.work[bank], "work", A::kWord / A::kImageLanes);
     for (int bank = 0; bank < A::kWord; ++bank) timing::memory(memory.v[bank], "v");
@@ -61,9 +31,10 @@ void describe_memories(const Engine<A>& engine) {
     timing::memory(memory.score_max, "score_max");
     timing::memory(memory.partial_score_max, "partial_score_max");
     timing::memory(memory.exp_sum, "exp_sum");
+    timing::memory(memory.feature_sum, "feature_sum");
+    timing::memory(memory.pooled, "pooled");
     timing::memory(memory.keep, "keep");
     timing::memory(memory.probability, "probability");
-    timing::claim_distance(engine.accumulators, kRmwCycles);
     timing::claim_distance(memory.partial_row_statistics, kRmwCycles);
     timing::claim_distance(memory.partial_head_statistics, kRmwCycles);
     timing::claim_distance(memory.partial_score_max, kRmwCycles);
@@ -72,20 +43,18 @@ void describe_memories(const Engine<A>& engine) {
 
 /// Adds a tile's sums to the statistics of a row of X.
 template <class A>
-inline void add_statistics(Memory<A>& memory, int row, int out_tile, const Statistics& sums) {
+inline void add_statistics(Memory<A>& memory, const TilePlan<A>& tile, int row, const Statistics& sums) {
 #pragma HLS INLINE
-    constexpr int kTilesPerHead = A::kHeadLanes / A::kTileOut;
-    const bool first_of_head = out_tile % kTilesPerHead == 0;
-    const int head = row * A::kHeads + out_tile / kTilesPerHead;
+    const int head = row * A::kHeads + to_int(tile.head);
     const Statistics of_row = load(memory.partial_row_statistics, row);
     const Statistics of_head = load(memory.partial_head_statistics, head);
     Statistics row_sums = sums;
     Statistics head_sums = sums;
-    if (out_tile != 0) {
+    if (tile.out_tile != 0) {
         row_sums.sum += of_row.sum;
         row_sums.squares += of_row.squares;
     }
-    if (!first_of_head) {
+    if (tile.part != 0) {
         head_sums.sum += of_head.sum;
         head_sums.squares += of_head.squares;
     }
@@ -95,139 +64,130 @@ inline void add_statistics(Memory<A>& memory, int row, int out_tile, const Stati
     store(memory.head_statistics, head, head_sums);
 }
 
-/// Where the loop stands: a tile of inputs, a tile of outputs, and the token that passes.
-struct Position {
-    int in_tile;
-    int out_tile;
-    int cycle;  // within the tile: the token
-    int row;    // of the token, in memory
-};
-
-/// The words that one cycle reads. X: the source, or else the residual. WORK: the source, and from the keys' bank the
-/// key that the next tile takes; these are different banks.
+/// The words that one iteration reads. X: the source, or else the residual. WORK: the source, and from the keys' bank the
+/// key that the next tile takes; these are different banks. V: the column that it takes. What is not read is not looked at.
 template <class A>
 struct Words {
     Vec<Int<16>, A::kWord> x;
     Vec<Int<16>, A::kWord> work[kBanks];
+    Vec<Int<16>, A::kTileIn> values;
 };
 
 template <class A>
-inline Words<A> read_words(const Step& step, const Position& at, bool has_token, const Fill<A>& fill,
-                           const Memory<A>& memory) {
+inline Words<A> read_words(const Position<A>& at, int num_tokens, const Memory<A>& memory) {
 #pragma HLS INLINE
-    Words<A> words = {};
+    const Step& step = at.tile.step;
+    const Fill<A>& fill = at.fill;
     const bool from_x = step.source == Buffer::X;
-    const int source_lane = step.source_lane + at.in_tile * A::kTileIn;
-    const int x_lane = from_x ? source_lane : step.dest_lane + at.out_tile * A::kTileOut;
-    if (has_token && (from_x || step.epilogue == Epilogue::RESIDUAL)) {
-        words.x = read_lanes<A::kWord, Memory<A>::kEmbedGroups>(memory.x, at.row, x_lane / A::kWord * A::kWord);
+    const bool fills_on_chip = !fill.done() && !fill.streams;
+    Words<A> words;
+    if (at.has_token() && (from_x || step.epilogue == Epilogue::RESIDUAL)) {
+        words.x = read_lanes<A::kWord, Memory<A>::kEmbedGroups>(memory.x, to_int(at.row),
+                                                                to_int(at.tile.x_lane) / A::kWord * A::kWord);
     }
-    const BankLane source = locate<A>(source_lane);
 READ_BANKS:
     for (int bank = 0; bank < kBanks; ++bank) {
 #pragma HLS UNROLL
-        const bool for_key = bank == kKeyBank && fill.reads_keys() && fill.key_row() < fill.num_tokens;
-        const int row = for_key ? fill.key_row() : at.row;
-        const int lane = for_key ? fill.key_lane() : source.lane;
-        if (for_key || (has_token && !from_x && bank == source.bank)) {
+        const bool for_key = bank == kKeyBank && fills_on_chip && fill.from_keys && to_int(fill.index) < num_tokens;
+        const int row = to_int(for_key ? fill.index : Lane<A>(at.row));
+        const int lane = to_int(for_key ? fill.lane : at.tile.source.lane);
+        if (for_key || (at.has_token() && !from_x && at.tile.source.bank == bank)) {
             words.work[bank] =
                 read_lanes<A::kWord, Memory<A>::kBankGroups>(memory.work[bank], row, lane / A::kWord * A::kWord);
         }
     }
+    if (fills_on_chip && !fill.from_keys) {
+        words.values = read_value_column<A>(memory, to_int(fill.index), to_int(fill.lane));
+    }
     return words;
+}
+
+/// The source's lanes.
+template <class A>
+inline Vec<Int<16>, A::kTileIn> source_lanes(const Words<A>& words, const TilePlan<A>& tile) {
+#pragma HLS INLINE
+    Vec<Int<16>, A::kTileIn> lanes = slice<A::kTileIn>(words.x, to_int(tile.x_lane));
+CHOOSE_BANK:
+    for (int bank = 0; bank < kBanks; ++bank) {
+#pragma HLS UNROLL
+        if (tile.step.source == Buffer::WORK && tile.source.bank == bank) {
+            lanes = slice<A::kTileIn>(words.work[bank], to_int(tile.source.lane));
+        }
+    }
+    return lanes;
 }
 
 /// The array: kTileOut inner products and what the tile adds to each, added to the token's accumulators.
 template <class A>
-inline Vec<Int<48>, A::kTileOut> multiply(const Vec<Int<16>, A::kTileIn>& factors, const Position& at,
-                                          Engine<A>& engine) {
+inline Accumulators<A> multiply(const Vec<Int<16>, A::kTileIn>& factors, const Tile<A>& tile, bool first_in,
+                                const Accumulators<A>& so_far) {
 #pragma HLS INLINE
     const Int<48> activation_term = InnerProduct<A::kFast>::term(factors);
-    Vec<Int<48>, A::kTileOut> sums = load(engine.accumulators, at.cycle);
+    Accumulators<A> sums;
 COLUMNS:
     for (int column = 0; column < A::kTileOut; ++column) {
 #pragma HLS UNROLL
-        const Int<48> partial = InnerProduct<A::kFast>::sum(factors, engine.tile.active[column]) - activation_term;
-        sums[column] = (at.in_tile == 0 ? Int<48>(0) : sums[column]) + partial + engine.tile.bias[column];
+        const Int<48> partial = InnerProduct<A::kFast>::sum(factors, tile.active[column]) - activation_term;
+        sums[column] = (first_in ? Int<48>(0) : so_far[column]) + partial + tile.bias[column];
     }
-    store(engine.accumulators, at.cycle, sums);
     return sums;
 }
 
-/// A token's finished outputs, and what is kept of them per row or per feature.
+/// A token's finished outputs, and what is kept of them per row.
 template <class A>
-inline void store_result(const Step& step, const Position& at, const EpilogueResult<A>& result, int num_tokens,
+inline void store_result(const TilePlan<A>& tile, int row, const EpilogueResult<A>& result, int num_tokens,
                          Memory<A>& memory) {
 #pragma HLS INLINE
-    const int first_column = at.out_tile * A::kTileOut;
-    const int lane = step.dest_lane + first_column;
-    if (step.dest == Buffer::X) {
-        write_lanes<A::kTileOut, Memory<A>::kEmbedGroups>(memory.x, at.row, lane, result.value);
-        add_statistics<A>(memory, at.row, at.out_tile, result.sums);
-    } else if (step.dest == Buffer::V) {
-        write_value<A>(memory, at.row, lane, result.value);
+    const int lane = to_int(tile.dest.lane);
+    if (tile.step.dest == Buffer::X) {
+        write_lanes<A::kTileOut, Memory<A>::kEmbedGroups>(memory.x, row, lane, result.value);
+        add_statistics<A>(memory, tile, row, result.sums);
+    } else if (tile.step.dest == Buffer::V) {
+        write_value<A>(memory, row, lane, result.value);
     } else {
-        const BankLane dest = locate<A>(lane);
     WRITE_BANKS:
         for (int bank = 0; bank < kBanks; ++bank) {
 #pragma HLS UNROLL
-            if (bank == dest.bank) {
-                write_lanes<A::kTileOut, Memory<A>::kBankGroups>(memory.work[bank], at.row, dest.lane, result.value);
+            if (tile.dest.bank == bank) {
+                write_lanes<A::kTileOut, Memory<A>::kBankGroups>(memory.work[bank], row, lane, result.value);
             }
         }
     }
-    if (step.epilogue == Epilogue::SCORES) {
-        const Int<16> before = load(memory.partial_score_max, at.row);
-        const Int<16> largest = largest_score<A>(result.value, first_column, num_tokens);
-        const Int<16> score_max = at.out_tile != 0 && before > largest ? before : largest;
-        store(memory.partial_score_max, at.row, score_max);
-        store(memory.score_max, at.row, score_max);
+    if (tile.step.epilogue == Epilogue::SCORES) {
+        const Int<16> before = load(memory.partial_score_max, row);
+        const Int<16> largest = largest_score<A>(result.value, to_int(tile.out_tile) * A::kTileOut, num_tokens);
+        const Int<16> score_max = tile.out_tile != 0 && before > largest ? before : largest;
+        store(memory.partial_score_max, row, score_max);
+        store(memory.score_max, row, score_max);
     }
-    if (step.pool) {
-        const int first_feature = part_of<A::kTileOut, A::kHeadLanes>(first_column) * A::kTileOut;
-    POOL_LANES:
-        for (int i = 0; i < A::kTileOut; ++i) {
+}
+
+/// Sums each feature over the tokens, for the POOL step that follows.
+template <class A>
+inline void pool_features(bool first_token, const Vec<Int<16>, A::kTileOut>& features,
+                          Vec<Int<27>, A::kTileOut>& sums) {
+#pragma HLS INLINE
+POOL_LANES:
+    for (int i = 0; i < A::kTileOut; ++i) {
 #pragma HLS UNROLL
-            const Int<27> before = at.cycle == 0 ? Int<27>(0) : memory.feature_sum[first_feature + i];
-            memory.feature_sum[first_feature + i] = before + result.value[i];
-        }
+        sums[i] = (first_token ? Int<27>(0) : sums[i]) + features[i];
     }
-}
-
-/// One step on the engine: source x weights -> destination, over the rows that are tokens now.
-struct Pass {
-    Step step;
-    RowRange rows;
-    int in_tiles;
-    int out_tiles;
-};
-
-template <class A>
-inline Pass make_pass(const Step& step, const Tokens& tokens) {
-#pragma HLS INLINE
-    const bool idle = step.op != Op::ENGINE;
-    Pass pass;
-    pass.step = step;
-    pass.rows = idle ? RowRange{0, 0} : row_range<A>(step.rows, tokens);
-    pass.in_tiles = idle ? 1 : step.in_tiles != 0 ? step.in_tiles : ceil_div(tokens.num_tokens, A::kTileIn);
-    pass.out_tiles = idle ? 1 : step.out_tiles != 0 ? step.out_tiles : ceil_div(tokens.num_tokens, A::kTileOut);
-    return pass;
-}
-
-/// The tile to be filled while the one at `at` computes: the one after it, or the next step's first.
-template <class A>
-inline Fill<A> fill_after(const Position& at, const Pass& pass, const Step& next, const Tokens& tokens) {
-#pragma HLS INLINE
-    if (at.in_tile + 1 < pass.in_tiles) return begin_fill<A>(pass.step, at.out_tile, at.in_tile + 1, tokens);
-    if (at.out_tile + 1 < pass.out_tiles) return begin_fill<A>(pass.step, at.out_tile + 1, 0, tokens);
-    return begin_fill<A>(next, 0, 0, tokens);
 }
 
 /// A step of the engine; an idle one before the first and from `last` on.
 template <class Program>
 inline Step engine_step(int index, int first, int last) {
 #pragma HLS INLINE
-    return index >= first && index < last ? Program::step(index) : Program::idle();
+    return Program::step(index >= first && index < last ? index : Program::kIdle);
+}
+
+/// The tile that is active when engine_run begins: the first of step `index`.
+template <class A, class Program>
+inline TilePlan<A> first_tile(int index, int first, int last, const Tokens& tokens) {
+#pragma HLS INLINE
+    const Step step = engine_step<Program>(index, first, last);
+    const int next_index = index < first ? first : int(step.next_engine);
+    return begin_pass<A>(index, step, next_index, engine_step<Program>(next_index, first, last), tokens);
 }
 
 /// Runs the engine's steps from `index` up to the first that is none of its own, or `last`; before the step `first`
@@ -235,21 +195,38 @@ inline Step engine_step(int index, int first, int last) {
 /// No read is stale: what gathers in a row is read again kRmwCycles later at the earliest, another pass's results
 /// kPipelineCycles later. The timed C-simulation checks each access.
 template <class A, class Program>
-int engine_run(int index, int first, int last, const Tokens& tokens, WeightFifo<A>& fifo, Engine<A>& engine) {
+int engine_run(int index, int first, int last, const Tokens& tokens, WeightFifo<A>& fifo, Memory<A>& memory) {
 #pragma HLS INLINE off
-    Memory<A>& memory = engine.memory;
-    Pass pass = make_pass<A>(engine_step<Program>(index, first, last), tokens);
-    int next_index = index < first ? first : pass.step.next_engine;
-    Step next = engine_step<Program>(next_index, first, last);
-    Position at = {0, 0, 0, pass.rows.first};
-    Fill<A> fill = fill_after<A>(at, pass, next, tokens);
-    bool running = true;
+    static Tile<A> tile;
+    static Accumulators<A> accumulators[A::kRows];
+    static FrontWord<A> front;
+#pragma HLS ARRAY_PARTITION variable = tile.active complete dim = 0
+#pragma HLS ARRAY_PARTITION variable = tile.shadow complete dim = 0
+#pragma HLS ARRAY_PARTITION variable = tile.bias complete
+#pragma HLS ARRAY_PARTITION variable = tile.shadow_bias complete
+#pragma HLS ARRAY_PARTITION variable = tile.shift complete
+#pragma HLS ARRAY_PARTITION variable = tile.shadow_shift complete
+#pragma HLS AGGREGATE variable = accumulators compact = bit
+#pragma HLS BIND_STORAGE variable = accumulators type = ram_s2p
+    timing::memory(accumulators, "accumulators");
+    timing::claim_distance(accumulators, kRmwCycles);
+    if (index < first) front.there = false;
+
+    Position<A> at = begin_tile<A>(first_tile<A, Program>(index, first, last, tokens), true);
+    TilePlan<A> planned[kPlanCycles];
+#pragma HLS ARRAY_PARTITION variable = planned complete
+BEGIN_PLANNED:
+    for (int i = 0; i < kPlanCycles; ++i) {
+#pragma HLS UNROLL
+        planned[i] = at.tile;
+    }
+    Vec<Int<27>, A::kTileOut> feature_sums = {};
     if (index >= first) timing::begin_step(index);
     timing::Pipeline loop("ENGINE");
 ENGINE:
-    while (loop.runs(running)) {
+    while (loop.runs(at.running)) {
 #pragma HLS PIPELINE II = 1
-#pragma HLS DEPENDENCE variable = engine.accumulators inter true distance = kRmwCycles
+#pragma HLS DEPENDENCE variable = accumulators inter true distance = kRmwCycles
 #pragma HLS DEPENDENCE variable = memory.exp_sum inter true distance = kRmwCycles
 #pragma HLS DEPENDENCE variable = memory.partial_row_statistics inter true distance = kRmwCycles
 #pragma HLS DEPENDENCE variable = memory.partial_head_statistics inter true distance = kRmwCycles
@@ -260,60 +237,53 @@ ENGINE:
 #pragma HLS DEPENDENCE variable = memory.row_statistics inter false
 #pragma HLS DEPENDENCE variable = memory.head_statistics inter false
 #pragma HLS DEPENDENCE variable = memory.score_max inter false
-        const Step& step = pass.step;
-        const bool has_token = at.cycle < pass.rows.count;
-        const Words<A> words = read_words<A>(step, at, has_token, fill, memory);
-        if (has_token) {
-            const int source_lane = step.source_lane + at.in_tile * A::kTileIn;
-            const BankLane source = locate<A>(source_lane);
-            const Vec<Int<16>, A::kTileIn> raw = step.source == Buffer::X
-                                                     ? slice<A::kTileIn>(words.x, source_lane)
-                                                     : slice<A::kTileIn>(words.work[source.bank], source.lane);
-            const PrologueResult<A> in =
-                prologue<A>(step, raw, at.row, at.in_tile, at.out_tile, tokens.num_tokens, memory);
-            const Vec<Int<48>, A::kTileOut> sums = multiply<A>(in.factors, at, engine);
-            if (at.in_tile == pass.in_tiles - 1) {
-                const int dest_lane = step.dest_lane + at.out_tile * A::kTileOut;
-                const Vec<Int<16>, A::kTileOut> residual = slice<A::kTileOut>(words.x, dest_lane);
-                const EpilogueResult<A> out =
-                    epilogue<A>(step, sums, engine.tile, residual, reciprocal(Int<41>(in.exp_sum)));
-                store_result<A>(step, at, out, tokens.num_tokens, memory);
-                trace::record(index, at.row, at.out_tile * A::kTileOut, out.value);
-            }
-        }
-        timing::spend(at.cycle, has_token      ? timing::Cycle::TOKEN
-                                : !fill.done() ? timing::Cycle::FILL
-                                               : timing::Cycle::DRAIN);
-        if (!fill.done()) advance_fill<A>(fill, engine.tile, fifo, words.work[kKeyBank], memory);
-
-        // the tile's border
-        const bool pass_ends = at.in_tile + 1 == pass.in_tiles && at.out_tile + 1 == pass.out_tiles;
-        const int least_cycles = timing::cycles(pass_ends ? A::kPipelineCycles : kRmwCycles);
-        ++at.cycle;
-        ++at.row;
-        if (at.cycle >= pass.rows.count && at.cycle >= least_cycles && fill.done()) {
-            if (pass_ends) {
-                at.in_tile = 0;
-                at.out_tile = 0;
-                running = next_index == index + 1 && next.op == Op::ENGINE;
-                ++index;
-                if (running) {
-                    timing::begin_step(index);
-                    pass = make_pass<A>(next, tokens);
-                    next_index = next.next_engine;
-                    next = engine_step<Program>(next_index, first, last);
+        const TilePlan<A> now = at.tile;
+        const Step& step = now.step;
+        const Words<A> words = read_words<A>(at, tokens.num_tokens, memory);
+        if (at.has_token()) {
+            const int token = to_int(at.token);
+            const int row = to_int(at.row);
+            const PrologueResult<A> in = prologue<A>(step, source_lanes<A>(words, now), row, to_int(now.in_tile),
+                                                     to_int(now.out_tile), tokens.num_tokens, memory);
+            const Accumulators<A> sums = multiply<A>(in.factors, tile, now.first_in, load(accumulators, token));
+            store(accumulators, token, sums);
+            if (now.last_in) {
+                const Vec<Int<16>, A::kTileOut> residual = slice<A::kTileOut>(words.x, to_int(now.x_lane));
+                const EpilogueResult<A> out = epilogue<A>(step, sums, tile, residual, reciprocal(Int<41>(in.exp_sum)));
+                store_result<A>(now, row, out, tokens.num_tokens, memory);
+                if (step.pool) {
+                    pool_features<A>(token == 0, out.value, feature_sums);
+                    store(memory.feature_sum, to_int(now.part), feature_sums);
                 }
-            } else if (++at.in_tile == pass.in_tiles) {
-                at.in_tile = 0;
-                ++at.out_tile;
+                trace::record(now.index, row, to_int(now.out_tile) * A::kTileOut, out.value);
             }
-            at.cycle = 0;
-            at.row = pass.rows.first;
-            swap_tiles<A>(engine.tile, at.in_tile == 0);
-            fill = fill_after<A>(at, pass, next, tokens);
         }
+
+        const bool word_there = front.there;
+        const bool border = at.at_border(word_there);
+        const bool starves = !at.fill.done() && !at.fill.accesses(word_there);
+        timing::spend(at.cycles_left == now.more_cycles, starves,
+                      at.has_token()    ? timing::Cycle::TOKEN
+                      : !at.fill.done() ? timing::Cycle::FILL
+                                        : timing::Cycle::DRAIN);
+        if (starves) trace::expect_data(fifo);
+        if (at.fill.accesses(word_there)) {
+            fill_column<A>(at.fill, {front.lanes, words.work[kKeyBank], words.values}, tokens.num_tokens, tile);
+        }
+        front.follow(at.fill.streams && !at.fill.done(), fifo);
+        if (border) swap_tiles<A>(tile, planned[kPlanCycles - 1].first_in);
+        advance<A>(at, word_there, planned[kPlanCycles - 1]);
+        if (border && at.running) timing::begin_step(at.tile.index);
+
+    PLAN:
+        for (int i = kPlanCycles - 1; i > 0; --i) {
+#pragma HLS UNROLL
+            planned[i] = planned[i - 1];
+        }
+        planned[0] = plan_behind<A>(now, engine_step<Program>(now.next.next_engine, first, last), tokens);
     }
-    return index;
+    if (at.tile.step.op != Op::ENGINE) trace::expect_taken(front.there);  // nothing is left for the engine
+    return at.tile.index;
 }
 
 }  // namespace spvit

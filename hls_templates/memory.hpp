@@ -19,6 +19,15 @@ struct Tokens {
     int num_packages;
 };
 
+template <class A>
+using Row = UInt<bits_for(A::kRows)>;
+/// Of a row of any buffer.
+template <class A>
+using Lane = UInt<bits_for(kBanks* A::kBankLanes)>;
+/// Counts tiles along a row.
+template <class A>
+using TileIndex = UInt<bits_for(kBanks* A::kBankLanes / A::kGroup)>;
+
 /// Sum and sum of squares, for LayerNorm.
 struct Statistics {
     Int<27> sum;
@@ -48,8 +57,8 @@ struct Memory {
     Int<16> partial_score_max[A::kRows];
     Int<27> exp_sum[A::kRows];
 
-    Int<27> feature_sum[A::kHeadLanes];
-    Int<16> pooled[A::kHeadLanes];
+    Vec<Int<27>, A::kTileOut> feature_sum[A::kHeadLanes / A::kTileOut];
+    Vec<Int<16>, A::kTileIn> pooled[A::kHeadLanes / A::kTileIn];
     Int<2> keep[A::kRows];
     Int<24> probability[A::kRows];
 };
@@ -97,34 +106,68 @@ inline int part_of(int lane) {
     return N == M ? 0 : lane / N % (M / N);
 }
 
+/// Words that pass lane by lane, first to last: shift registers.
+template <class T, int N>
+inline T shift_out(Vec<T, N>& word) {
+#pragma HLS INLINE
+    const T lane = word[0];
+SHIFT_OUT:
+    for (int i = 0; i + 1 < N; ++i) {
+#pragma HLS UNROLL
+        word[i] = word[i + 1];
+    }
+    return lane;
+}
+
+template <class T, int N>
+inline void shift_in(Vec<T, N>& word, const T& lane) {
+#pragma HLS INLINE
+SHIFT_IN:
+    for (int i = 0; i + 1 < N; ++i) {
+#pragma HLS UNROLL
+        word[i] = word[i + 1];
+    }
+    word[N - 1] = lane;
+}
+
 /// `N` lanes of a word, from `first` on, a multiple of N; of `first` counts where in its word it lies.
 template <int N, int M>
 inline Vec<Int<16>, N> slice(const Vec<Int<16>, M>& word, int first) {
 #pragma HLS INLINE
-    const int first_lane = part_of<N, M>(first) * N;
-    Vec<Int<16>, N> part;
+    const int chosen = part_of<N, M>(first);
+    Vec<Int<16>, N> lanes;
 SLICE_LANES:
     for (int i = 0; i < N; ++i) {
 #pragma HLS UNROLL
-        part[i] = word[first_lane + i];
+        lanes[i] = word[i];
+        for (int part = 1; part < M / N; ++part) {
+#pragma HLS UNROLL
+            if (part == chosen) lanes[i] = word[part * N + i];
+        }
     }
-    return part;
+    return lanes;
 }
 
 /// A lane of WORK: in which bank, and where there.
+template <class A>
 struct BankLane {
-    int bank;
-    int lane;
+    UInt<bits_for(kBanks - 1)> bank;
+    Lane<A> lane;
 };
 
 template <class A>
-inline BankLane locate(int lane) {
+inline BankLane<A> locate(int lane) {
 #pragma HLS INLINE
-    BankLane found = {0, lane};
+    BankLane<A> found;
+    found.bank = 0;
+    found.lane = lane;
 FIND_BANK:
     for (int bank = 1; bank < kBanks; ++bank) {
 #pragma HLS UNROLL
-        if (lane >= bank * A::kBankLanes) found = {bank, lane - bank * A::kBankLanes};
+        if (lane >= bank * A::kBankLanes) {
+            found.bank = bank;
+            found.lane = lane - bank * A::kBankLanes;
+        }
     }
     return found;
 }

@@ -55,12 +55,12 @@ template <class A>
 inline Vec<Int<16>, A::kTileIn> concat_pooled(const Vec<Int<16>, A::kTileIn>& features, const Memory<A>& memory,
                                               int first_lane, int split) {
 #pragma HLS INLINE
-    const int first_pooled = part_of<A::kTileIn, A::kHeadLanes>(first_lane) * A::kTileIn;
+    const Vec<Int<16>, A::kTileIn> pooled = load(memory.pooled, part_of<A::kTileIn, A::kHeadLanes>(first_lane));
     Vec<Int<16>, A::kTileIn> joined;
 CONCAT_LANES:
     for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL
-        joined[i] = first_lane + i >= split ? memory.pooled[first_pooled + i] : features[i];
+        joined[i] = first_lane + i >= split ? pooled[i] : features[i];
     }
     return joined;
 }

@@ -24,41 +24,55 @@ struct Tile {
     Int<5> shadow_shift[A::kTileOut];
 };
 
-/// Which tile is being filled, and how far.
+/// The filling of a tile, and how far it is.
 template <class A>
 struct Fill {
     static constexpr int kParamWords = ceil_div(A::kTileOut * kParamLanes, A::kFillLanes);
     static constexpr int kWordsPerColumn = A::kTileIn / A::kFillLanes;
+    using Accesses = UInt<bits_for(A::kTileOut* kWordsPerColumn + kParamWords)>;
 
-    Weights weights;
-    int first_lane;  // K, V: of the head
-    int in_tile;
-    int out_tile;
-    int num_tokens;
-    int index;  // accesses done
-    int total;  // accesses in all
+    bool streams;    // from the weight FIFO
+    bool from_keys;  // else from K, or from V
+    bool params;     // the next word brings columns' parameters
+    Accesses left;   // down to zero
+    Accesses place;  // of the next one: among the parameters, or the columns and their parts
+    Lane<A> index;   // K: the column's token; V: its dimension
+    Lane<A> lane;    // K: the column's first dimension; V: its first token
 
-    bool done() const { return index == total; }
-    bool reads_keys() const { return !done() && weights == Weights::K; }
-    bool has_params() const { return in_tile == 0; }
-    int key_row() const { return out_tile * A::kTileOut + index; }
-    int key_lane() const { return first_lane + in_tile * A::kTileIn; }
+    bool done() const { return left == 0; }
+
+    /// Whether this iteration brings it on; to its end.
+    ///   word_there  the weight FIFO has one
+    bool accesses(bool word_there) const { return left != 0 && (word_there || !streams); }
+    bool ends(bool word_there) const { return left == 0 || (left == 1 && (word_there || !streams)); }
+
+    void advance() {
+#pragma HLS INLINE
+        const bool last_params = params && place == kParamWords - 1;
+        params = params && !last_params;
+        place = last_params ? 0 : place + 1;
+        index = index + 1;
+        left = left - 1;
+    }
 };
 
+/// Of a tile of an engine step; of any other step's there is nothing to fill.
 template <class A>
-inline Fill<A> begin_fill(const Step& step, int out_tile, int in_tile, const Tokens& tokens) {
+inline Fill<A> begin_fill(const Step& step, int out_tile, int in_tile) {
 #pragma HLS INLINE
-    Fill<A> fill;
-    fill.weights = step.weights;
-    fill.first_lane = step.weights_lane;
-    fill.in_tile = in_tile;
-    fill.out_tile = out_tile;
-    fill.num_tokens = tokens.num_tokens;
-    fill.index = 0;
-    fill.total = step.op != Op::ENGINE ? 0
-                 : step.weights != Weights::STREAM
-                     ? A::kTileOut
-                     : A::kTileOut * Fill<A>::kWordsPerColumn + (in_tile == 0 ? Fill<A>::kParamWords : 0);
+    using F = Fill<A>;
+    const int first_column = out_tile * A::kTileOut;
+    const int first_input = in_tile * A::kTileIn;
+    F fill;
+    fill.streams = step.weights == Weights::STREAM;
+    fill.from_keys = step.weights == Weights::K;
+    fill.params = fill.streams && in_tile == 0;
+    fill.left = step.op != Op::ENGINE ? 0
+                : !fill.streams       ? A::kTileOut
+                                      : A::kTileOut * F::kWordsPerColumn + (in_tile == 0 ? F::kParamWords : 0);
+    fill.place = 0;
+    fill.index = first_column + (fill.from_keys ? 0 : int(step.weights_lane));
+    fill.lane = first_input + (fill.from_keys ? int(step.weights_lane) : 0);
     return fill;
 }
 
@@ -74,33 +88,25 @@ inline Int<48> unpack_bias(Int<16> low, Int<16> middle, Int<16> high) {
 template <class A>
 using FillLanes = Vec<Int<16>, A::kTileIn>;
 
-/// A word of the stream, as often as a column has parts.
+/// What an iteration has for the fill: the weight FIFO's first word, a word of K and a column of V.
 template <class A>
-inline FillLanes<A> repeat(const FillWord<A>& word) {
-#pragma HLS INLINE
-    FillLanes<A> lanes;
-REPEAT_WORD:
-    for (int i = 0; i < A::kTileIn; ++i) {
-#pragma HLS UNROLL
-        lanes[i] = word[i % A::kFillLanes];
-    }
-    return lanes;
-}
+struct FillWords {
+    FillWord<A> streamed;
+    Vec<Int<16>, A::kWord> key;
+    Vec<Int<16>, A::kTileIn> values;
+};
 
-/// One column from on-chip memory. `key_word` is the word of K that the loop read for it.
+/// One column from on-chip memory; keys that are no tokens give zero.
 template <class A>
-inline FillLanes<A> column_on_chip(const Fill<A>& fill, const Vec<Int<16>, A::kWord>& key_word,
-                                   const Memory<A>& memory) {
+inline FillLanes<A> column_on_chip(const Fill<A>& fill, const FillWords<A>& words, int num_tokens) {
 #pragma HLS INLINE
-    const bool is_key = fill.weights == Weights::K;
-    const bool is_token = !is_key || fill.key_row() < fill.num_tokens;
-    FillLanes<A> lanes =
-        is_key ? slice<A::kTileIn>(key_word, fill.key_lane())
-               : read_value_column<A>(memory, fill.first_lane + fill.key_row(), fill.in_tile * A::kTileIn);
+    const Vec<Int<16>, A::kTileIn> key = slice<A::kTileIn>(words.key, to_int(fill.lane));
+    const bool is_token = to_int(fill.index) < num_tokens;
+    FillLanes<A> lanes;
 MASK_KEY:
     for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL
-        lanes[i] = is_token ? lanes[i] : Int<16>(0);
+        lanes[i] = !fill.from_keys ? words.values[i] : is_token ? key[i] : Int<16>(0);
     }
     return lanes;
 }
@@ -108,42 +114,43 @@ MASK_KEY:
 /// One access of a fill. What it brings passes all columns on one bus, and one of them takes it: a choice between stream
 /// and memory in front of each register would cost a LUT for each of their bits.
 template <class A>
-inline void advance_fill(Fill<A>& fill, Tile<A>& tile, WeightFifo<A>& fifo, const Vec<Int<16>, A::kWord>& key_word,
-                         const Memory<A>& memory) {
+inline void fill_column(const Fill<A>& fill, const FillWords<A>& words, int num_tokens, Tile<A>& tile) {
 #pragma HLS INLINE
     constexpr int kColumnsPerWord = A::kFillLanes / kParamLanes;
-    const bool streams = fill.weights == Weights::STREAM;
-    FillWord<A> word = {};
-    if (streams) {
-        trace::expect_data(fifo);
-        if (!fifo.read_nb(word)) return;  // never waits: a stalled read would stop the whole array
-    }
-    const FillLanes<A> lanes = streams ? repeat<A>(word) : column_on_chip<A>(fill, key_word, memory);
-    const int params = streams && fill.has_params() ? Fill<A>::kParamWords : 0;
-    if (!streams || fill.index < params) {
-        const Int<48> term = InnerProduct<A::kFast>::term(lanes);
-    BIAS_COLUMNS:
-        for (int column = 0; column < A::kTileOut; ++column) {
+    const FillWord<A>& word = words.streamed;
+    FillLanes<A> lanes;
+FILL_BUS:
+    for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL
-            const int lane = column % kColumnsPerWord * kParamLanes;
-            const Int<48> bias = streams ? unpack_bias(word[lane], word[lane + 1], word[lane + 2]) : Int<48>(-term);
-            if ((streams ? column / kColumnsPerWord : column) == fill.index) {
-                tile.shadow_bias[column] = bias;
-                if (streams) tile.shadow_shift[column] = word[lane + 3];
+        lanes[i] = word[i % A::kFillLanes];
+    }
+    Int<48> term = 0;
+    if (!fill.streams) {
+        lanes = column_on_chip<A>(fill, words, num_tokens);
+        term = InnerProduct<A::kFast>::term(lanes);
+    }
+    const int place = to_int(fill.place);
+    const int column_of_weights = fill.streams ? place / Fill<A>::kWordsPerColumn : place;
+    const int part = place % Fill<A>::kWordsPerColumn;
+FILL_COLUMNS:
+    for (int column = 0; column < A::kTileOut; ++column) {
+#pragma HLS UNROLL
+        const int lane = column % kColumnsPerWord * kParamLanes;
+        const bool takes_params = fill.params && column / kColumnsPerWord == place;
+        const bool takes_weights = !fill.params && column == column_of_weights;
+        if (takes_params) {
+            tile.shadow_bias[column] = unpack_bias(word[lane], word[lane + 1], word[lane + 2]);
+            tile.shadow_shift[column] = word[lane + 3];
+        } else if (takes_weights && !fill.streams) {
+            tile.shadow_bias[column] = -term;
+        }
+        if (takes_weights) {
+            for (int i = 0; i < A::kTileIn; ++i) {
+#pragma HLS UNROLL
+                if (!fill.streams || i / A::kFillLanes == part) tile.shadow[column][i] = lanes[i];
             }
         }
     }
-    if (fill.index >= params) {
-        const int place = fill.index - params;
-        const int column = streams ? place / Fill<A>::kWordsPerColumn : place;
-        const int part = place % Fill<A>::kWordsPerColumn;
-    FILL_LANES:
-        for (int i = 0; i < A::kTileIn; ++i) {
-#pragma HLS UNROLL
-            if (!streams || i / A::kFillLanes == part) tile.shadow[column][i] = lanes[i];
-        }
-    }
-    ++fill.index;
 }
 
 /// The tile's border: what was filled becomes active.

@@ -52,7 +52,7 @@ inline void memory(const Array&, const char*, int = 1) {}
 template <class Array>
 inline void claim_distance(const Array&, int) {}
 inline void begin_step(int) {}
-inline void spend(int, Cycle) {}
+inline void spend(bool, bool, Cycle) {}
 inline int cycles(int count) {
 #pragma HLS INLINE
     return count;

@@ -9,16 +9,20 @@ namespace spvit {
 /// The candidates' mean of each feature; zeros when there is no candidate.
 ///   feature_sum  [kHeadLanes]  gathered by the pass before
 template <class A>
-void pool_features(int index, const Tokens& tokens, Memory<A>& memory) {
+void mean_features(int index, const Tokens& tokens, Memory<A>& memory) {
 #pragma HLS INLINE off
     const int count = row_range<A>(Rows::CANDIDATES, tokens).count;
     const Reciprocal divisor = reciprocal(Int<41>(count > 0 ? count : 1));
+    Vec<Int<27>, A::kTileOut> sums = {};
+    Vec<Int<16>, A::kTileIn> means = {};
     timing::Pipeline loop("POOL_FEATURES");
 POOL_FEATURES:
     for (int lane = 0; loop.runs(lane < A::kHeadLanes); ++lane) {
 #pragma HLS PIPELINE II = 1
-        const Int<16> mean = count > 0 ? divide<15, 16>(Int<48>(memory.feature_sum[lane]), divisor) : Int<16>(0);
-        memory.pooled[lane] = mean;
+        if (lane % A::kTileOut == 0) sums = load(memory.feature_sum, lane / A::kTileOut);
+        const Int<16> mean = count > 0 ? divide<15, 16>(Int<48>(shift_out(sums)), divisor) : Int<16>(0);
+        shift_in(means, mean);
+        if (lane % A::kTileIn == A::kTileIn - 1) store(memory.pooled, lane / A::kTileIn, means);
         trace::record(index, 0, lane, Vec<Int<16>, 1>{{mean}});
     }
 }

@@ -42,6 +42,11 @@ inline void expect_drained(Stream& stream) {
     if (!stream.empty()) fail("words are left in a stream: fewer are taken than were sent", 0, 0, 0);
 }
 
+/// As for a stream, of the word that stands in a register before its reader.
+inline void expect_taken(bool word_there) {
+    if (word_there) fail("words are left in a stream: fewer are taken than were sent", 0, 0, 0);
+}
+
 #else
 
 template <class T, int N>
@@ -50,6 +55,7 @@ template <class Stream>
 inline void expect_data(Stream&) {}
 template <class Stream>
 inline void expect_drained(Stream&) {}
+inline void expect_taken(bool) {}
 
 #endif
 

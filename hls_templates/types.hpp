@@ -1,6 +1,7 @@
 // Integers and vectors. One source, two builds:
 //   exact   (synthesis, and C-simulation with -DSPVIT_EXACT_WIDTHS)  Int<W> is ap_int<W>: a width that is too small shows
 //   native  (fast C-simulation)                                      Int<W> is the machine integer that holds W bits
+// UInt<W> is its unsigned sister: counters, addresses and shift amounts, which a sign would make twice as expensive.
 // Nothing else in the kernels knows which one it is compiled in.
 #ifndef SPVIT_TYPES_HPP
 #define SPVIT_TYPES_HPP
@@ -16,6 +17,8 @@ namespace spvit {
 
 template <int W>
 using Int = ap_int<W>;
+template <int W>
+using UInt = ap_uint<W>;
 
 /// x * 2^n in W bits.
 template <int W, class T>
@@ -23,8 +26,8 @@ inline Int<W> shift_left(const T& x, int n) {
     return Int<W>(x) << n;
 }
 
-template <int W>
-inline int to_int(const ap_int<W>& x) {
+template <int W, bool Signed>
+inline int to_int(const ap_int_base<W, Signed>& x) {
     return x.to_int();
 }
 
@@ -97,20 +100,25 @@ struct NativeInt;
 template <>
 struct NativeInt<2> {
     using type = std::int16_t;
+    using natural = std::uint16_t;
 };
 template <>
 struct NativeInt<4> {
     using type = std::int32_t;
+    using natural = std::uint32_t;
 };
 template <>
 struct NativeInt<8> {
     using type = std::int64_t;
+    using natural = std::uint64_t;
 };
 
+constexpr int native_bytes(int width) { return width <= 16 ? 2 : width <= 32 ? 4 : 8; }
+
 template <int W>
-using Int = typename NativeInt<(W <= 16)   ? 2
-                               : (W <= 32) ? 4
-                                           : 8>::type;
+using Int = typename NativeInt<native_bytes(W)>::type;
+template <int W>
+using UInt = typename NativeInt<native_bytes(W)>::natural;
 
 /// x * 2^n in W bits; through unsigned, since C++14 does not define it for negative numbers.
 template <int W, class T>
@@ -159,6 +167,9 @@ constexpr int ceil_log2(int n) {
     while ((1 << bits) < n) ++bits;
     return bits;
 }
+/// Of an unsigned number from 0 to `largest`.
+constexpr int bits_for(int largest) { return ceil_log2(largest + 1); }
+constexpr int larger(int a, int b) { return a > b ? a : b; }
 
 }  // namespace spvit
 

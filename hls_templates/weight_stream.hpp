@@ -64,6 +64,20 @@ using FillWord = Vec<Int<16>, A::kFillLanes>;
 template <class A>
 using WeightFifo = Stream<FillWord<A>, A::kFifoWords>;
 
+/// The FIFO's first word, in a register: whether there is one is known when an iteration begins, and nothing that the
+/// iteration decides waits for the FIFO.
+template <class A>
+struct FrontWord {
+    FillWord<A> lanes;
+    bool there;
+
+    /// The next one comes. Never waits: a stalled read would stop the whole array.
+    void follow(bool taken, WeightFifo<A>& fifo) {
+#pragma HLS INLINE
+        if (taken || !there) there = fifo.read_nb(lanes);
+    }
+};
+
 /// On their way to the checksum; with two words, a FIFO whose words take two cycles would pass two in three.
 template <class A>
 using ArrivingWords = Stream<FillWord<A>, 8>;

@@ -162,6 +162,7 @@ module skeleton #(parameter int PORTS = 4, parameter int STREAM_LATENCY = 2, par
     // run: the schedule, record by record
     typedef enum logic [31:0] {WAIT, LOAD, STREAM_TILE, CHIP_TILE, DONE} op_t;
     logic [31:0] record = 0, cycle = 0, taken = 0, pixels_taken = 0;
+    logic front_there = 0;  // the weight FIFO's first word, in a register (FrontWord)
     wire [31:0] op = schedule[record][127:96];
     wire [31:0] first = schedule[record][95:64];   // WAIT: cycles; LOAD: words; tiles: tokens
     wire [31:0] second = schedule[record][63:32];  // LOAD: pixels; tiles: accesses that fill the next
@@ -180,8 +181,8 @@ module skeleton #(parameter int PORTS = 4, parameter int STREAM_LATENCY = 2, par
                 ends = taken + 32'(weights_pop) == first && pixels_taken + 32'(pixels_pop) == second;
             end
             STREAM_TILE, CHIP_TILE: begin
-                advances = taken < second && (op == CHIP_TILE || weights_valid);
-                weights_pop = op == STREAM_TILE && advances;
+                advances = taken < second && (op == CHIP_TILE || front_there);
+                weights_pop = weights_valid && (!front_there || (op == STREAM_TILE && advances));
                 ends = cycle + 1 >= first && cycle + 1 >= third && taken + 32'(advances) == second;
             end
             default: ;
@@ -193,7 +194,9 @@ module skeleton #(parameter int PORTS = 4, parameter int STREAM_LATENCY = 2, par
         end else begin
             cycles <= cycles + 1;
             cycle <= ends ? 0 : cycle + 1;
-            taken <= ends ? 0 : taken + 32'(weights_pop || advances);
+            taken <= ends ? 0 : taken + 32'(op == LOAD ? weights_pop : advances);
+            if (op == STREAM_TILE || op == CHIP_TILE)
+                front_there <= weights_pop || (front_there && !(op == STREAM_TILE && advances));
             pixels_taken <= ends ? 0 : pixels_taken + 32'(pixels_pop);
             if (ends) record <= record + 1;
         end

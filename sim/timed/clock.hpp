@@ -95,8 +95,11 @@ class Clock {
         return condition;
     }
 
-    void spend(int cycle_of_tile, Cycle cycle) {
-        if (cycle_of_tile == 0) stalls_ = 0;
+    /// For whom the iteration's cycle passes.
+    ///   starves  the tile's fill waits for a word
+    void spend(bool begins_tile, bool starves, Cycle cycle) {
+        if (begins_tile) stalls_ = 0;
+        if (starves) ++stalls_;
         kind_ = cycle == Cycle::TOKEN  ? &StepCycles::tokens
                 : cycle == Cycle::FILL ? &StepCycles::fill
                                        : &StepCycles::drain;
@@ -128,10 +131,7 @@ class Clock {
 
     bool poll(int channel) {
         if (!live_) fail("only the last process may poll " + dataflow.name(channel));
-        if (!dataflow.arrived(channel, now_)) {
-            ++stalls_;
-            return false;
-        }
+        if (!dataflow.arrived(channel, now_)) return false;
         dataflow.take(channel, now_);
         return true;
     }

@@ -32,9 +32,9 @@ class Stream {
         return take();
     }
 
-    /// False while the word has not arrived at this cycle.
+    /// False while the word has not arrived at this cycle, and behind the last one.
     bool read_nb(T& word) {
-        if (!timing::clock().poll(channel_)) return false;
+        if (words_.empty() || !timing::clock().poll(channel_)) return false;
         word = take();
         return true;
     }
@@ -86,7 +86,7 @@ inline void claim_distance(const T (&array)[Size], int distance) {
 }
 
 inline void begin_step(int step) { clock().begin_step(step); }
-inline void spend(int cycle_of_tile, Cycle cycle) { clock().spend(cycle_of_tile, cycle); }
+inline void spend(bool begins_tile, bool starves, Cycle cycle) { clock().spend(begins_tile, starves, cycle); }
 inline int cycles(int count) { return clock().scaled(count); }
 
 }  // namespace timing

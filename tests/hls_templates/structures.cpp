@@ -29,8 +29,6 @@ using Out = std::int64_t*;
 
 namespace {
 
-constexpr int largest(int a, int b) { return a > b ? a : b; }
-
 template <int In, int Out, int Heads, int HeadDim, int Rows, int Prefix, Package P, bool Fast, int Ports, int ScoreBits,
           int GeluBits>
 struct TestArch {
@@ -54,7 +52,7 @@ struct TestArch {
     static constexpr int kRows = Rows;
     static constexpr int kHeadLanes = round_up(HeadDim, kWord);
     static constexpr int kEmbedLanes = Heads * kHeadLanes;
-    static constexpr int kBankLanes = round_up(largest(kEmbedLanes, Rows), kWord);
+    static constexpr int kBankLanes = round_up(larger(kEmbedLanes, Rows), kWord);
     static constexpr int kImageLanes = 2;
     static constexpr int kPipelineCycles = 20;
     static constexpr int kFifoWords = 64;
@@ -70,10 +68,11 @@ std::int64_t wide(const Int<55>& x) { return static_cast<std::int64_t>(x); }
 
 template <class A>
 struct World {
-    static Engine<A> engine;
+    static Memory<A> engine_memory;
+    static Tile<A> active_tile;
     static Tokens tokens;
 
-    static Memory<A>& memory() { return engine.memory; }
+    static Memory<A>& memory() { return engine_memory; }
 
     static void sizes(Out out) {
         const int values[] = {
@@ -157,7 +156,7 @@ struct World {
     // [kBanks * kBankLanes][2]
     static void locate_all(Out out) {
         for (int lane = 0; lane < kBanks * A::kBankLanes; ++lane) {
-            const BankLane found = locate<A>(lane);
+            const BankLane<A> found = locate<A>(lane);
             out[2 * lane] = found.bank;
             out[2 * lane + 1] = found.lane;
         }
@@ -205,9 +204,11 @@ struct World {
     }
 
     static void run_pool(In sums, std::int64_t num_tokens, std::int64_t num_packages, Out pooled) {
-        for (int lane = 0; lane < A::kHeadLanes; ++lane) memory().feature_sum[lane] = Int<27>(sums[lane]);
-        pool_features<A>(0, {static_cast<int>(num_tokens), static_cast<int>(num_packages)}, memory());
-        for (int lane = 0; lane < A::kHeadLanes; ++lane) pooled[lane] = to_int(memory().pooled[lane]);
+        for (int lane = 0; lane < A::kHeadLanes; ++lane)
+            memory().feature_sum[lane / A::kTileOut][lane % A::kTileOut] = Int<27>(sums[lane]);
+        mean_features<A>(0, {static_cast<int>(num_tokens), static_cast<int>(num_packages)}, memory());
+        for (int lane = 0; lane < A::kHeadLanes; ++lane)
+            pooled[lane] = to_int(memory().pooled[lane / A::kTileIn][lane % A::kTileIn]);
     }
 
     // counts [2]: tokens and packages, in and out
@@ -234,13 +235,22 @@ struct World {
         }
         Step step = {};
         step.weights = Weights::STREAM;
+        FrontWord<A> front = {};
         for (int tile = 0; tile < in_tiles; ++tile) {
-            Fill<A> fill = begin_fill<A>(step, 0, tile, {A::kRows, 0});
-            while (!fill.done()) advance_fill<A>(fill, engine.tile, fifo, {}, memory());
-            swap_tiles<A>(engine.tile, tile == 0);
+            Fill<A> fill = begin_fill<A>(step, 0, tile);
+            while (!fill.done()) {
+                if (fill.accesses(front.there)) {
+                    fill_column<A>(fill, {front.lanes, {}, {}}, A::kRows, active_tile);
+                    fill.advance();
+                    front.follow(true, fifo);
+                } else {
+                    front.follow(false, fifo);
+                }
+            }
+            swap_tiles<A>(active_tile, tile == 0);
             dump_tile(active + tile * A::kTileIn * A::kTileOut, bias + tile * A::kTileOut, shift + tile * A::kTileOut);
         }
-        return fifo.empty() ? 0 : 1;
+        return fifo.empty() && !front.there ? 0 : 1;
     }
 
     // keys lie in WORK's second bank: tile (out_tile, in_tile) of the head whose first lane it is
@@ -248,18 +258,19 @@ struct World {
         Step step = {};
         step.weights = Weights::K;
         step.weights_lane = static_cast<int>(at[0]);
-        const Tokens now = {static_cast<int>(at[3]), 0};
-        Fill<A> fill = begin_fill<A>(step, static_cast<int>(at[1]), static_cast<int>(at[2]), now);
-        WeightFifo<A> none("none");
+        const int num_tokens = static_cast<int>(at[3]);
+        Fill<A> fill = begin_fill<A>(step, static_cast<int>(at[1]), static_cast<int>(at[2]));
         while (!fill.done()) {
             Vec<Int<16>, A::kWord> word = {};
-            if (fill.reads_keys() && fill.key_row() < fill.num_tokens) {
-                const int lane = fill.key_lane() / A::kWord * A::kWord;
-                word = read_lanes<A::kWord, Memory<A>::kBankGroups>(memory().work[kKeyBank], fill.key_row(), lane);
+            const int key = to_int(fill.index);
+            if (key < num_tokens) {
+                const int lane = to_int(fill.lane) / A::kWord * A::kWord;
+                word = read_lanes<A::kWord, Memory<A>::kBankGroups>(memory().work[kKeyBank], key, lane);
             }
-            advance_fill<A>(fill, engine.tile, none, word, memory());
+            fill_column<A>(fill, {{}, word, {}}, num_tokens, active_tile);
+            fill.advance();
         }
-        swap_tiles<A>(engine.tile, true);
+        swap_tiles<A>(active_tile, true);
         std::vector<std::int64_t> unused(A::kTileOut);
         dump_tile(active, bias, unused.data());
     }
@@ -267,10 +278,10 @@ struct World {
     static void dump_tile(Out active, Out bias, Out shift) {
         for (int column = 0; column < A::kTileOut; ++column) {
             for (int i = 0; i < A::kTileIn; ++i) {
-                active[column * A::kTileIn + i] = to_int(engine.tile.active[column][i]);
+                active[column * A::kTileIn + i] = to_int(active_tile.active[column][i]);
             }
-            bias[column] = wide(engine.tile.bias[column]);
-            shift[column] = to_int(engine.tile.shift[column]);
+            bias[column] = wide(active_tile.bias[column]);
+            shift[column] = to_int(active_tile.shift[column]);
         }
     }
 
@@ -398,10 +409,10 @@ struct World {
         Vec<Int<16>, A::kTileOut> row;
         for (int i = 0; i < A::kTileOut; ++i) {
             accumulators[i] = Int<48>(sums[i]);
-            engine.tile.shift[i] = Int<5>(static_cast<int>(shift[i]));
+            active_tile.shift[i] = Int<5>(static_cast<int>(shift[i]));
             row[i] = Int<16>(residual[i]);
         }
-        const auto result = epilogue<A>(step, accumulators, engine.tile, row, reciprocal(Int<41>(parameters[5])));
+        const auto result = epilogue<A>(step, accumulators, active_tile, row, reciprocal(Int<41>(parameters[5])));
         for (int i = 0; i < A::kTileOut; ++i) values[i] = to_int(result.value[i]);
         statistics[0] = wide(result.sums.sum);
         statistics[1] = wide(result.sums.squares);
@@ -415,7 +426,9 @@ struct World {
 };
 
 template <class A>
-Engine<A> World<A>::engine;
+Memory<A> World<A>::engine_memory;
+template <class A>
+Tile<A> World<A>::active_tile;
 template <class A>
 Tokens World<A>::tokens;
 

@@ -126,7 +126,7 @@ def test_no_template_syntax_is_left(project):
 
 
 def rows_of(text):
-    table = text.partition("static const Step kSteps[kNumSteps] = {\n")[2].partition("        };")[0]
+    table = text.partition("static const Step kSteps[kNumSteps + 1] = {\n")[2].partition("        };")[0]
     return [line.strip() for line in table.splitlines()]
 
 
@@ -134,8 +134,9 @@ def test_the_program_s_table_has_a_row_for_each_step(design, project):
     text = project.files["src/program.hpp"]
     rows = rows_of(text)
     steps = design.program.steps
-    assert len(rows) == len(steps) and f"constexpr int kNumSteps = {len(steps)};" in text
-    for index, (row, step) in enumerate(zip(rows, steps, strict=True)):
+    assert len(rows) == len(steps) + 1 and f"constexpr int kNumSteps = {len(steps)};" in text
+    assert rows[-1] == f"{{{', '.join(IDLE)}}},  // {len(steps)} idle"
+    for index, (row, step) in enumerate(zip(rows[:-1], steps, strict=True)):
         values, _, comment = row.partition("},  // ")
         assert comment == f"{index} {step.name}"
         assert values.strip("{ ").split(", ") == list(step_fields(design, step))
@@ -206,10 +207,10 @@ def test_ultraram_and_the_fifos_depth_are_said_to_synthesis(design):
     for name in ("top.cpp", "msa_block.cpp"):
         pragmas = re.findall(r"#pragma HLS BIND_STORAGE (.*)", sources[name])
         assert pragmas == [
-            "variable = engine.memory.work type = ram_s2p impl = uram",
+            "variable = memory.work type = ram_s2p impl = uram",
             "variable = fifo type = fifo impl = uram",
         ]
         assert "#pragma HLS STREAM variable = fifo depth = 512\n" in sources[name]
     assert "kFifoWords = 512;" in sources["config.hpp"]
-    assert not any("BIND_STORAGE variable = engine" in text or "impl = uram" in text
+    assert not any("BIND_STORAGE variable = memory" in text or "impl = uram" in text
                    for text in render_sources(design, "t", 7).values())  # fmt: skip

@@ -138,16 +138,16 @@ MUTATIONS = [
     *(
         pytest.param(mutation, marks=pytest.mark.slow)
         for mutation in [
-            Mutation("engine.hpp", "(at.in_tile == 0 ? Int<48>(0) : sums[column])", "Int<48>(0)", "patch_embed"),
+            Mutation("engine.hpp", "(first_in ? Int<48>(0) : so_far[column])", "Int<48>(0)", "patch_embed"),
             Mutation("tables.hpp", "kGeluBase[160] = {\n    ", "kGeluBase[160] = {\n    64 + ", ".fc1"),
             Mutation("tables.hpp", "kExp[1024] = {\n    2", "kExp[1024] = {\n    1", ".context."),
             Mutation("tables.hpp", "kSigmoidBase[512] = {\n    2", "kSigmoidBase[512] = {\n    1", ".keep"),
             Mutation("tables.hpp", "kRsqrtBase[256] = {\n    1", "kRsqrtBase[256] = {\n    2", ""),
             Mutation("epilogue.hpp", "first_key + i < num_tokens && ", "", ".context."),
-            Mutation("engine.hpp", "at.cycle == 0 ? Int<27>(0) : memory.feature_sum", "memory.feature_sum", ".pool."),
-            Mutation("engine.hpp", "if (out_tile != 0) {", "if (false) {", ".attn.k"),
-            Mutation("engine.hpp", "if (!first_of_head) {", "if (out_tile != 0) {", ".embed."),
-            Mutation("engine.hpp", "at.out_tile != 0 && before > largest", "before > largest", ".context."),
+            Mutation("engine.hpp", "first_token ? Int<27>(0) : sums[i]", "sums[i]", ".pool."),
+            Mutation("engine.hpp", "if (tile.out_tile != 0) {", "if (false) {", ".attn.k"),
+            Mutation("engine.hpp", "if (tile.part != 0) {", "if (tile.out_tile != 0) {", ".embed."),
+            Mutation("engine.hpp", "tile.out_tile != 0 && before > largest", "before > largest", ".context."),
             Mutation("prologue.hpp", "first_lane >= A::kEmbedLanes ? 1 : 0;", "1;", ".attn.k"),
             Mutation("memory.hpp", "const int skew = (first_dim + key)", "const int skew = (first_dim)", ".context."),
             Mutation("prologue.hpp", "first_lane + i >= split", "first_lane + i > split", ".fc1."),
