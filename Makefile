@@ -9,104 +9,151 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 ENVIRONMENT := .venv/.installed
 
-quoted = '$(subst ','\'',$(1))'
-option = $(if $(strip $(2)),--$(1) $(call quoted,$(2)))
-FLOW = $(call option,model,$(MODEL)) $(call option,target,$(TARGET)) \
-       $(call option,ckpt,$(CKPT)) $(call option,calib,$(CALIB)) $(call option,keep,$(KEEP))
+# --- variables: which a target needs, and which it takes besides; options, refusals and `make help` come from here ---
 
-NEEDS_MODEL := $(firstword $(filter hls csim estimate explore report synth cosim bitstream deploy notebook,$(MAKECMDGOALS)))
-MISSING := $(strip $(foreach name,TARGET MODEL,$(if $(strip $($(name))),,$(name)=)))
-ifneq ($(NEEDS_MODEL),)
-ifneq ($(MISSING),)
-$(error make $(NEEDS_MODEL) needs $(subst = ,= and ,$(MISSING)), for example: make $(NEEDS_MODEL) TARGET=zcu102 MODEL=deit_s)
+FLOW := CKPT CALIB KEEP
+needs.hls := MODEL TARGET
+takes.hls := $(FLOW)
+needs.csim := MODEL TARGET
+takes.csim := $(FLOW) IMAGES TOP CXX
+needs.estimate := MODEL TARGET
+takes.estimate := $(FLOW) KEPT CLOCK
+needs.explore := MODEL TARGET
+takes.explore := $(FLOW) LATENCY_MS CLOCK
+needs.report := MODEL TARGET
+takes.report := $(FLOW) CLOCK
+needs.train := MODEL
+takes.train := DATA CKPT KEEP OUT RESUME TARGET BUDGET COST RECIPE DEVICE PROGRESSIVE
+needs.finetune := MODEL
+takes.finetune := DATA CKPT KEEP OUT RESUME RECIPE EPOCHS DEVICE
+takes.ablation := MODEL DATA OUT RECIPE DEVICE
+needs.visualize := MODEL
+takes.visualize := CKPT KEEP IMAGES DATA OUT
+needs.eval := MODEL
+takes.eval := TARGET $(FLOW) DATA DEVICE
+needs.synth := MODEL TARGET
+takes.synth := $(FLOW) TOP IMAGES HLS
+needs.cosim := MODEL TARGET
+takes.cosim := $(FLOW) TOP IMAGES HLS
+needs.bitstream := MODEL TARGET
+takes.bitstream := $(FLOW) TOP IMAGES HLS
+needs.deploy := MODEL TARGET
+takes.deploy := $(FLOW)
+needs.notebook := MODEL TARGET
+takes.notebook := $(FLOW) IMAGES
+
+# `$(call options,MODEL CKPT)`: --model X --ckpt Y, of those that are set; CXX reaches csim in its environment
+quoted = '$(subst ','\'',$(1))'
+option = --$(shell tr A-Z_ a-z- <<< $(1))$(if $(filter-out $(SWITCHES),$(1)), $(call quoted,$($(1))))
+options = $(strip $(foreach name,$(filter-out CXX,$(1)),$(if $(strip $($(name))),$(call option,$(name)))))
+all_options = $(call options,$(needs.$(1)) $(takes.$(1)))
+SWITCHES := PROGRESSIVE
+
+TARGETS := $(patsubst needs.%,%,$(filter needs.%,$(.VARIABLES)))
+ALL := PYTHON $(sort $(foreach name,$(filter needs.% takes.%,$(.VARIABLES)),$($(name))))
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+UNKNOWN := $(firstword $(filter-out $(ALL),$(GIVEN)))
+ifneq ($(UNKNOWN),)
+CLOSE := $(shell "$(PYTHON)" -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 2))' \
+    $(call quoted,$(UNKNOWN)) $(ALL) 2>/dev/null)
+$(error there is no variable $(UNKNOWN)=; $(if $(CLOSE),did you mean $(subst $() ,= or ,$(CLOSE))=?,make help lists them all))
 endif
+
+FIRST := $(firstword $(filter $(TARGETS),$(MAKECMDGOALS)))
+MISSING := $(strip $(foreach name,$(filter $(needs.$(FIRST)),TARGET MODEL),$(if $(strip $($(name))),,$(name)=)))
+ifneq ($(MISSING),)
+$(error make $(FIRST) needs $(subst = ,= and ,$(MISSING)), for example: make $(FIRST) $(if \
+    $(filter TARGET,$(needs.$(FIRST))),TARGET=zcu102 MODEL=deit_s,MODEL=deit_digits))
+endif
+
+ODD := $(firstword $(foreach name,$(SWITCHES),$(if $(filter-out 1,$($(name))),$(name))))
+ifneq ($(ODD),)
+$(error $(ODD)=$($(ODD)) must be 1, or be left away)
+endif
+
+IDLE := $(filter-out PYTHON $(foreach goal,$(MAKECMDGOALS),$(needs.$(goal)) $(takes.$(goal))),$(GIVEN))
+ifneq ($(and $(FIRST),$(IDLE)),)
+$(warning make $(FIRST) takes no $(subst = ,= and no ,$(strip $(IDLE:%=%=))); make help says who takes what)
 endif
 
 ##@ From a checkpoint to the accelerator
 
 .PHONY: hls
 hls: $(ENVIRONMENT) ## quantize the model and generate its Vitis HLS project in build/<model>-<target>/
-	@$(PY) -m hw.generate $(FLOW) --check
-	@$(PY) -m quant.quantize $(FLOW)
-	@$(PY) -m hw.generate $(FLOW)
+	@$(PY) -m hw.generate $(call all_options,hls) --check
+	@$(PY) -m quant.quantize $(call all_options,hls)
+	@$(PY) -m hw.generate $(call all_options,hls)
 
 .PHONY: csim
 csim: $(ENVIRONMENT) ## compile and run that C++, and compare each tap with the golden: csim.json
-	@$(PY) -m sim.csim $(FLOW) $(call option,images,$(IMAGES)) $(call option,top,$(TOP))
+	@$(PY) -m sim.csim $(call all_options,csim)
 
 .PHONY: estimate
 estimate: $(ENVIRONMENT) ## cycles, latency and resources in closed form, before any weights: estimate.json
-	@$(PY) -m hw.model.estimate $(FLOW) $(call option,kept,$(KEPT)) $(call option,clock,$(CLOCK))
+	@$(PY) -m hw.model.estimate $(call all_options,estimate)
 
 .PHONY: explore
 explore: $(ENVIRONMENT) ## the fastest engine that fits the board with head-room; with LATENCY_MS= the keep ratios too: explore.json
-	@$(PY) -m hw.model.explore $(FLOW) $(call option,latency-ms,$(LATENCY_MS)) $(call option,clock,$(CLOCK))
+	@$(PY) -m hw.model.explore $(call all_options,explore)
 
 .PHONY: report
 report: $(ENVIRONMENT) ## one page to look at: where the time goes, what it takes, beside the paper: report.html
-	@$(PY) -m sim.report.page $(FLOW) $(call option,clock,$(CLOCK))
+	@$(PY) -m sim.report.page $(call all_options,report)
 
 ##@ Training
 
-TRAINING = $(call option,model,$(MODEL)) $(call option,data,$(DATA)) $(call option,ckpt,$(CKPT)) \
-           $(call option,keep,$(KEEP)) $(call option,out,$(OUT)) $(call option,resume,$(RESUME))
-
 .PHONY: train
 train: $(ENVIRONMENT) ## train a model down to its keep ratios, to BUDGET=, or layer to phase: build/train/<model>.safetensors
-	@$(PY) -m spvit.train $(TRAINING) $(call option,target,$(TARGET)) $(call option,budget,$(BUDGET)) \
-	    $(call option,cost,$(COST)) $(call option,recipe,$(RECIPE)) $(call option,device,$(DEVICE)) \
-	    $(if $(strip $(PROGRESSIVE)),--progressive)
+	@$(PY) -m spvit.train $(call all_options,train)
 
 .PHONY: finetune
 finetune: $(ENVIRONMENT) ## quantization-aware fine-tuning: float weights that know that they will be rounded: build/train/<model>-tuned.safetensors
-	@$(PY) -m quant.finetune $(TRAINING) $(call option,recipe,$(RECIPE)) $(call option,device,$(DEVICE))
+	@$(PY) -m quant.finetune $(call all_options,finetune)
 
 .PHONY: ablation
 ablation: $(ENVIRONMENT) ## the paper's ablations on a small model, each variant trained at equal cost: build/ablation/
-	@$(PY) -m spvit.ablation $(call option,model,$(MODEL)) $(call option,data,$(DATA)) $(call option,out,$(OUT)) \
-	    $(call option,recipe,$(RECIPE)) $(call option,device,$(DEVICE))
+	@$(PY) -m spvit.ablation $(call all_options,ablation)
 
 .PHONY: visualize
 visualize: $(ENVIRONMENT) ## pictures: tokens kept per stage, heat maps per head, accuracy against cost: build/pictures/<model>/
-	@$(PY) -m spvit.visualize $(call option,model,$(MODEL)) $(call option,ckpt,$(CKPT)) $(call option,keep,$(KEEP)) \
-	    $(call option,images,$(IMAGES)) $(call option,data,$(DATA)) $(call option,out,$(OUT))
+	@$(PY) -m spvit.visualize $(call all_options,visualize)
 
 .PHONY: eval
 eval: $(ENVIRONMENT) ## accuracy, cost and tokens of the float, the Brevitas and the integer model on DATA=: eval.json
-	@$(PY) -m sim.evaluate $(FLOW) $(call option,data,$(DATA)) $(call option,device,$(DEVICE))
+	@$(PY) -m sim.evaluate $(call all_options,eval)
 
 ##@ With AMD's tools
 
-vendor = $(PY) -m hw.vendor.synth $(1) $(FLOW) $(call option,top,$(TOP)) $(call option,hls,$(HLS))
-vectors = $(PY) -m sim.vectors $(FLOW) $(call option,top,$(TOP)) $(call option,images,$(IMAGES))
+vendor = $(PY) -m hw.vendor.synth $(1) $(call options,$(needs.$(1)) $(filter-out IMAGES,$(takes.$(1))))
+vectors = $(PY) -m sim.vectors $(call options,$(needs.$(1)) $(filter-out HLS,$(takes.$(1))))
 
 .PHONY: synth
 synth: $(ENVIRONMENT) ## Vitis HLS: simulate, synthesize and export; its figures beside the estimate: reports.json
 	@$(call vendor,synth) --check
-	@$(vectors)
+	@$(call vectors,synth)
 	@$(call vendor,synth)
 
 .PHONY: cosim
 cosim: $(ENVIRONMENT) ## Vitis HLS: the RTL against the golden (and synth, when needed)
 	@$(call vendor,cosim) --check
-	@$(vectors)
+	@$(call vectors,cosim)
 	@$(call vendor,cosim)
 
 .PHONY: bitstream
 bitstream: $(ENVIRONMENT) ## Vivado: block design, implementation, bitstream (and synth, when needed): bitstream/
 	@$(call vendor,bitstream) --check
-	@$(vectors)
+	@$(call vectors,bitstream)
 	@$(call vendor,bitstream)
 
 ##@ Onto the board
 
 .PHONY: deploy
 deploy: $(ENVIRONMENT) ## pack what the board needs, to be installed there with one command: deploy.tar.gz
-	@$(PY) -m hw.deploy $(FLOW)
+	@$(PY) -m hw.deploy $(call all_options,deploy)
 
 .PHONY: notebook
 notebook: $(ENVIRONMENT) ## the latency notebook on the emulated device; on the board Jupyter runs it: latency.json
-	@$(PY) -m sim.notebook $(FLOW) $(call option,images,$(IMAGES))
+	@$(PY) -m sim.notebook $(call all_options,notebook)
 
 ##@ Working on the project
 
@@ -145,9 +192,12 @@ clean: ## remove build/ and the tools' caches, but not the environment
 
 .PHONY: help
 help: ## this list
-	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	      /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
-	@printf '\nVariables\n'
+	@awk -v takes='$(foreach goal,$(TARGETS) ablation,$(goal): $(needs.$(goal):%=%=) $(takes.$(goal):%=[%=]);)' ' \
+	    BEGIN { FS = ":.*## "; split(takes, lists, ";"); \
+	        for (i in lists) { split(lists[i], parts, ": "); sub(/^ +/, "", parts[1]); of[parts[1]] = parts[2] } } \
+	    /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2; if ($$1 in of) printf "  %15s %s\n", "", of[$$1] }' Makefile
+	@printf '\nVariables; those in brackets may be left away\n'
 	@printf '  %-11s %s\n' \
 	    TARGET= 'the board: zcu102, zcu104, kv260, ultra96v2, u50, or a .toml' \
 	    MODEL= 'a name of the registry (deit_t, deit_s, ...) or the path of a .toml' \
@@ -158,7 +208,8 @@ help: ## this list
 	    DEVICE= 'where train and eval compute: cpu, cuda (default: a GPU if there is one)' \
 	    BUDGET= 'what train may spend per image, in place of KEEP=: 2.64GMACs, or with TARGET= 6ms, 1.2Mcycles' \
 	    COST= 'how train counts towards BUDGET=, a function of yours: file.py:function' \
-	    RECIPE= 'a .toml with rates, epochs and the like for train; python -m spvit.train --help lists them' \
+	    RECIPE= 'a .toml with rates and the like for train and finetune; .venv/bin/python -m spvit.train --help lists them' \
+	    EPOCHS= 'how often finetune sees the training images (default: once); train has it in its recipe' \
 	    PROGRESSIVE= '1: train seeks the places of the selectors and their rates, layer to phase' \
 	    OUT= 'the .safetensors file that training writes; the folder of ablation and visualize' \
 	    RESUME= 'the .state of a training that was interrupted, to go on from' \
@@ -167,6 +218,7 @@ help: ## this list
 	    LATENCY_MS= 'what an image may take, for explore' \
 	    IMAGES= 'images for csim, the notebook and visualize: a folder, an image, or digits:test' \
 	    TOP= 'one unit alone for csim, synth, cosim: msa_block, ...' \
+	    CXX= 'the compiler of csim: g++ (default), clang++, "ccache g++"' \
 	    HLS= 'which form of Vitis HLS: vitis-run, v++ or vitis_hls' \
 	    PYTHON= 'the Python 3.11 that makes the environment'
 

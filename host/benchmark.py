@@ -20,12 +20,13 @@ from host.measure import (
     tokens_table,
     write_report,
 )
+from spvit.command import Parser
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.files import check_writable_file
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m host.benchmark", description=__doc__.partition("\n")[0])
+    parser = Parser("python -m host.benchmark", __doc__.partition("\n")[0])
     parser.add_argument("bundle", type=Path, help="the unpacked bundle, or a build folder")
     parser.add_argument("images", help="a folder, an image, or digits:test")
     parser.add_argument("--baseline", type=Path, metavar="BUNDLE", help="the unpruned model's, to stand beside it")

@@ -6,7 +6,6 @@ where that is needed. Leaves: `deploy.tar.gz` in the build folder; equal inputs 
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import hashlib
 import io
@@ -25,6 +24,7 @@ from hw.render import design_interface
 from hw.target import resolve_target, target_names
 from quant.build import add_arguments, build_folder
 from quant.quantize import ensure_network
+from spvit.command import Parser
 from spvit.errors import BuildError, ConfigError, exit_on_user_error
 from spvit.files import write_whole
 from spvit.images.sources import digits
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 RUNTIME = (
     "host/__init__.py", "host/accelerator.py", "host/benchmark.py", "host/board.py", "host/bundle.py",
     "host/drawing.py", "host/figures.py", "host/measure.py", "host/power.py", "host/result.py",
-    "hw/__init__.py", "hw/interface.py", "spvit/__init__.py", "spvit/errors.py",
+    "hw/__init__.py", "hw/interface.py", "spvit/__init__.py", "spvit/command.py", "spvit/errors.py",
     "spvit/files.py", "spvit/images/__init__.py", "spvit/images/preprocess.py", "spvit/images/sources.py",
 )  # fmt: skip
 """What the board imports."""
@@ -111,7 +111,7 @@ def bundle_name(folder: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m hw.deploy", description=__doc__.partition("\n")[0])
+    parser = Parser("python -m hw.deploy", __doc__.partition("\n")[0])
     add_arguments(parser)
     args = parser.parse_args(argv)
     _, target, _ = check_request(args)

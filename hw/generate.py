@@ -37,6 +37,7 @@ from hw.vendor.scripts import render_scripts
 from hw.weights import port_stripes, stream_checksum, weight_stream
 from quant.build import add_arguments, build_folder, model_spec, network_folder
 from quant.network import QuantizedNetwork, load_network
+from spvit.command import Parser
 from spvit.config import ModelSpec, to_table
 from spvit.errors import FileError, exit_on_user_error
 from spvit.files import check_writable, read_bytes, staged
@@ -118,7 +119,7 @@ def is_written(project: Project, folder: Path) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m hw.generate", description=__doc__.partition("\n")[0])
+    parser = Parser("python -m hw.generate", __doc__.partition("\n")[0])
     add_arguments(parser)
     parser.add_argument("--check", action="store_true", help="only refuse what can't be built, before the long work")
     args = parser.parse_args(argv)

@@ -8,7 +8,6 @@ gradient: the selectors stand still, and at the end their thresholds are calibra
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +27,7 @@ from quant.model import QuantizedSPViT
 from spvit import distributed
 from spvit.calibration import calibrate_thresholds
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
+from spvit.command import Parser
 from spvit.config import ModelConfig, shipped_weights
 from spvit.errors import CheckpointError, ConfigError, exit_on_user_error
 from spvit.losses import logits_loss
@@ -41,6 +41,12 @@ PHASE = "quantized"
 FORMAT_IMAGES = 64  # choose the formats
 COMPARED_IMAGES = 512  # before and after
 WEIGHT_KL = 1.0  # of the float model's logits, beside the labels
+RECIPE_FIELDS = (
+    "batch", "warm_up", "weight_decay", "gradient_norm", "ema_decay", "augment", "magnitude", "erasing", "repeats",
+    "mixup", "cutmix", "label_smoothing", "calibration_images", "precision", "compile", "workers", "test_epochs",
+    "save_steps", "seed",
+)  # fmt: skip
+"""Of the training's recipe, what fine-tuning uses."""
 
 
 class RoundedSPViT(SPViT):
@@ -124,10 +130,10 @@ def accuracies(net: SPViT, data: Data) -> tuple[float, float]:
     return floating, fixed
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m quant.finetune",
-        description="Quantization-aware fine-tuning: float weights that know that they will be rounded.",
+def make_parser() -> Parser:
+    parser = Parser(
+        "python -m quant.finetune",
+        "Quantization-aware fine-tuning: float weights that know that they will be rounded.",
         epilog="On several GPUs or machines: torchrun --nproc-per-node 8 -m quant.finetune and the same options.",
     )
     parser.add_argument("--model", required=True, metavar="NAME|TOML", help="a registry name, or the path of a .toml")
@@ -139,7 +145,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=1e-5, help="learning rate (default: %(default)s)")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="the .state of a fine-tuning that was interrupted")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
-    add_arguments(parser)
+    add_arguments(parser, RECIPE_FIELDS)
     return parser
 
 

@@ -32,6 +32,7 @@ from quant.network import QuantizedNetwork, save_network
 from quant.report import Report, compare
 from spvit.calibration import calibrate_thresholds
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
+from spvit.command import Parser
 from spvit.errors import exit_on_user_error
 from spvit.files import whole_folder, write_whole
 from spvit.images.preprocess import Preprocessing
@@ -140,7 +141,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m quant.quantize", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser("python -m quant.quantize", (__doc__ or "").partition("\n")[0])
     add_arguments(parser)
     ensure_network(parser.parse_args(arguments))
     return 0

@@ -40,6 +40,7 @@ from sim.compare import compare_taps
 from sim.golden import Golden
 from sim.timed.timing import TimedAccelerator
 from spvit.checkpoints import load_checkpoint
+from spvit.command import Parser
 from spvit.config import resolve_model
 from spvit.cost import kept_patches
 from spvit.errors import exit_on_user_error
@@ -227,7 +228,7 @@ def run_benchmarks(model: str, console: Console) -> list[Figure]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m sim.bench", description=__doc__.partition("\n")[0])
+    parser = Parser("python -m sim.bench", __doc__.partition("\n")[0])
     parser.add_argument("--model", default="deit_s", help="a registry name (default: %(default)s)")
     args = parser.parse_args(argv)
     console = Console()
@@ -246,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _arguments(model: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+    parser = Parser("make bench", "")
     add_arguments(parser)
     return parser.parse_args(["--model", model])
 

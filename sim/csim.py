@@ -6,7 +6,6 @@ Leaves: `csim.json` in the build folder. Exit status 1 when a single value of a 
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from sim.build import build_library
 from sim.compare import Mismatch, compare_taps, vector_mismatch
 from sim.golden import Golden, GoldenResult
 from sim.units import compare_unit
+from spvit.command import Parser
 from spvit.errors import exit_on_user_error
 from spvit.files import write_json
 from spvit.images.preprocess import Preprocessing
@@ -74,7 +74,7 @@ class CsimReport:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sim.csim", description=__doc__.partition("\n")[0])
+    parser = Parser("python -m sim.csim", __doc__.partition("\n")[0])
     add_arguments(parser)
     parser.add_argument("--images", metavar="FOLDER", help="a folder, an image, digits:test (default: two photographs)")
     parser.add_argument("--top", choices=sorted(UNITS), help="one kernel, as a top of its own (default: all of it)")

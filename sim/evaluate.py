@@ -43,6 +43,7 @@ from sim.samples import Samples, default_data, load_samples
 from spvit import distributed
 from spvit.calibration import calibrate_thresholds
 from spvit.checkpoints import load_checkpoint, load_checkpoint_with_report
+from spvit.command import Parser
 from spvit.config import ModelSpec, resolve_model, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, ImageError, exit_on_user_error
@@ -229,7 +230,7 @@ def _wanted_models(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sim.evaluate", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser("python -m sim.evaluate", (__doc__ or "").partition("\n")[0])
     add_arguments(parser)
     parser.add_argument(
         "--data", metavar="FOLDER", help="a folder with a folder of images per class, or digits:test (default: digits)"

@@ -24,6 +24,7 @@ from hw.generate import check_request, ensure_project
 from quant.build import add_arguments, build_folder
 from quant.quantize import ensure_network
 from spvit import errors
+from spvit.command import Parser
 from spvit.errors import BuildError, UserError, exit_on_user_error
 from spvit.files import write_whole
 from spvit.images.preprocess import Preprocessing
@@ -58,7 +59,7 @@ def execute(bundle: Path, baseline: Path | None, images: str | Path, folder: Pat
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m sim.notebook", description=__doc__.partition("\n")[0])
+    parser = Parser("python -m sim.notebook", __doc__.partition("\n")[0])
     add_arguments(parser)
     parser.add_argument("--images", metavar="FOLDER", help="a folder, an image, digits:test (default: samples)")
     args = parser.parse_args(argv)

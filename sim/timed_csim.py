@@ -8,7 +8,6 @@ the closed form counts otherwise, by more than `sim.timed.closed_form` allows.
 
 from __future__ import annotations
 
-import argparse
 import re
 import tempfile
 import time
@@ -40,6 +39,7 @@ from sim.golden import Golden
 from sim.report.evidence import engine_name, timing_name
 from sim.timed.closed_form import by_class, disagreements
 from sim.timed.timing import TimedAccelerator, Timing
+from spvit.command import Parser
 from spvit.cost import count_macs, kept_patches
 from spvit.errors import BuildError, ConfigError, NetworkError, exit_on_user_error
 from spvit.files import check_writable, write_json
@@ -137,7 +137,7 @@ def _estimate(design: Design, target: Target, kept: Sequence[int]) -> CycleEstim
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sim.timed_csim", description=__doc__.partition("\n")[0])
+    parser = Parser("python -m sim.timed_csim", __doc__.partition("\n")[0])
     add_arguments(parser)
     parser.add_argument("--images", metavar="FOLDER", help="its first image is run (default: a photograph)")
     parser.add_argument(

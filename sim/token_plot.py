@@ -6,7 +6,6 @@ default engine and on one with the direct inner product and as many multipliers,
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from hw.architecture import Architecture
 from hw.target import add_clock, resolve_target, with_clock
 from sim.report.charts import draw_tokens
 from sim.report.data import DIRECT, latency_against_tokens
+from spvit.command import Parser
 from spvit.config import resolve_model
 from spvit.errors import exit_on_user_error
 from spvit.files import check_writable_file, write_whole
@@ -23,7 +23,7 @@ KEY_TILE = 64
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m sim.token_plot", description=__doc__.partition("\n")[0])
+    parser = Parser("python -m sim.token_plot", __doc__.partition("\n")[0])
     parser.add_argument("--target", default="zcu102", metavar="T", help="the board (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=PLOT, metavar="FILE", help="default: docs/latency_tokens.svg")
     add_clock(parser)

@@ -11,7 +11,6 @@ Leaves: `tb/<top>/0/`, `tb/<top>/1/`, ... in the build folder, one per call of t
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from quant.quantize import ensure_network
 from sim.csim import default_images
 from sim.golden import Golden, GoldenResult
 from sim.units import Entry, entries
+from spvit.command import Parser
 from spvit.errors import exit_on_user_error
 from spvit.files import whole_folder
 from spvit.images.preprocess import Preprocessing
@@ -43,7 +43,7 @@ CALLS = 2  # of each top: what one call leaves behind must not disturb the next
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m sim.vectors", description=__doc__.partition("\n")[0])
+    parser = Parser("python -m sim.vectors", __doc__.partition("\n")[0])
     add_arguments(parser)
     parser.add_argument("--images", metavar="FOLDER", help="a folder, an image, digits:test (default: two photographs)")
     parser.add_argument("--top", choices=sorted(UNITS), help="one kernel, as a top of its own (default: all of it)")

@@ -5,7 +5,6 @@ alike and given the cost of the model as it is, so that a table compares accurac
 Leaves, in OUT: `rows/`, what is finished, so that an interrupted run goes on there; `ablation.json`, `ablation.md`.
 """
 
-import argparse
 import hashlib
 import json
 import statistics
@@ -23,6 +22,7 @@ from spvit import distributed
 from spvit.budget import solve_keep
 from spvit.calibration import calibrate_cost, kept_patches, mean_macs
 from spvit.checkpoints import load_checkpoint, save_checkpoint
+from spvit.command import Parser
 from spvit.config import ModelConfig, ModelSpec, resolve_model, to_table
 from spvit.cost import count_macs, count_parameters, num_units
 from spvit.errors import ConfigError, exit_on_user_error
@@ -274,8 +274,8 @@ def _mean(values: Sequence[float], scale: float, digits: int) -> str:
     return mean if len(values) < 2 else f"{mean} ± {scale * statistics.stdev(values):.{digits}f}"
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m spvit.ablation", description=(__doc__ or "").partition("\n")[0])
+def make_parser() -> Parser:
+    parser = Parser("python -m spvit.ablation", (__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="deit_digits", metavar="NAME|TOML", help="default: %(default)s")
     parser.add_argument("--data", default="digits", help="digits, or a folder with train/<class>/ and val/<class>/")
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"default: {ROOT}/<model>")

@@ -7,10 +7,10 @@ layers, attention's two products, the selectors' MLPs); normalisation, softmax a
     python -m spvit.cost deit_s [--keep 0.629,0.396,0.249]
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from spvit.command import Parser
 from spvit.config import ModelConfig, PruningConfig, resolve_model
 from spvit.errors import ConfigError, exit_on_user_error
 
@@ -206,7 +206,7 @@ def table(model: ModelConfig, pruning: PruningConfig) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m spvit.cost", description="MACs and parameters of a model.")
+    parser = Parser("python -m spvit.cost", "MACs and parameters of a model.")
     parser.add_argument("model", help="a name of the registry, or the path of a .toml")
     parser.add_argument("--keep", help='"none", or kept fractions of the original patches: 0.629,0.396,0.249')
     options = parser.parse_args(arguments)

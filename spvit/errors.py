@@ -1,12 +1,14 @@
 """What a user can cause, and how it is told: one sentence on stderr, exit status 2, no traceback.
 
 Each message names the file, the field, the value and the way out.
-Mistakes of our own are assertions and keep their tracebacks.
+Mistakes of our own are assertions and keep their tracebacks; a command that they end has a status of its own.
 """
 
 import errno
+import io
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -17,6 +19,8 @@ OF_THE_MACHINE = frozenset(
     }
 )  # fmt: skip
 """What the machine refuses: a full disk, rights, limits."""
+CRASHED = 70
+"""Exit status after a mistake of our own, as sysexits.h has it; 1 is a verdict: `make csim` found a difference."""
 
 
 class UserError(Exception):
@@ -83,8 +87,12 @@ def exit_on_user_error(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit with its status; a user's error becomes one line on stderr and status 2.
 
     So does what the disk or the rights refuse. An interrupt from the keyboard exits with 130 and a reader of our output
-    that has gone with 141, both silently, as shells expect.
+    that has gone with 141, both silently, as shells expect; a mistake of ours with `CRASHED`, after its traceback. What
+    the terminal's encoding has no letter for is printed as a question mark.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         status = main()
         sys.stdout.flush()
@@ -97,17 +105,25 @@ def exit_on_user_error(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(141)
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:
-            raise
+            _crash()
         if error.filename is None:
             _leave_output()
         place = "the output" if error.filename is None else error.filename
         _stop(f"{place}: cannot be used ({error.strerror}); make room there, or choose another place")
+    except Exception:  # noqa: BLE001 - Python's own status for these is 1
+        _crash()
     sys.exit(status)
 
 
 def _stop(sentence: str) -> NoReturn:
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(2)
+
+
+def _crash() -> NoReturn:
+    traceback.print_exc()
+    print("error: this is a mistake of the program, not of what it was given; please report it", file=sys.stderr)
+    sys.exit(CRASHED)
 
 
 def _leave_output() -> None:

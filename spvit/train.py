@@ -20,6 +20,7 @@ from spvit import distributed
 from spvit.budget import solve_keep
 from spvit.calibration import calibrate_cost
 from spvit.checkpoints import save_checkpoint
+from spvit.command import Parser
 from spvit.config import ModelSpec, PruningConfig, resolve_model, to_table
 from spvit.cost import kept_patches
 from spvit.errors import ConfigError, exit_on_user_error
@@ -158,10 +159,10 @@ def as_toml(spec: ModelSpec) -> str:
     return "\n".join(lines)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m spvit.train",
-        description=__doc__.partition("\n")[0],
+def make_parser() -> Parser:
+    parser = Parser(
+        "python -m spvit.train",
+        __doc__.partition("\n")[0],
         epilog="On several GPUs or machines: torchrun --nproc-per-node 8 -m spvit.train and the same options.",
     )
     parser.add_argument("--model", required=True, metavar="NAME|TOML", help="a registry name, or the path of a .toml")

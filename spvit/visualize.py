@@ -7,7 +7,6 @@ Enters: a model, its weights, images; for the last picture labelled ones. Leaves
     tradeoff.png    accuracy against cost over thresholds, with packages and without (Figure 5); tradeoff.json
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from tqdm import tqdm
 from host.drawing import veil_dropped
 from spvit.calibration import calibrate_thresholds, kept_patches, mean_macs
 from spvit.checkpoints import load_checkpoint_with_report
+from spvit.command import Parser
 from spvit.config import ModelSpec, PruningConfig, resolve_model, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, exit_on_user_error
@@ -248,9 +248,9 @@ def chosen_images(source: str | None, model: Any, count: int) -> ImageSet:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m spvit.visualize",
-        description=(__doc__ or "").partition("\n")[0],
+    parser = Parser(
+        "python -m spvit.visualize",
+        (__doc__ or "").partition("\n")[0],
         epilog="Without DATA= the picture of accuracy against cost is drawn for the digits' models alone.",
     )
     parser.add_argument("--model", required=True, metavar="NAME|TOML", help="a registry name, or the path of a .toml")

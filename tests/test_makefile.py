@@ -67,8 +67,73 @@ def test_help_is_what_make_says_alone_and_lists_every_target(checkout):
     assert {"hls", "csim", "test", "test-slow", "check", "format", "bench", "clean", "help"} <= set(listed)
 
 
+def test_help_says_for_each_target_which_variables_it_takes(checkout):
+    """Those that it passes on, and every one of them is explained."""
+    text = make(checkout, "help").stdout
+    taken = dict(re.findall(r"^  make (\S+) .*\n {18}(\S.*)$", text, flags=re.MULTILINE))
+    assert taken["csim"] == "MODEL= TARGET= [CKPT=] [CALIB=] [KEEP=] [IMAGES=] [TOP=] [CXX=]"
+    assert taken["finetune"] == "MODEL= [DATA=] [CKPT=] [KEEP=] [OUT=] [RESUME=] [RECIPE=] [EPOCHS=] [DEVICE=]"
+    explained = re.findall(r"^  ([A-Z_]+)= +\S", text, flags=re.MULTILINE)
+    named = {name for line in taken.values() for name in re.findall(r"[A-Z_]+", line)}
+    assert sorted(explained) == sorted(named | {"PYTHON"})
+    for target, line in taken.items():
+        given = [f"{name}={'1' if name == 'PROGRESSIVE' else 'x'}" for name in re.findall(r"[A-Z_]+", line)]
+        run = make(checkout, target, *given)
+        assert (run.returncode, run.stderr) == (0, "")
+        passed = {part for command in commands(checkout) for part in command if part.startswith("--")} - {"--check"}
+        options = {f"--{name.lower().replace('_', '-')}" for name in re.findall(r"[A-Z_]+", line)} - {"--cxx"}
+        assert passed == options, target
+        (checkout / "commands.jsonl").unlink()
+
+
+def test_every_option_is_one_of_its_command(checkout):
+    """What help promises, the commands take."""
+    text = make(checkout, "help").stdout
+    for target, line in re.findall(r"^  make (\S+) .*\n {18}(\S.*)$", text, flags=re.MULTILINE):
+        given = [f"{name}=1" for name in re.findall(r"[A-Z_]+", line)]
+        assert make(checkout, target, *given).returncode == 0
+        for module, options in {(command[1], tuple(command[2:])) for command in commands(checkout)}:
+            source = "".join((ROOT / path).read_text() for path in sources_of(module))
+            for option in options:
+                if option.startswith("--"):
+                    assert f'"{option}"' in source, (target, module, option)
+        (checkout / "commands.jsonl").unlink()
+
+
+def sources_of(module):
+    """Where the arguments of a command are defined."""
+    return [f"{module.replace('.', '/')}.py", "quant/build.py", "hw/target.py", "spvit/training/recipe.py"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["estimate", "KEP=0.5"], "there is no variable KEP=; did you mean KEPT= or KEEP=?"),
+        (["hls", "TARGET=zcu102", "model=deit_s"], "there is no variable model=; did you mean MODEL=?"),
+        (["hls", "TARGET=zcu102", "MODEL=m", "CALB=x"], "there is no variable CALB=; did you mean CALIB=?"),
+        (["test", "FOO_BAR='"], "there is no variable FOO_BAR=; make help lists them all."),
+        (["train", "MODEL=m", "PROGRESSIVE=0"], "PROGRESSIVE=0 must be 1, or be left away."),
+    ],
+)
+def test_a_variable_that_nobody_reads_is_refused(checkout, arguments, sentence):
+    """It would be swallowed, and another design be built than the one that was asked for."""
+    run = make(checkout, *arguments, f"PYTHON={sys.executable}")
+    assert (run.returncode, run.stdout, commands(checkout)) == (2, "", [])
+    assert re.fullmatch(rf"Makefile:\d+: \*\*\* {re.escape(sentence)}\.?  Stop\.\n", run.stderr), run.stderr
+
+
+def test_a_variable_that_the_target_does_not_read_is_spoken_of(checkout):
+    run = make(checkout, "hls", "TARGET=zcu102", "MODEL=m", "IMAGES=x", "TOP=y")
+    assert run.returncode == 0 and "--images" not in str(commands(checkout)) and "--top" not in str(commands(checkout))
+    assert re.fullmatch(
+        r"Makefile:\d+: make hls takes no (IMAGES= and no TOP|TOP= and no IMAGES)=; make help says who takes what\n",
+        run.stderr,
+    ), run.stderr
+    assert make(checkout, "hls", "csim", "TARGET=zcu102", "MODEL=m", "IMAGES=x").stderr == ""
+
+
 def test_every_target_is_phony():
-    rules = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    rules = re.findall(r"^([a-z-]+):(?!=)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert rules == targets()
 
 
@@ -150,11 +215,6 @@ def test_training_takes_a_budget(checkout):
     assert commands(checkout) == [["-m", "spvit.train", *options, "--recipe", "r.toml", "--progressive"]]
 
 
-def test_hls_takes_no_images(checkout):
-    make(checkout, "hls", "TARGET=zcu102", "MODEL=m", "IMAGES=x", "TOP=y")
-    assert all("--images" not in command and "--top" not in command for command in commands(checkout))
-
-
 def test_a_failing_step_ends_the_target_with_2(checkout):
     run = make(checkout, "hls", "TARGET=zcu102", "MODEL=deit_s", RECORDER_STATUS="2")
     assert run.returncode == 2
@@ -173,6 +233,10 @@ def test_a_failing_step_ends_the_target_with_2(checkout):
         (["explore", "MODEL=deit_s"], "make explore needs TARGET="),
         (["report"], "make report needs TARGET= and MODEL="),
         (["notebook"], "make notebook needs TARGET= and MODEL="),
+        (["train"], "make train needs MODEL="),
+        (["finetune", "EPOCHS=1"], "make finetune needs MODEL="),
+        (["eval"], "make eval needs MODEL="),
+        (["visualize"], "make visualize needs MODEL="),
     ],
 )
 def test_a_missing_model_or_target_is_one_sentence(tmp_path, arguments, missing):
@@ -181,7 +245,8 @@ def test_a_missing_model_or_target_is_one_sentence(tmp_path, arguments, missing)
     run = make(tmp_path, *arguments)
     assert run.returncode == 2
     assert run.stdout == ""
-    example = f"for example: make {arguments[0]} TARGET=zcu102 MODEL=deit_s"
+    what = "TARGET=zcu102 MODEL=deit_s" if "TARGET=" in make(tmp_path, arguments[0]).stderr else "MODEL=deit_digits"
+    example = f"for example: make {arguments[0]} {what}"
     assert re.fullmatch(rf"Makefile:\d+: \*\*\* {missing}, {example}\.  Stop\.\n", run.stderr)
     assert [path.name for path in tmp_path.iterdir()] == ["Makefile"]
 

@@ -6,7 +6,6 @@ the build folder, and a table. Every figure is an estimate: no synthesis and no 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from hw.model.resources import Resources, estimate_resources, verdict
 from hw.program import Op, Program, Sizes, Weights, build_program
 from hw.target import Target, add_clock, resolve_target, with_clock
 from quant.build import add_arguments, build_folder, model_spec
+from spvit.command import Parser
 from spvit.config import ModelSpec
 from spvit.cost import count_macs, kept_patches
 from spvit.errors import ConfigError, exit_on_user_error
@@ -187,7 +187,7 @@ def show(estimate: Estimate, console: Console) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m hw.model.estimate", description=__doc__.partition("\n")[0])
+    parser = Parser("python -m hw.model.estimate", __doc__.partition("\n")[0])
     add_arguments(parser)
     parser.add_argument(
         "--kept", metavar="N,N,N", help="patches that an image has left after each selector (default: the keep ratios)"

@@ -8,7 +8,6 @@ forms of `hw.model.cycles` and `hw.model.resources`: estimates.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from hw.model.resources import HEADROOM, Resources, estimate_resources
 from hw.target import Target, add_clock, resolve_target, with_clock
 from quant.build import add_arguments, build_folder, model_spec
 from spvit.budget import solve_keep
+from spvit.command import Parser
 from spvit.config import ModelSpec
 from spvit.cost import kept_patches
 from spvit.errors import ConfigError, exit_on_user_error
@@ -284,7 +284,7 @@ def verdict(points: Sequence[Point], chosen: Point) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m hw.model.explore", description=__doc__.partition("\n")[0])
+    parser = Parser("python -m hw.model.explore", __doc__.partition("\n")[0])
     add_arguments(parser)
     parser.add_argument(
         "--latency-ms", type=float, metavar="MS", help="also find the keep ratios with which an image takes no longer"

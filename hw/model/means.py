@@ -6,7 +6,6 @@ means would win by the closed form, and what it would cost. docs/weight_stream.m
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,6 +28,7 @@ from hw.target import Target, add_clock, resolve_target, with_clock
 from hw.weights import step_words
 from quant.build import add_arguments, model_spec, network_folder
 from quant.network import load_network
+from spvit.command import Parser
 from spvit.errors import exit_on_user_error
 
 PL_DDR_GBPS = 3.6
@@ -165,7 +165,7 @@ def _bram(layout: Layout, target: Target) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m hw.model.means", description=__doc__.partition("\n")[0])
+    parser = Parser("python -m hw.model.means", __doc__.partition("\n")[0])
     add_arguments(parser)
     add_clock(parser)
     args = parser.parse_args(argv)

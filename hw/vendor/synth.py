@@ -26,6 +26,7 @@ from hw.vendor.findings import findings, lines
 from hw.vendor.reports import Figures, read_bindings, read_cosim, read_csynth, read_implementation
 from hw.vendor.tools import HlsProject, Step, bitstream_step, find_hls, find_vivado, run_step
 from quant.build import add_arguments, build_folder
+from spvit.command import Parser
 from spvit.errors import BuildError, ConfigError, exit_on_user_error
 from spvit.files import read_json, write_json
 
@@ -75,7 +76,7 @@ def check(args: argparse.Namespace) -> Request:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hw.vendor.synth", description=__doc__.partition("\n")[0])
+    parser = Parser("python -m hw.vendor.synth", __doc__.partition("\n")[0])
     parser.add_argument("stage", choices=STAGES)
     add_arguments(parser)
     parser.add_argument("--top", choices=sorted(UNITS), help="one kernel, as a top of its own (default: all of it)")

@@ -7,7 +7,6 @@ it comes from: estimate, csim, cosim or board.
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from hw.target import Target, add_clock, with_clock
 from quant.build import add_arguments, build_folder
 from sim.report import charts, data
 from sim.report.evidence import Evidence, engine_name, read_evidence, timing_name
+from spvit.command import Parser
 from spvit.config import ModelSpec, resolve_model
 from spvit.cost import tokens_per_stage
 from spvit.errors import exit_on_user_error
@@ -295,7 +295,7 @@ def _inline(svg: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m sim.report.page", description=__doc__.partition("\n")[0])
+    parser = Parser("python -m sim.report.page", __doc__.partition("\n")[0])
     add_arguments(parser)
     add_clock(parser)
     args = parser.parse_args(argv)

@@ -7,7 +7,7 @@ Enters: a model's name, a TOML, the command line. Leaves: a `Recipe`. Small mode
 import argparse
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -127,8 +127,11 @@ class Recipe:
 _KIND = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """A flag for each field of the recipe, and --recipe for a file of them."""
+def add_arguments(parser: argparse.ArgumentParser, used: Collection[str] | None = None) -> None:
+    """A flag for each field of the recipe, and --recipe for a file of them.
+
+    used  fields that the command uses; None: all of them
+    """
     group = parser.add_argument_group(
         "the recipe",
         "Each can stand in a TOML, too: selector_rate = 5e-4. In brackets what holds for ImageNet; deit_digits and "
@@ -136,6 +139,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--recipe", type=Path, metavar="FILE", help="a TOML with some of the following")
     for item in fields(Recipe):
+        if used is not None and item.name not in used:
+            continue
         flag, help = f"--{item.name.replace('_', '-')}", f"{item.metadata['help']} ({item.default})"
         if item.type is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help)
@@ -152,7 +157,7 @@ def resolve_recipe(model: str, options: argparse.Namespace | None = None) -> Rec
         return recipe
     if options.recipe is not None:
         recipe = _changed(recipe, _read_toml(options.recipe), str(options.recipe))
-    flags = {item.name: getattr(options, item.name) for item in fields(Recipe)}
+    flags = {item.name: getattr(options, item.name, None) for item in fields(Recipe)}
     return replace(recipe, **{name: value for name, value in flags.items() if value is not None})
 
 

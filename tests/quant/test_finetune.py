@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +26,7 @@ from spvit.training.loop import Run
 from spvit.training.recipe import Recipe
 from spvit.training.state import Journal
 
+ROOT = Path(__file__).parents[2]
 DIGITS = resolve_model("deit_digits")
 SMALL = replace(
     DIGITS,
@@ -136,10 +139,23 @@ def test_a_loss_that_is_no_number_ends_with_a_sentence_and_no_file(small, tmp_pa
     assert not list(tmp_path.glob("tuned*"))
 
 
-def test_refused_before_any_work(small, tmp_path):
+def test_its_help_lists_what_it_uses():
+    """Each field of the recipe that is read on the way, and no other."""
+    files = ("quant/finetune.py", "spvit/training/loop.py", "spvit/training/data.py")
+    read = {name for file in files for name in re.findall(r"\brecipe\.(\w+)", (ROOT / file).read_text())}
+    used = read & {item.name for item in fields(Recipe)}
+    assert set(command.RECIPE_FIELDS) == used and len(used) > 10
+    text = command.make_parser().format_help()
+    listed = {flag.replace("-", "_") for flag in re.findall(r"^  --([a-z-]+)", text, flags=re.MULTILINE)}
+    assert listed == used | {"model", "data", "ckpt", "out", "keep", "epochs", "rate", "resume", "device", "recipe"}
+
+
+def test_refused_before_any_work(small, tmp_path, monkeypatch):
+    monkeypatch.delenv("MAKELEVEL", raising=False)
     for arguments, sentence, kind in (
         (["--epochs", "0"], r"^--epochs 0 --rate 1e-05: at least one epoch, at a rate in 0 to 1$", ConfigError),
-        (["--rate", "nan"], r"^--epochs 1 --rate nan: at least one epoch, at a rate in 0 to 1$", ConfigError),
+        (["--rate", "nan"], r"^--rate nan is not a finite number; .*$", ConfigError),
+        (["--rate", "1"], r"^--epochs 1 --rate 1: at least one epoch, at a rate in 0 to 1$", ConfigError),
         (["--ckpt", "none.pth"], r"^none\.pth: there is no such file; .*$", CheckpointError),
         (["--out", "tuned.pth"], r"^tuned\.pth: checkpoints are written as \.safetensors; .*$", CheckpointError),
         (["--model", "deit_t"], r"^.*trained\.safetensors: .*$", CheckpointError),

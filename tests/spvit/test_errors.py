@@ -11,6 +11,8 @@ import pytest
 from spvit import errors
 from spvit.errors import UserError, exit_on_user_error
 
+ROOT = Path(__file__).parents[2]
+
 
 def run(main):
     with pytest.raises(SystemExit) as stopped:
@@ -90,9 +92,26 @@ def test_a_reader_that_has_gone_is_no_error():
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_our_own_mistakes_keep_their_traceback():
-    with pytest.raises(AssertionError, match="ours"):
-        exit_on_user_error(raising(AssertionError("ours")))
+def test_our_own_mistakes_keep_their_traceback_and_are_no_verdict(capsys):
+    """1 says that the C++ is not bit-exact."""
+    assert run(raising(AssertionError("ours"))) == 70
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("Traceback (most recent call last)")
+    assert printed.err.endswith(
+        "AssertionError: ours\nerror: this is a mistake of the program, not of what it was given; please report it\n"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1"])
+def test_what_the_terminal_has_no_letter_for_is_a_question_mark(encoding):
+    code = (
+        "from spvit.errors import ConfigError, exit_on_user_error\n"
+        "def main():\n    print('197 → 169')\n    raise ConfigError('α.toml: “no”')\n"
+        "exit_on_user_error(main)"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (2, b"197 ? 169\n", b"error: ?.toml: ?no?\n")
 
 
 def test_every_error_is_a_user_error():
