@@ -18,14 +18,14 @@ from spvit.config import resolve_model
 from spvit.errors import exit_on_user_error
 from spvit.files import check_writable_file, write_whole
 
-PLOT = Path(__file__).parent.parent / "docs" / "latency_tokens.svg"
+PLOT = Path("docs/latency_tokens.svg")
 KEY_TILE = 64
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser("python -m sim.token_plot", __doc__.partition("\n")[0])
     parser.add_argument("--target", default="zcu102", metavar="T", help="the board (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=PLOT, metavar="FILE", help="default: docs/latency_tokens.svg")
+    parser.add_argument("--out", type=Path, default=PLOT, metavar="FILE", help="default: %(default)s")
     add_clock(parser)
     args = parser.parse_args(argv)
     check_writable_file(args.out)

@@ -60,7 +60,30 @@ def test_the_pattern_for_machine_paths():
 def test_every_requirement_is_pinned_and_the_environment_has_it():
     pinned = pins(ROOT / "requirements.txt")
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pinned)
-    assert set(pins(ROOT / "requirements.in")) <= set(pinned)
+    assert set(pins(ROOT / "requirements.in")) | set(pins(ROOT / "requirements-dev.in")) <= set(pinned)
     for line in pinned:
         name, wanted = line.split("==")
         assert version(name).split("+")[0] == wanted, name
+
+
+def test_every_command_of_the_documents_can_be_typed_as_it_stands():
+    """In a checkout, without anything activated; with options that the command has."""
+    found = 0
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = document.read_text()
+        assert not re.findall(r"(?:^|`)(?:python3?|torchrun) .*", text, flags=re.MULTILINE), document
+        for line in re.findall(r"\.venv/bin/(?:python|torchrun)[^`#\n]*", text):
+            (module,) = re.findall(r"-m ([\w.]+)", line)
+            source = (ROOT / module.replace(".", "/")).with_suffix(".py")
+            assert "__main__" in source.read_text(), line
+            own = line.partition(f"-m {module}")[2]
+            texts = "".join(
+                path.read_text() for path in (source, ROOT / "quant" / "build.py", ROOT / "hw" / "target.py")
+            )
+            for option in re.findall(r"--[a-z-]+", own):
+                assert option == "--help" or f'"{option}"' in texts, (document.name, line)
+            found += 1
+        for variables in re.findall(r"^make [a-z-]+ ([^#\n]*)", text, flags=re.MULTILINE):
+            for name in re.findall(r"\b([A-Z_]+)=", variables):
+                assert f"{name}=" in (ROOT / "Makefile").read_text(), (document.name, variables)
+    assert found >= 5

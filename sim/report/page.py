@@ -34,7 +34,7 @@ from spvit.errors import exit_on_user_error
 from spvit.files import write_whole
 
 REPORT = "report.html"
-FLOW = Path(__file__).parents[2] / "docs" / "flow.svg"
+FLOW = Path(__file__).with_name("flow.svg")
 PAPER_BOARD = "zcu102"
 KINDS = {
     "estimate": "by the closed forms, before any synthesis",
