@@ -40,9 +40,10 @@ takes.bitstream := $(FLOW) TOP IMAGES HLS
 needs.deploy := MODEL TARGET
 takes.deploy := $(FLOW)
 needs.notebook := MODEL TARGET
-takes.notebook := $(FLOW) IMAGES
+takes.notebook := $(FLOW) IMAGES CXX
+takes.bench := CXX
 
-# `$(call options,MODEL CKPT)`: --model X --ckpt Y, of those that are set; CXX reaches csim in its environment
+# `$(call options,MODEL CKPT)`: --model X --ckpt Y, of those that are set; CXX reaches the commands in their environment
 quoted = '$(subst ','\'',$(1))'
 option = --$(shell tr A-Z_ a-z- <<< $(1))$(if $(filter-out $(SWITCHES),$(1)), $(call quoted,$($(1))))
 options = $(strip $(foreach name,$(filter-out CXX,$(1)),$(if $(strip $($(name))),$(call option,$(name)))))
@@ -192,7 +193,7 @@ clean: ## remove build/ and the tools' caches, but not the environment
 
 .PHONY: help
 help: ## this list
-	@awk -v takes='$(foreach goal,$(TARGETS) ablation,$(goal): $(needs.$(goal):%=%=) $(takes.$(goal):%=[%=]);)' ' \
+	@awk -v takes='$(foreach goal,$(TARGETS) ablation bench,$(goal): $(needs.$(goal):%=%=) $(takes.$(goal):%=[%=]);)' ' \
 	    BEGIN { FS = ":.*## "; split(takes, lists, ";"); \
 	        for (i in lists) { split(lists[i], parts, ": "); sub(/^ +/, "", parts[1]); of[parts[1]] = parts[2] } } \
 	    /^##@/ { printf "\n%s\n", substr($$0, 5) } \
@@ -218,7 +219,7 @@ help: ## this list
 	    LATENCY_MS= 'what an image may take, for explore' \
 	    IMAGES= 'images for csim, the notebook and visualize: a folder, an image, or digits:test' \
 	    TOP= 'one unit alone for csim, synth, cosim: msa_block, ...' \
-	    CXX= 'the compiler of csim: g++ (default), clang++, "ccache g++"' \
+	    CXX= 'the compiler of the C-simulation: g++ (default), clang++, "ccache g++"' \
 	    HLS= 'which form of Vitis HLS: vitis-run, v++ or vitis_hls' \
 	    PYTHON= 'the Python 3.11 that makes the environment'
 

@@ -37,6 +37,7 @@ from quant.quantize import main as quantize
 from sim.bridge import Accelerator
 from sim.build import build_library
 from sim.compare import compare_taps
+from sim.compiler import Compiler
 from sim.golden import Golden
 from sim.timed.timing import TimedAccelerator
 from spvit.checkpoints import load_checkpoint
@@ -233,6 +234,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     console = Console()
     check_writable_file(REPORT)
+    Compiler.find().check()
     figures = run_benchmarks(args.model, console)
     table = Table(title="benchmarks", title_justify="left")
     for heading in ("figure", "median", "ratio", "to", "goal"):

@@ -1,4 +1,4 @@
-"""Compiles generated C++ into a shared library, once per digest of sources and flags.
+"""Compiles generated C++ into a shared library, once per digest of sources, flags, compiler and CPU.
 
 The C-simulation headers (ap_int.h, hls_stream.h) are Vitis's own when it is there, else those of the hls4ml wheel.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
+from sim.compiler import Compiler
 from spvit.errors import BuildError
 from spvit.files import is_sealed, seal, whole_file
 
@@ -37,7 +37,9 @@ def unit_names(source_folder: Path) -> list[str]:
     return sorted(path.stem for path in source_folder.glob("*.cpp") if path.stem != "top")
 
 
-def compile_flags(exact: bool = False, sanitize: bool = False, compiler: str = "g++", timed: bool = False) -> list[str]:
+def compile_flags(
+    exact: bool = False, sanitize: bool = False, compiler: str | None = None, timed: bool = False
+) -> list[str]:
     """Warnings stay on for our sources; nothing is printed for them.
 
     exact     ap_int of exact widths in place of native integers
@@ -47,7 +49,7 @@ def compile_flags(exact: bool = False, sanitize: bool = False, compiler: str = "
     # hidden: designs that are loaded side by side must not share the statics of their inline functions
     flags = ["-std=c++14", "-fPIC", "-fvisibility=hidden", "-DSPVIT_TRACE", *WARNINGS, "-isystem", str(header_folder())]
     flags += ["-DSPVIT_EXACT_WIDTHS"] if exact else ["-march=native"]
-    if exact and "clang" not in compiler:
+    if exact and not Compiler.find(compiler).is_clang:
         # ap_private masks bits in its default constructor that it never set, and GCC reports it wherever it is inlined;
         # what our own sources leave unset shows in the native build
         flags += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
@@ -62,39 +64,37 @@ def build_library(
     source_folder: Path,
     unit: str | None = None,
     exact: bool = False,
-    compiler: str = "g++",
+    compiler: str | None = None,
     sanitize: bool = False,
     timed: bool = False,
 ) -> Path:
     """Compile a top with the bridge; returns the library, from the cache when nothing changed.
 
-    unit  the kernel whose own top it is; None: the accelerator
+    unit      the kernel whose own top it is; None: the accelerator
+    compiler  its command line; None: what CXX says, or g++
     Raises BuildError with the compiler's first error.
     """
-    if shutil.which(compiler) is None:
-        package = "clang" if "clang" in compiler else "g++"
-        raise BuildError(
-            f"{compiler} not found: install it (Debian: apt-get install {package}), or choose another compiler"
-        )
+    found = Compiler.find(compiler)
     top = source_folder / f"{unit or 'top'}.cpp"
     if not top.exists():
         raise BuildError(
             f"TOP={unit} is no kernel of this design; choose one of {', '.join(unit_names(source_folder))}"
         )
     flags = compile_flags(exact, sanitize, compiler, timed) + ([f"-DSPVIT_UNIT_TOP={unit}_top"] if unit else [])
-    digest = hashlib.sha256(" ".join([compiler, *flags]).encode() + BRIDGE.read_bytes())
+    digest = hashlib.sha256(" ".join([*found.words, *flags]).encode() + BRIDGE.read_bytes())
+    digest.update(found.identity(flags))  # a library for another CPU would end with an illegal instruction
     own = [TIMED / "timed.cpp"] if timed else []
     for path in [top, *sorted(source_folder.glob("*.hpp")), *(sorted(TIMED.iterdir()) if timed else [])]:
         digest.update(path.name.encode() + path.read_bytes())
     library = source_folder.parent / "csim" / f"spvit-{digest.hexdigest()[:16]}.so"
     if is_sealed(library):
         return library
-    command = [compiler, *flags, "-shared", f"-I{source_folder}", str(top), str(BRIDGE), *map(str, own)]
+    command = [*found.words, *flags, "-shared", f"-I{source_folder}", str(top), str(BRIDGE), *map(str, own)]
     with whole_file(library) as partial:
         result = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True)
         if result.returncode != 0:
             first = next((line for line in result.stderr.splitlines() if "error" in line), result.stderr.strip()[:300])
-            raise BuildError(f"{compiler} could not compile {source_folder}: {first}")
+            raise BuildError(f"{found} could not compile {source_folder}: {first}")
     seal(library)
     if result.stderr:
         print(result.stderr)

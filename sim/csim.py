@@ -6,7 +6,6 @@ Leaves: `csim.json` in the build folder. Exit status 1 when a single value of a 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,6 +28,7 @@ from sim.agreement import Agreement, float_reference
 from sim.bridge import Accelerator, CsimError
 from sim.build import build_library
 from sim.compare import Mismatch, compare_taps, vector_mismatch
+from sim.compiler import Compiler
 from sim.golden import Golden, GoldenResult
 from sim.units import compare_unit
 from spvit.command import Parser
@@ -81,11 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--exact", action="store_true", help="compile with exact widths (ap_int) in place of native integers"
     )
-    parser.add_argument("--compiler", default=os.environ.get("CXX", "g++"), metavar="CXX", help="g++ or clang++")
+    parser.add_argument("--compiler", metavar="CXX", help="g++ or clang++ (default: what CXX says, or g++)")
     args = parser.parse_args(argv)
     console = Console()
     torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings
     spec, _, _ = check_request(args)
+    compiler = Compiler.find(args.compiler)
+    compiler.check()
     images = load_images(args.images or default_images(spec.model.in_chans), Preprocessing.from_model(spec.model))
     ensure_network(args, console)
     project, _ = ensure_project(args)
@@ -96,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
 
     start = time.monotonic()
-    with console.status(f"compiling with {args.compiler}"):
+    with console.status(f"compiling with {escape(str(compiler))}"):
         library = build_library(folder / "src", args.top, args.exact, args.compiler)
     console.print(f"compiled in {time.monotonic() - start:.1f} s", highlight=False)
     accelerator = Accelerator(project.design, library)

@@ -23,6 +23,7 @@ from hw.deploy import ROOT, sample_images
 from hw.generate import check_request, ensure_project
 from quant.build import add_arguments, build_folder
 from quant.quantize import ensure_network
+from sim.compiler import Compiler
 from spvit import errors
 from spvit.command import Parser
 from spvit.errors import BuildError, UserError, exit_on_user_error
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     console = Console()
     spec, _, _ = check_request(args)
+    Compiler.find().check()
     if args.images is not None:
         load_images(args.images, Preprocessing.from_model(spec.model))  # refuse broken ones before the long work
     bundle = _build(args, console)

@@ -34,6 +34,7 @@ from quant.network import QuantizedNetwork, load_network
 from quant.quantize import ensure_network
 from sim.bridge import CsimError
 from sim.build import build_library
+from sim.compiler import Compiler
 from sim.csim import default_images
 from sim.golden import Golden
 from sim.report.evidence import engine_name, timing_name
@@ -151,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     target, own = with_clock(board, args.clock), Architecture.for_target(board, spec.engine)
     check_writable(build_folder(args))
     architecture = Architecture.for_target(target, parse_engine(args.engine)) if args.engine else own
+    Compiler.find().check()
     images = load_images(args.images or default_images(spec.model.in_chans), Preprocessing.from_model(spec.model))
     ensure_network(args, console)
     network, pixels = load_network(network_folder(args)), images.pixels[0]

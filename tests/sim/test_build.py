@@ -65,10 +65,12 @@ def test_an_unpruned_model_has_no_selectors_top(simulators):
 
 @pytest.fixture
 def compiler(tmp_path):
-    """A compiler that notes its arguments and writes what it is told to."""
+    """A compiler that notes what it compiles, writes what it is told to, and says which machine it is for."""
     path = tmp_path / "fake++"
+    (tmp_path / "machine").write_text("#define __AVX512F__ 1\n")
     path.write_text(
         "#!/bin/sh\n"
+        f'case "$*" in *-dM*) cat {tmp_path}/machine; exit 0;; esac\n'
         f'echo "$@" >> {tmp_path}/calls\n'
         f"[ -e {tmp_path}/fail ] && {{ echo 'x.cpp:3: error: no such thing' >&2; exit 1; }}\n"
         'while [ "$1" != -o ]; do shift; done; echo library > "$2"\n'
@@ -101,6 +103,27 @@ def test_it_compiles_once_until_something_changes(sources, compiler, tmp_path):
     assert len(list(first.parent.iterdir())) == 10  # each with its digest
     first.write_text("librar\n")
     assert build_library(folder, compiler=str(compiler)) != first and calls() == 5
+
+
+def test_another_cpu_or_another_compiler_compiles_anew(sources, compiler, tmp_path):
+    """What was compiled for one with AVX-512 ends with an illegal instruction on one without."""
+    folder = copied(sources, tmp_path)
+    here = build_library(folder, compiler=str(compiler))
+    (tmp_path / "machine").write_text("#define __AVX2__ 1\n")
+    there = build_library(folder, compiler=str(compiler))
+    assert there != here and here.exists() and there.exists()
+    (tmp_path / "machine").write_text("#define __AVX512F__ 1\n")
+    assert build_library(folder, compiler=str(compiler)) == here
+    assert len((tmp_path / "calls").read_text().splitlines()) == 2
+
+
+def test_a_compiler_may_have_arguments(sources, compiler, tmp_path, monkeypatch):
+    folder = copied(sources, tmp_path)
+    build_library(folder, compiler=f"env A=1 {compiler} --mine 'a b'")
+    assert (tmp_path / "calls").read_text().startswith("--mine a b -std=c++14 ")
+    monkeypatch.setenv("CXX", f"{compiler} --from-cxx")
+    build_library(folder)
+    assert (tmp_path / "calls").read_text().splitlines()[-1].startswith("--from-cxx -std=c++14 ")
 
 
 def test_a_compiler_that_fails_leaves_nothing(sources, compiler, tmp_path):
