@@ -1,25 +1,26 @@
 """Trained weights from files, into an `SPViT`: timm's, facebook's, the SPViT authors' and this project's own.
 
-Enters: a .pth, .pt or .safetensors file, and the model that it should be. Leaves: an `SPViT` in evaluation mode, in
-float32. No pickled code is run. A file that is not wholly and exactly the model's weights ends with a
-CheckpointError; nothing is loaded in part.
+Enters: a checkpoint's file, and the model that it should be. Leaves: an `SPViT` in evaluation mode, in float32. What a
+file holds is read by `checkpoint_files`, found by `checkpoint_names` and rewritten by `checkpoint_conversion`. A file
+that is not wholly and exactly the model's weights ends with a CheckpointError; nothing is loaded in part.
 """
 
-import argparse
 import json
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from spvit.checkpoint_conversion import DYNAMIC_VIT, as_ours, from_authors
+from spvit.checkpoint_files import read_checkpoint
+from spvit.checkpoint_names import Weights, find_weights
+from spvit.checkpoint_options import CheckpointOptions
+from spvit.checkpoint_origin import warning
 from spvit.config import LATER_FIELDS, ModelConfig, PruningConfig, to_table
 from spvit.errors import CheckpointError
 from spvit.files import write_whole
@@ -27,9 +28,10 @@ from spvit.initialisation import initialise_selectors
 from spvit.pruned_vit import SPViT
 
 MIN_THRESHOLD = 2.0**-16  # below, the fixed-point decision cannot tell a threshold from zero
+MAX_WEIGHT = 65504.0  # the largest number of float16; no trained transformer comes near it
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 FRESH_SELECTORS_SEED = 0
 METADATA_KEY = "spvit"
-WRAPPERS = ("model", "state_dict", "model_ema")  # keys under which training scripts keep the weights, best first
 # What the configuration in a file of our own must agree on with the one asked for; shapes alone don't show it.
 MODEL_FIELDS = ("num_heads", "patch_size", "layer_norm_eps", "mean", "std", "pooling")
 PRUNING_FIELDS = ("locations", "share_heads", "features", "method", "heads", "scorer", "activation", "rules")
@@ -42,17 +44,10 @@ HINTS = {  # first match on the tensor's name
     r"pos_embed": "choose the MODEL= with the img_size, patch_size and distilled that it was trained with",
     r"dist_token|head_dist": "choose a MODEL= that is distilled, or is not, as it was trained",
     r"head": "set num_classes as it was trained",
+    r"blocks\.\d+\.mlp\.": "set hidden_dim or mlp_ratio as it was trained, or choose the MODEL= that it was trained as",
     r"": "choose the MODEL= that it was trained as",
 }
-# The authors' names of a selector's parts, with a copy for each head even where all heads share one.
-AUTHORS_SCORER = {
-    "in_conv.0": "norm",
-    "in_conv.1": "embed",
-    "out_conv.0": "fc1",
-    "out_conv.2": "fc2",
-    "out_conv.4": "fc3",
-}
-AUTHORS_BRANCH = {"senet.0": "head_branch.fc1", "senet.2": "head_branch.fc2"}
+LIBRARIES = {"huggingface": "Hugging Face's", "torchvision": "torchvision's"}
 
 
 @dataclass(frozen=True)
@@ -60,47 +55,54 @@ class LoadReport:
     """What a checkpoint was found to be."""
 
     path: str
-    source: str  # timm | facebook | spvit-authors | own
+    source: str  # timm | facebook | huggingface | torchvision | spvit-authors | dynamicvit | own
     selectors_found: bool  # False: the selectors are fresh, not trained
     calibrated_keep: tuple[float, ...]  # kept fractions that the file's thresholds were calibrated for; () = unknown
     ignored: tuple[str, ...]  # names of tensors that the model asked for has no use for
+    notes: tuple[str, ...] = ()  # what was chosen or rewritten on the way, and warnings: clauses
 
     def __str__(self) -> str:
         selectors = "" if self.selectors_found else "; it has no selectors: they are fresh and need training"
         ignored = f"; {len(self.ignored)} tensors were not needed" if self.ignored else ""
-        return f"{self.path}: {self.source} checkpoint{selectors}{ignored}"
+        return f"{self.path}: {self.source} checkpoint{selectors}{ignored}{''.join(f'; {note}' for note in self.notes)}"
 
 
-def load_checkpoint(path: str | Path, model: ModelConfig, pruning: PruningConfig) -> SPViT:
+def load_checkpoint(
+    path: str | Path, model: ModelConfig, pruning: PruningConfig, options: CheckpointOptions | None = None
+) -> SPViT:
     """The SPViT in a file. Use `load_checkpoint_with_report` to learn whether its selectors are trained ones."""
-    return load_checkpoint_with_report(path, model, pruning)[0]
+    return load_checkpoint_with_report(path, model, pruning, options)[0]
 
 
 def load_checkpoint_with_report(
-    path: str | Path, model: ModelConfig, pruning: PruningConfig
+    path: str | Path, model: ModelConfig, pruning: PruningConfig, options: CheckpointOptions | None = None
 ) -> tuple[SPViT, LoadReport]:
     """The SPViT in a file, and what was found there.
 
     A plain ViT's checkpoint has no selectors: they are then initialised afresh, and the report says so.
     Raises CheckpointError naming the file, the tensor, both shapes and the way out.
     """
-    content, metadata = _read(Path(path))
+    options = options or CheckpointOptions()
+    content, metadata = read_checkpoint(Path(path))
     saved = _saved_config(path, metadata)
-    wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-    state = _tensors(path, content[wrapper] if wrapper else content)
-    if any(name.startswith("score_predictor.") for name in state):
-        source, state = "spvit-authors", _from_authors(path, state, model, pruning)
-    elif saved or any(name.startswith("selectors.") for name in state):
-        source = "own"
-    else:
-        source = "facebook" if wrapper else "timm"
+    weights = find_weights(path, content, options.ema)
+    _require_plain_tensors(path, weights.state)
+    source, state = _source(weights, bool(saved)), weights.state
+    if source in ("spvit-authors", "dynamicvit"):
+        state = from_authors(path, state, model, pruning)
+    notes = weights.notes
+    if source != "own":
+        state, done = as_ours(path, state, model, options.interpolate)
+        said = warning(Path(path), content, model)
+        notes = (*notes, *done, *([said] if said else []))
 
     net = SPViT(model, pruning)
-    belongs_to_selectors = re.compile(r"selectors\.|thresholds$")
-    ignored: tuple[str, ...] = ()
+    belongs_to_selectors = re.compile(r"(selectors|score_predictor)\.|thresholds$")
+    ignored = weights.ignored
     if not pruning.num_selectors:
-        ignored = tuple(name for name in state if belongs_to_selectors.match(name))
-        state = {name: tensor for name, tensor in state.items() if name not in ignored} | {"thresholds": net.thresholds}
+        unused = tuple(name for name in state if belongs_to_selectors.match(name))
+        state = {name: tensor for name, tensor in state.items() if name not in unused} | {"thresholds": net.thresholds}
+        ignored += unused
     _check_saved_config(path, saved, model, pruning)
     expected = net.state_dict()
     learnt = any(name.startswith("selectors.") for name in expected)  # else thresholds are all that there is
@@ -108,13 +110,26 @@ def load_checkpoint_with_report(
     if not selectors_found:
         state |= {name: tensor for name, tensor in expected.items() if belongs_to_selectors.match(name)}
     state.setdefault("thresholds", net.thresholds)
-    _check_tensors(path, state, expected, model)
+    whose = LIBRARIES.get(weights.naming)
+    _check_tensors(path, state, expected, model, f" ({whose} names are given as timm's)" if whose else "")
     net.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in state.items()})
     if not selectors_found:
         initialise_selectors(net, FRESH_SELECTORS_SEED)
     calibrated_keep = tuple(saved["pruning"].get("keep", ())) if saved else ()
-    report = LoadReport(str(path), source, selectors_found or not pruning.num_selectors, calibrated_keep, ignored)
+    report = LoadReport(
+        str(path), source, selectors_found or not pruning.num_selectors, calibrated_keep, ignored, notes
+    )
     return net.eval(), report
+
+
+def _source(weights: Weights, is_saved_here: bool) -> str:
+    if any(name.startswith("score_predictor.") for name in weights.state):
+        return "dynamicvit" if any(map(DYNAMIC_VIT.fullmatch, weights.state)) else "spvit-authors"
+    if is_saved_here or any(name.startswith("selectors.") for name in weights.state):
+        return "own"
+    if weights.naming == "timm" and weights.keys[:1] in (("model",), ("model_ema",)):
+        return "facebook"
+    return weights.naming
 
 
 def save_checkpoint(path: str | Path, net: SPViT) -> None:
@@ -127,93 +142,30 @@ def save_checkpoint(path: str | Path, net: SPViT) -> None:
     write_whole(path, save(tensors, metadata={METADATA_KEY: json.dumps(config)}), CheckpointError)
 
 
-def _read(path: Path) -> tuple[Mapping[str, Any], Mapping[str, str]]:
-    """The file's content and a safetensors file's metadata."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file; give the path of a .pth, .pt or .safetensors checkpoint")
-    broken = f"{path}: not a checkpoint, or cut short; fetch or save it again"
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{broken} ({_first_line(error)})") from None
-    if path.suffix not in (".pth", ".pt"):
-        raise CheckpointError(
-            f"{path}: checkpoints end with .pth, .pt or .safetensors, not {path.suffix or 'no suffix'}"
-        )
-    try:
-        # DeiT's training script stores its command line beside the weights; a Namespace holds data only
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle's age; what cannot be read is an error below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if code:
-            raise CheckpointError(
-                f"{path}: holds pickled code ({code[1]}), which is never run; "
-                "load it where you trust it and save the weights alone, with torch.save(net.state_dict(), ...)"
-            ) from None
-        raise CheckpointError(broken) from None
-    except (RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError):
-        raise CheckpointError(broken) from None
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"{path}: holds a {type(content).__name__} in place of a state dict; save net.state_dict()"
-        )
-    return content, {}
-
-
-def _tensors(path: str | Path, state: Mapping[str, Any]) -> dict[str, Tensor]:
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{path}: {name} is a {type(value).__name__} in place of a tensor; "
-                f"save the state dict alone, or under one of {', '.join(WRAPPERS)}"
-            )
-    return dict(state)
-
-
-def _from_authors(
-    path: str | Path, state: Mapping[str, Tensor], model: ModelConfig, pruning: PruningConfig
-) -> dict[str, Tensor]:
-    """The authors' tensors under our names; the copies that they keep for each head of a shared scorer become one."""
-    ours: dict[str, Tensor] = {}
-    heads: dict[int, set[int]] = {}
+def _require_plain_tensors(path: str | Path, state: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError for tensors that have no numbers, or not one for each place."""
     for name, tensor in state.items():
-        scorer = re.fullmatch(r"score_predictor\.(\d+)\.(in_conv|out_conv)\.(\d+)\.(\d+)\.(weight|bias)", name)
-        branch = re.fullmatch(r"score_predictor\.(\d+)\.(senet\.\d+)\.(weight|bias)", name)
-        if scorer and f"{scorer[2]}.{scorer[4]}" in AUTHORS_SCORER:
-            stage, head = int(scorer[1]), int(scorer[3])
-            heads.setdefault(stage, set()).add(head)
-            part = f"{AUTHORS_SCORER[f'{scorer[2]}.{scorer[4]}']}.{scorer[5]}"
-            name = f"selectors.{stage}.scorers.{0 if pruning.share_heads else head}.{part}"
-            if name in ours and not torch.equal(ours[name], tensor):
-                raise CheckpointError(
-                    f"{path}: the heads of score_predictor.{stage} have weights of their own; "
-                    "set share_heads = false in [pruning]"
-                )
-        elif branch and branch[2] in AUTHORS_BRANCH:
-            name = f"selectors.{branch[1]}.{AUTHORS_BRANCH[branch[2]]}.{branch[3]}"
-        ours[name] = tensor
-    for stage, found in heads.items():
-        if found != set(range(model.num_heads)):
+        if tensor.is_nested or tensor.layout != torch.strided:
+            kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.").replace("_", " ")
+            raise CheckpointError(f"{path}: {name} is a {kind} tensor; save it as an ordinary, dense one")
+        if tensor.device.type == "meta":
             raise CheckpointError(
-                f"{path}: score_predictor.{stage} scores {len(found)} heads, but {model.name} has "
-                f"num_heads={model.num_heads}; {HINTS['']}"
+                f"{path}: {name} is on the meta device, a shape without numbers; save it after its weights were loaded"
             )
-    return ours
 
 
 def _check_tensors(
-    path: str | Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: ModelConfig
+    path: str | Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: ModelConfig, naming: str
 ) -> None:
-    """Raise CheckpointError unless `state` has exactly the expected names and shapes, and finite numbers."""
+    """Raise CheckpointError unless `state` has exactly the expected names and shapes, and finite numbers.
+
+    naming  what is to be said of the names
+    """
     for name, tensor in expected.items():
         if name in state and state[name].shape != tensor.shape:
             raise CheckpointError(
                 f"{path}: {name} has the shape {tuple(state[name].shape)}, "
-                f"but {model.name} needs {tuple(tensor.shape)}; {_hint(name)}"
+                f"but {model.name} needs {tuple(tensor.shape)}; {_hint(name)}{naming}"
             )
     for problem, names in (
         (f"is missing, which {model.name} needs", [name for name in expected if name not in state]),
@@ -221,16 +173,22 @@ def _check_tensors(
     ):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise CheckpointError(f"{path}: {names[0]}{more} {problem}; {_hint(names[0])}")
+            raise CheckpointError(f"{path}: {names[0]}{more} {problem}; {_hint(names[0])}{naming}")
     for name, tensor in state.items():
         if not expected[name].is_floating_point():
             continue  # BatchNorm's count of batches
-        if not tensor.is_floating_point():
+        if tensor.dtype not in FLOATS:
             raise CheckpointError(f"{path}: {name} has the type {tensor.dtype}; save the weights as floating point")
         wrong = int((~torch.isfinite(tensor.to(torch.float32))).sum())
         if wrong:
             raise CheckpointError(
                 f"{path}: {name} has {wrong} of {tensor.numel()} numbers that are NaN or infinite; "
+                "take a checkpoint from before the training diverged"
+            )
+        largest = float(tensor.abs().max()) if tensor.numel() else 0.0
+        if largest > MAX_WEIGHT:
+            raise CheckpointError(
+                f"{path}: {name} has a number of size {largest:.3g}, and no trained weight is beyond {MAX_WEIGHT:.0f}; "
                 "take a checkpoint from before the training diverged"
             )
     for value in state["thresholds"].tolist():
@@ -269,7 +227,3 @@ def _check_saved_config(path: str | Path, saved: Mapping[str, Any], model: Model
 
 def _hint(name: str) -> str:
     return next(hint for pattern, hint in HINTS.items() if re.match(pattern, name))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

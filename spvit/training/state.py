@@ -5,7 +5,6 @@ position. Leaves: one file, written whole or not at all; until it is, the one be
 """
 
 import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from spvit import distributed
+from spvit.checkpoint_files import read_torch
 from spvit.errors import CheckpointError, ConfigError
 from spvit.files import check_writable_file, write_whole
 
@@ -101,13 +101,13 @@ class Journal:
 def _read(path: Path) -> State:
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file; RESUME= takes the .state file of a training")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["version"] == VERSION and {"identity", "done", "running"} <= set(content):
-            return dict(content)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError):
-        pass
-    raise CheckpointError(f"{path}: not the state of a training, or cut short; begin anew without RESUME=")
+    broken = f"{path}: not the state of a training, or cut short; begin anew without RESUME="
+    content = read_torch(path, broken)
+    if not isinstance(content, Mapping) or content.get("version") != VERSION:
+        raise CheckpointError(broken)
+    if not {"identity", "done", "running"} <= set(content):
+        raise CheckpointError(broken)
+    return dict(content)
 
 
 def _plain(value: Any) -> Any:

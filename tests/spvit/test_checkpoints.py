@@ -202,7 +202,9 @@ def test_missing(tmp_path):
 def test_another_suffix(tmp_path):
     for name, found in (("net.onnx", ".onnx"), ("net", "no suffix")):
         (tmp_path / name).write_bytes(b"")
-        assert refused(tmp_path / name) == f"checkpoints end with .pth, .pt or .safetensors, not {found}"
+        assert refused(tmp_path / name) == (
+            f"checkpoints end with .pth, .pth.tar, .pt, .bin, .ckpt or .safetensors, not {found}"
+        )
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -261,8 +263,12 @@ def test_a_whole_module(tmp_path):
         (torch.ones(3), "holds a Tensor in place of a state dict; save net.state_dict()"),
         ([1, 2], "holds a list in place of a state dict; save net.state_dict()"),
         (
+            {"what": {"a": torch.ones(3)}},
+            "what is a dict in place of a tensor; save the state dict alone, or under one of model, ",
+        ),
+        (
             {"net": {"a": torch.ones(3)}},
-            "net is a dict in place of a tensor; save the state dict alone, or under one of model, ",
+            "holds no vision transformer that is known here: it begins with a, and timm's, ",
         ),
         ({"epoch": 3}, "epoch is a int in place of a tensor; "),
         ({3: torch.ones(3)}, "3 is a Tensor in place of a tensor; "),
@@ -283,8 +289,8 @@ def test_another_width(tmp_path):
 def test_another_image_size(tmp_path):
     state = backbone_state(model=replace(MODEL, img_size=32))
     assert refused(saved(tmp_path, state)) == (
-        "pos_embed has the shape (1, 65, 32), but micro needs (1, 17, 32); "
-        "choose the MODEL= with the img_size, patch_size and distilled that it was trained with"
+        "pos_embed has the shape (1, 65, 32), but micro needs (1, 17, 32); it was trained at img_size=32, "
+        "8 x 8 patches in place of 4 x 4: set that, or let POS=interpolate resize the positions, bicubic, as timm does"
     )
 
 

@@ -104,3 +104,17 @@ def test_a_place_that_cannot_be_written(tmp_path):
         match=r"weights\.state: cannot be written \(a part of its path is a file\); choose another place$",
     ):
         Journal(tmp_path / "file" / "weights.state", IDENTITY).save("selectors", {})
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    """torch looks at no checksum, so a training would go on from other weights."""
+    path, weights = tmp_path / "a.state", torch.arange(64.0)
+    Journal(path, IDENTITY).save("phase", {"net": weights})
+    whole = path.read_bytes()
+    place = whole.index(weights.numpy().tobytes()) + 9
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+    with pytest.raises(CheckpointError) as refused:
+        Journal.resume(path, IDENTITY)
+    assert str(refused.value).startswith(
+        f"{path}: not the state of a training, or cut short; begin anew without RESUME="
+    )
