@@ -11,7 +11,7 @@ ENVIRONMENT := .venv/.installed
 
 # --- variables: which a target needs, and which it takes besides; options, refusals and `make help` come from here ---
 
-FLOW := CKPT CALIB KEEP
+FLOW := CKPT EMA POS CALIB KEEP THRESHOLD
 needs.hls := MODEL TARGET
 takes.hls := $(FLOW)
 needs.csim := MODEL TARGET
@@ -23,12 +23,12 @@ takes.explore := $(FLOW) LATENCY_MS CLOCK
 needs.report := MODEL TARGET
 takes.report := $(FLOW) CLOCK
 needs.train := MODEL
-takes.train := DATA CKPT KEEP OUT RESUME TARGET BUDGET COST RECIPE DEVICE PROGRESSIVE
+takes.train := DATA CKPT EMA POS KEEP OUT RESUME TARGET BUDGET COST RECIPE DEVICE PROGRESSIVE
 needs.finetune := MODEL
-takes.finetune := DATA CKPT KEEP OUT RESUME RECIPE EPOCHS DEVICE
+takes.finetune := DATA CKPT EMA POS KEEP OUT RESUME RECIPE EPOCHS DEVICE
 takes.ablation := MODEL DATA OUT RECIPE DEVICE
 needs.visualize := MODEL
-takes.visualize := CKPT KEEP IMAGES DATA OUT
+takes.visualize := CKPT EMA POS KEEP THRESHOLD IMAGES DATA OUT
 needs.eval := MODEL
 takes.eval := TARGET $(FLOW) DATA DEVICE
 needs.synth := MODEL TARGET
@@ -48,7 +48,7 @@ quoted = '$(subst ','\'',$(1))'
 option = --$(shell tr A-Z_ a-z- <<< $(1))$(if $(filter-out $(SWITCHES),$(1)), $(call quoted,$($(1))))
 options = $(strip $(foreach name,$(filter-out CXX,$(1)),$(if $(strip $($(name))),$(call option,$(name)))))
 all_options = $(call options,$(needs.$(1)) $(takes.$(1)))
-SWITCHES := PROGRESSIVE
+SWITCHES := PROGRESSIVE EMA
 
 TARGETS := $(patsubst needs.%,%,$(filter needs.%,$(.VARIABLES)))
 ALL := PYTHON $(sort $(foreach name,$(filter needs.% takes.%,$(.VARIABLES)),$($(name))))
@@ -203,9 +203,12 @@ help: ## this list
 	    TARGET= 'the board: zcu102, zcu104, kv260, ultra96v2, u50, or a .toml' \
 	    MODEL= 'a name of the registry (deit_t, deit_s, ...) or the path of a .toml' \
 	    CKPT= 'weights, .safetensors or .pth; without it, seeded random ones' \
+    EMA= '1: the running mean of the weights, where the checkpoint has it beside them' \
+    POS= 'interpolate: resize the positions of a checkpoint of another image size, as timm does' \
 	    CALIB= 'images to calibrate with: a folder, or digits:train' \
 	    KEEP= 'none, or kept fractions of the patches, one per selector: 0.629,0.396,0.249' \
-	    DATA= 'what is trained or evaluated on: digits, or a folder with train/<class>/ and val/<class>/' \
+	    THRESHOLD= 'keep probability of the selectors, or calibrate: fit it to KEEP= (default: trained ones keep theirs)' \
+    DATA= 'what is trained or evaluated on: digits, or a folder with train/<class>/ and val/<class>/' \
 	    DEVICE= 'where train and eval compute: cpu, cuda (default: a GPU if there is one)' \
 	    BUDGET= 'what train may spend per image, in place of KEEP=: 2.64GMACs, or with TARGET= 6ms, 1.2Mcycles' \
 	    COST= 'how train counts towards BUDGET=, a function of yours: file.py:function' \

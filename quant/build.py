@@ -1,6 +1,7 @@
 """What a build is: the arguments that every step of the flow takes, and the folder that they name. No torch here.
 
-Enters: `--model NAME|TOML --target T [--ckpt F] [--calib FOLDER] [--keep none|a,b,c] [--seed N] [--out DIR]`.
+Enters: `--model NAME|TOML --target T [--ckpt F] [--ema] [--pos interpolate] [--calib FOLDER] [--keep none|a,b,c]
+[--threshold P|calibrate] [--seed N] [--out DIR]`.
 Leaves: `build/<model>-<target>`, with what was changed appended, so that variants do not overwrite each other.
 """
 
@@ -12,6 +13,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+from spvit.checkpoint_options import add_checkpoint_arguments, add_threshold_argument, checkpoint_options
 from spvit.config import LATER_FIELDS, ModelSpec, resolve_model
 from spvit.errors import ConfigError
 
@@ -34,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F,F,F",
         help="kept fraction of the patches after each selector, or none for an unpruned model",
     )
+    add_threshold_argument(parser)
+    add_checkpoint_arguments(parser)
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the weights, where none are given (default: %(default)s)"
     )
@@ -74,11 +78,14 @@ def build_folder(args: argparse.Namespace, root: Path = ROOT) -> Path:
         return Path(args.out)
     own, asked = resolve_model(args.model), resolve_model(args.model, args.keep)
     parts = [own.model.name, Path(args.target).stem]
-    if asked.pruning != own.pruning:
+    # to trained selectors, KEEP= says something even where it says what is configured
+    if asked.pruning != own.pruning or (args.keep is not None and args.ckpt is not None):
         keep = [f"{fraction:g}" for fraction in asked.pruning.keep] or ["none"]
         parts += ["keep", *keep]
+    if args.threshold is not None:
+        parts += ["threshold", args.threshold]
     if args.ckpt is not None:
-        parts += ["ckpt", Path(args.ckpt).stem]
+        parts += ["ckpt", Path(args.ckpt).stem, *checkpoint_options(args).parts]
     if args.calib is not None:
         parts += ["calib", Path(args.calib).stem]
     if args.seed:

@@ -9,7 +9,7 @@ gradient: the selectors stand still, and at the end their thresholds are calibra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from quant.fold import fold, fold_with_gradients
 from quant.model import QuantizedSPViT
 from spvit import distributed
 from spvit.calibration import calibrate_thresholds
+from spvit.checkpoint_options import add_checkpoint_arguments, checkpoint_options
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
 from spvit.command import Parser
 from spvit.config import ModelConfig, shipped_weights
@@ -141,6 +142,7 @@ def make_parser() -> Parser:
     parser.add_argument("--ckpt", type=Path, metavar="FILE", help="trained weights (default: those of the registry)")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {OUT_FOLDER}/<model>-tuned.safetensors")
     parser.add_argument("--keep", metavar="F,F,F", help="kept fractions after each selector, or none")
+    add_checkpoint_arguments(parser)
     parser.add_argument("--epochs", type=int, default=1, help="over the training images (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=1e-5, help="learning rate (default: %(default)s)")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="the .state of a fine-tuning that was interrupted")
@@ -161,14 +163,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = data_name(options.data, spec.model)
     out = options.out or OUT_FOLDER / f"{spec.model.name}-tuned.safetensors"
     data = load_data(name, spec.model, recipe)
-    net, found = load_checkpoint_with_report(checkpoint, spec.model, spec.pruning)
+    net, found = load_checkpoint_with_report(checkpoint, spec.model, spec.pruning, checkpoint_options(options))
+    if options.keep is None:  # thresholds are fitted anew to what they were made for; where nobody knows, they stay
+        net.pruning = replace(net.pruning, keep=found.calibrated_keep)
     if not found.selectors_found:
         raise CheckpointError(f"{checkpoint}: its selectors are not trained; run make train CKPT={checkpoint} first")
     device = distributed.start(options.device)
     try:
         asked = {"data": name, "ckpt": str(checkpoint), "epochs": options.epochs, "rate": options.rate}
+        asked |= {"reading": checkpoint_options(options).parts or None}
         parts = {"model": asdict(spec.model), "pruning": asdict(spec.pruning), "recipe": recipe.identity}
         journal = Journal.beside(out, options.resume, parts | {"asked": asked})
+        if distributed.is_first():
+            print(f"weights: {found}")
         before = accuracies(net, data)
         tuned = finetune(net, Run(data, recipe, journal, device), options.epochs, options.rate)
         after = accuracies(tuned, data)

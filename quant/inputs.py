@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from quant.build import NETWORK_FOLDER, build_folder, model_spec
+from spvit.checkpoint_options import CheckpointOptions, ThresholdRequest, checkpoint_options, threshold_request
 from spvit.config import ModelSpec, shipped_weights
 from spvit.cost import count_macs
 from spvit.errors import CheckpointError
@@ -36,7 +37,8 @@ class Inputs:
     """Everything that decides the quantized network.
 
     model, pruning  configuration
-    weights         SHA-256 of the checkpoint, or the seed
+    weights         SHA-256 of the checkpoint and how it is read, or the seed
+    thresholds      what was asked for
     calibration     SHA-256 of the pixels
     code            SHA-256 of the sources that read the above
     """
@@ -44,6 +46,7 @@ class Inputs:
     model: str
     pruning: str
     weights: str
+    thresholds: str
     calibration: str
     code: str
 
@@ -61,6 +64,8 @@ class Plan:
 
     folder       where the network goes
     checkpoint   the weights; None: seeded random ones
+    options      how they are read
+    thresholds   which thresholds are asked for
     pixels       calibration images
     calibration  what they are, in words
     """
@@ -68,15 +73,25 @@ class Plan:
     spec: ModelSpec
     folder: Path
     checkpoint: Path | None
+    options: CheckpointOptions
+    thresholds: ThresholdRequest
     seed: int
     pixels: Pixels
     calibration: str
 
     @property
     def inputs(self) -> Inputs:
-        weights = f"seed {self.seed}" if self.checkpoint is None else _sha256(self.checkpoint.read_bytes())
+        if self.checkpoint is None:
+            weights = f"seed {self.seed}"
+        else:
+            weights = " ".join((_sha256(self.checkpoint.read_bytes()), *self.options.parts))
         return Inputs(
-            repr(self.spec.model), repr(self.spec.pruning), weights, _sha256(self.pixels.tobytes()), _code_digest()
+            repr(self.spec.model),
+            repr(self.spec.pruning),
+            weights,
+            repr(self.thresholds),
+            _sha256(self.pixels.tobytes()),
+            _code_digest(),
         )
 
 
@@ -86,9 +101,11 @@ def plan(args: argparse.Namespace) -> Plan:
     checkpoint = args.ckpt if args.ckpt is not None else shipped_weights(args.model)
     if checkpoint is not None and not checkpoint.is_file():
         raise CheckpointError(f"{checkpoint}: there is no such file; give the path of a .pth, .pt or .safetensors file")
+    thresholds = threshold_request(args, spec.pruning)
     check_writable(build_folder(args))
     pixels, calibration = calibration_images(spec, args.calib)
-    return Plan(spec, build_folder(args) / NETWORK_FOLDER, checkpoint, args.seed, pixels, calibration)
+    folder = build_folder(args) / NETWORK_FOLDER
+    return Plan(spec, folder, checkpoint, checkpoint_options(args), thresholds, args.seed, pixels, calibration)
 
 
 def calibration_images(spec: ModelSpec, source: str | None) -> tuple[Pixels, str]:

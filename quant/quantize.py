@@ -30,8 +30,8 @@ from quant.inputs import Plan, plan
 from quant.model import QuantizedSPViT
 from quant.network import QuantizedNetwork, save_network
 from quant.report import Report, compare
-from spvit.calibration import calibrate_thresholds
-from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
+from spvit.calibration import settle_thresholds
+from spvit.checkpoints import LoadReport, load_checkpoint_with_report, save_checkpoint
 from spvit.command import Parser
 from spvit.errors import exit_on_user_error
 from spvit.files import whole_folder, write_whole
@@ -62,16 +62,12 @@ def quantize(todo: Plan, console: Console) -> Report:
         console.print(f"{time.monotonic() - start:5.1f} s  {text}", highlight=False, markup=False, soft_wrap=True)
 
     with _one_thread():
-        net, has_thresholds = _weights(todo, say)
+        net, found = _weights(todo, say)
         say(f"calibrating with {todo.calibration}")
-        if has_thresholds:
-            say("thresholds: the checkpoint's own")
-        elif todo.spec.pruning.keep:
-            kept = _calibrate_thresholds(net, todo)
-            say(
-                f"thresholds: {', '.join(f'{t:.4g}' for t in net.thresholds.tolist())}, "
-                f"which keep {', '.join(f'{fraction:.1%}' for fraction in kept)} of the patches"
-            )
+        images = torch.from_numpy(Preprocessing.from_model(todo.spec.model).normalise(todo.pixels)).float()
+        thresholds = settle_thresholds(net, images, todo.thresholds, found)
+        if thresholds:
+            say(f"thresholds: {thresholds}")
         folded, pixels = fold(net), torch.from_numpy(np.ascontiguousarray(todo.pixels))
         ranges = observe_ranges(folded, pixels)
         quantized = QuantizedSPViT(folded, choose_formats(folded, ranges))
@@ -84,22 +80,15 @@ def quantize(todo: Plan, console: Console) -> Report:
     return report
 
 
-def _weights(todo: Plan, say: Callable[[str], None]) -> tuple[SPViT, bool]:
-    """The float model, and whether its thresholds were calibrated for the fractions that are asked for."""
+def _weights(todo: Plan, say: Callable[[str], None]) -> tuple[SPViT, LoadReport | None]:
+    """The float model, and what the file of its weights was."""
     model, pruning = todo.spec.model, todo.spec.pruning
     if todo.checkpoint is None:
         say(f"weights: seeded random (seed {todo.seed}), since no checkpoint was given")
-        return seeded(model, pruning, todo.seed), False
-    net, found = load_checkpoint_with_report(todo.checkpoint, model, pruning)
+        return seeded(model, pruning, todo.seed), None
+    net, found = load_checkpoint_with_report(todo.checkpoint, model, pruning, todo.options)
     say(f"weights: {found}")
-    return net, bool(pruning.keep) and found.calibrated_keep == pruning.keep
-
-
-def _calibrate_thresholds(net: SPViT, todo: Plan) -> list[float]:
-    """The mean kept fraction of the original patches, per selector."""
-    images = torch.from_numpy(Preprocessing.from_model(todo.spec.model).normalise(todo.pixels)).float()
-    kept = calibrate_thresholds(net, images, todo.spec.pruning.keep)
-    return (kept.double().mean(dim=0) / net.config.num_patches).tolist()
+    return net, found
 
 
 def _write(todo: Plan, net: SPViT, network: QuantizedNetwork, report: Report) -> None:

@@ -41,7 +41,8 @@ from sim.evaluation import ModelReport, Outcomes, classes_table, models_table, r
 from sim.golden import Golden
 from sim.samples import Samples, default_data, load_samples
 from spvit import distributed
-from spvit.calibration import calibrate_thresholds
+from spvit.calibration import settle_thresholds
+from spvit.checkpoint_options import checkpoint_options, threshold_request
 from spvit.checkpoints import load_checkpoint, load_checkpoint_with_report
 from spvit.command import Parser
 from spvit.config import ModelSpec, resolve_model, shipped_weights
@@ -179,19 +180,22 @@ def _read_ahead(
             yield [position for position, _ in good], pixels, broken
 
 
-def float_net(spec: ModelSpec, args: argparse.Namespace) -> SPViT:
-    """The float model of a variant that is not quantized, calibrated for its kept fractions unless the file is."""
+def float_net(spec: ModelSpec, args: argparse.Namespace) -> tuple[SPViT, str]:
+    """The float model of a variant that is not quantized, with the thresholds that it would have, and both in words."""
+    request = threshold_request(args, spec.pruning)
     checkpoint = args.ckpt if args.ckpt is not None else shipped_weights(args.model)
+    found = None
     if checkpoint is None:
-        net, calibrated = seeded(spec.model, spec.pruning, args.seed), False
+        net, words = seeded(spec.model, spec.pruning, args.seed), f"seeded random (seed {args.seed})"
     else:
-        net, found = load_checkpoint_with_report(checkpoint, spec.model, spec.pruning)
-        calibrated = found.calibrated_keep == spec.pruning.keep
-    if spec.pruning.keep and not calibrated:
+        options = checkpoint_options(args)
+        net, found = load_checkpoint_with_report(checkpoint, spec.model, spec.pruning, options)
+        words = str(found)
+    if net.pruning.num_selectors:
         pixels, _ = calibration_images(spec, args.calib)
         images = torch.from_numpy(Preprocessing.from_model(spec.model).normalise(pixels)).float()
-        calibrate_thresholds(net, images, spec.pruning.keep)
-    return net
+        words += f"; thresholds: {settle_thresholds(net, images, request, found)}"
+    return net, words
 
 
 def make_subjects(
@@ -206,7 +210,10 @@ def make_subjects(
             raise
         if distributed.is_first():
             console.print(f"in float alone: {escape(str(error))}", highlight=False, soft_wrap=True)
-        return {"float": FloatModel(float_net(spec, args), device)}
+        net, words = float_net(spec, args)
+        if distributed.is_first():
+            console.print(f"weights: {escape(words)}", highlight=False, soft_wrap=True)
+        return {"float": FloatModel(net, device)}
     if distributed.is_first():
         ensure_network(args, console)
     distributed.wait_for_all()

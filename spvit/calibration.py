@@ -1,4 +1,4 @@
-"""Thresholds that meet a cost: how probable a token must be to be kept, so that as many stay as was asked for.
+"""Thresholds: how probable a token must be to be kept. Those of training, or such that as many stay as was asked for.
 
 Enters: a trained SPViT and images. Leaves: its thresholds, set; and what the images then keep.
 """
@@ -6,19 +6,54 @@ Enters: a trained SPViT and images. Leaves: its thresholds, set; and what the im
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from spvit.budget import Cost
-from spvit.checkpoints import MIN_THRESHOLD
-from spvit.cost import count_macs
+from spvit.checkpoint_options import CALIBRATE, MIN_THRESHOLD, ThresholdRequest
+from spvit.checkpoints import LoadReport
+from spvit.cost import count_macs, num_units
 from spvit.errors import ConfigError
 from spvit.pruned_vit import SelectorRecord, SPViT
 
 BATCH = 64
 ATTEMPTS = 8
 COSTED_IMAGES = 512  # over as many the mean cost is taken
+
+
+def settle_thresholds(net: SPViT, images: Tensor, request: ThresholdRequest, found: LoadReport | None) -> str:
+    """Set the net's thresholds as is asked for; else trained selectors keep theirs, and fresh ones are calibrated.
+
+    images  (B, in_chans, S, S), normalised, to calibrate with
+    found   what the weights' file was; None: there was none
+    Returns which they are, why, and what the images keep, in words; "" without selectors. `net.pruning.keep` is then
+    what the thresholds were made for, () where nobody knows. Raises ConfigError.
+    """
+    keep, trained = net.pruning.keep, found is not None and found.selectors_found
+    if not net.pruning.num_selectors:
+        return ""
+    made_for = found.calibrated_keep if found is not None and trained else ()
+    if request.value is not None:
+        net.thresholds.fill_(request.value)
+        why, made_for = "as THRESHOLD= asks", ()
+    elif keep and (request.calibrate or not trained or (request.keep_asked and made_for != keep)):
+        calibrate_thresholds(net, images, keep)
+        why, made_for = f"calibrated for KEEP={_listed(keep)}", keep
+    elif trained:
+        why = f"the checkpoint's own (THRESHOLD={CALIBRATE} fits them to KEEP=)"
+    else:
+        why = "as they are before any training"
+    net.pruning = replace(net.pruning, keep=made_for)
+    kept = kept_patches(net, images).double().mean(dim=0) / num_units(net.config, net.pruning)
+    thresholds = ", ".join(f"{threshold:.4g}" for threshold in net.thresholds.tolist())
+    units = "channels" if net.pruning.method == "structured" else "patches"
+    return f"{thresholds}, {why}, which keep {', '.join(f'{part:.1%}' for part in kept.tolist())} of the {units}"
+
+
+def _listed(fractions: Sequence[float]) -> str:
+    return ",".join(f"{fraction:g}" for fraction in fractions)
 
 
 @torch.no_grad()

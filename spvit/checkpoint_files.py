@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from spvit.errors import CheckpointError
+from spvit.files import opened
 
 TORCH_SUFFIXES = (".pth", ".tar", ".pt", ".bin", ".ckpt")
 SUFFIXES = ".pth, .pth.tar, .pt, .bin, .ckpt or .safetensors"
@@ -66,13 +67,11 @@ IN_ITS_PLACE = (  # what people have in place of the file that they fetched
 
 def read_checkpoint(path: Path) -> tuple[Mapping[Any, Any], Mapping[str, str]]:
     """The file's content and a safetensors file's metadata. Raises CheckpointError."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file; give the path of a .pth, .pt or .safetensors checkpoint")
+    start = _start_of(path)
     suffix = path.suffix.lower()
     if suffix not in (*TORCH_SUFFIXES, ".safetensors"):
         raise CheckpointError(f"{path}: checkpoints end with {SUFFIXES}, not {path.suffix or 'no suffix'}")
     broken = f"{path}: not a checkpoint, or cut short; fetch or save it again"
-    start = _start_of(path)
     if suffix == ".safetensors" or _is_safetensors(start):
         try:
             with safe_open(path, framework="pt") as file:
@@ -87,9 +86,12 @@ def read_checkpoint(path: Path) -> tuple[Mapping[Any, Any], Mapping[str, str]]:
     return content, {}
 
 
-def read_torch(path: Path, broken: str) -> Any:
-    """What torch.save wrote. Raises CheckpointError: `broken` where it is not that, or not any more."""
-    start = _start_of(path)
+def read_torch(path: Path, broken: str, way_out: str = "choose another") -> Any:
+    """What torch.save wrote. Raises CheckpointError: `broken` where it is not that, or not any more.
+
+    way_out  what to do where there is no such file
+    """
+    start = _start_of(path, way_out)
     if start.startswith(b"PK\x03\x04"):
         damaged = _damaged_entry(path, broken)
         if damaged is not None:
@@ -127,12 +129,9 @@ def _damaged_entry(path: Path, broken: str) -> str | None:
         raise CheckpointError(broken) from None
 
 
-def _start_of(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(64)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+def _start_of(path: Path, way_out: str = "give the path of a .pth, .pt or .safetensors checkpoint") -> bytes:
+    with opened(path, way_out, CheckpointError) as file:
+        return file.read(64)
 
 
 def _is_safetensors(start: bytes) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 from spvit.checkpoint_conversion import DYNAMIC_VIT, as_ours, from_authors
 from spvit.checkpoint_files import read_checkpoint
 from spvit.checkpoint_names import Weights, find_weights
-from spvit.checkpoint_options import CheckpointOptions
+from spvit.checkpoint_options import MIN_THRESHOLD, CheckpointOptions
 from spvit.checkpoint_origin import warning
 from spvit.config import LATER_FIELDS, ModelConfig, PruningConfig, to_table
 from spvit.errors import CheckpointError
@@ -27,7 +27,6 @@ from spvit.files import write_whole
 from spvit.initialisation import initialise_selectors
 from spvit.pruned_vit import SPViT
 
-MIN_THRESHOLD = 2.0**-16  # below, the fixed-point decision cannot tell a threshold from zero
 MAX_WEIGHT = 65504.0  # the largest number of float16; no trained transformer comes near it
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 FRESH_SELECTORS_SEED = 0

@@ -13,12 +13,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from spvit import distributed
 from spvit.budget import solve_keep
 from spvit.calibration import calibrate_cost
+from spvit.checkpoint_options import CheckpointOptions, add_checkpoint_arguments, checkpoint_options
 from spvit.checkpoints import save_checkpoint
 from spvit.command import Parser
 from spvit.config import ModelSpec, PruningConfig, resolve_model, to_table
@@ -47,12 +48,14 @@ class Request:
     checkpoint   of the backbone, perhaps with selectors; None: it is trained
     budget       limit, unit and how to count towards it; None: the model's own keep ratios
     progressive  seek the selectors' places and rates; else the model's own places are used
+    options      how the checkpoint is read
     """
 
     spec: ModelSpec
     checkpoint: Path | None = None
     budget: tuple[float, str, CostOf] | None = None
     progressive: bool = False
+    options: CheckpointOptions = field(default_factory=CheckpointOptions)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def train(request: Request, run: Run) -> Trained:
         spec = replace(spec, pruning=replace(spec.pruning, keep=solved_keep(spec, request.budget)))
     pruned: SPViT | None = None
     if request.checkpoint is not None:
-        teacher, pruned = load_backbone(spec, request.checkpoint)
+        teacher, pruned = load_backbone(spec, request.checkpoint, request.options)
         teacher = teacher.to(run.device)
     else:
         teacher = train_backbone(spec, run)
@@ -170,6 +173,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--ckpt", type=Path, metavar="FILE", help="the backbone, .pth or .safetensors; else it is trained"
     )
+    add_checkpoint_arguments(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {OUT_FOLDER}/<model>.safetensors")
     parser.add_argument(
         "--keep", metavar="F,F,F", help="kept fractions after each selector, or none for an unpruned model"
@@ -199,7 +203,7 @@ def request_of(options: argparse.Namespace) -> Request:
             f"{spec.model.name}: keep is not set; give BUDGET=, or KEEP= with a fraction for each of "
             f"{spec.pruning.num_selectors} selectors"
         )
-    request = Request(spec, options.ckpt, budget, options.progressive)
+    request = Request(spec, options.ckpt, budget, options.progressive, checkpoint_options(options))
     if budget is not None and options.progressive:
         earliest = replace(spec, pruning=replace(spec.pruning, locations=(1,), keep=(1.0,)))
         met_budget(earliest, budget)
@@ -215,6 +219,7 @@ def open_journal(options: argparse.Namespace, spec: ModelSpec, recipe: Recipe) -
         out = options.resume.with_suffix(".safetensors")
     asked = {name: getattr(options, name) for name in ("budget", "target", "cost", "progressive")}
     asked |= {"data": data_name(options.data, spec.model), "ckpt": None if options.ckpt is None else str(options.ckpt)}
+    asked |= {"reading": checkpoint_options(options).parts or None}
     identity = {
         "model": asdict(spec.model),
         "pruning": asdict(spec.pruning),

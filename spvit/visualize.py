@@ -23,7 +23,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from host.drawing import veil_dropped
-from spvit.calibration import calibrate_thresholds, kept_patches, mean_macs
+from spvit.calibration import calibrate_thresholds, kept_patches, mean_macs, settle_thresholds
+from spvit.checkpoint_options import (
+    CheckpointOptions,
+    ThresholdRequest,
+    add_checkpoint_arguments,
+    add_threshold_argument,
+    checkpoint_options,
+    threshold_request,
+)
 from spvit.checkpoints import load_checkpoint_with_report
 from spvit.command import Parser
 from spvit.config import ModelSpec, PruningConfig, resolve_model, shipped_weights
@@ -55,21 +63,27 @@ BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#6e7781"
 HEAT = "inferno"
 
 
-def load(spec: ModelSpec, checkpoint: Path | None, images: Tensor, seed: int = 0) -> tuple[SPViT, str]:
-    """The float model, with thresholds that keep what is configured, and what its weights are, in words.
+def load(
+    spec: ModelSpec,
+    checkpoint: Path | None,
+    images: Tensor,
+    request: ThresholdRequest | None = None,
+    seed: int = 0,
+    options: CheckpointOptions | None = None,
+) -> tuple[SPViT, str]:
+    """The float model with its thresholds, and what its weights and thresholds are, in words.
 
     checkpoint  None: seeded random weights
-    images      (B, in_chans, S, S) to calibrate with, where the file is not calibrated for these ratios
+    images      (B, in_chans, S, S) to calibrate with, where the thresholds are not the file's own
     """
+    found = None
     if checkpoint is None:
-        net, source, calibrated = seeded(spec.model, spec.pruning, seed), "seeded random weights", False
+        net, source = seeded(spec.model, spec.pruning, seed), "seeded random weights"
     else:
-        net, found = load_checkpoint_with_report(checkpoint, spec.model, spec.pruning)
-        source, calibrated = str(found), found.calibrated_keep == spec.pruning.keep
-    if spec.pruning.keep and not calibrated:
-        calibrate_thresholds(net, images, spec.pruning.keep)
-        source += "; thresholds calibrated on these images"
-    return net, source
+        net, found = load_checkpoint_with_report(checkpoint, spec.model, spec.pruning, options)
+        source = str(found)
+    thresholds = settle_thresholds(net, images, request or ThresholdRequest(), found)
+    return net, f"{source}; thresholds: {thresholds}"
 
 
 def with_policy(net: SPViT, package: str) -> SPViT:
@@ -158,10 +172,17 @@ def head_scores(net: SPViT, images: Tensor) -> Tensor:
     return torch.cat(parts, dim=1).sigmoid()
 
 
-def sweep(net: SPViT, data: Data) -> dict[str, list[dict[str, Any]]]:
+def own_macs(net: SPViT, data: Data) -> float:
+    """Cost of an image with the net's thresholds: as they were made for, or the mean over test images."""
+    if net.pruning.keep:
+        return count_macs(net.config, net.pruning).total
+    return mean_macs(net, kept_patches(net, sample(data.test, 1024).images))
+
+
+def sweep(net: SPViT, data: Data, keep_ratios: Sequence[float] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Accuracy and mean cost on the test images at several thresholds, with packages and without.
 
-    The kept fractions are the model's own to a power; thresholds are calibrated on training images.
+    The kept fractions are keep_ratios (None: the net's own) to a power; thresholds are calibrated on training images.
     """
     calibration = sample(data.training, 512).images
     test = sample(data.test, 1024).images
@@ -171,7 +192,7 @@ def sweep(net: SPViT, data: Data) -> dict[str, list[dict[str, Any]]]:
         for policy in policies:
             one, points[policy] = with_policy(net, policy), []
             for power in POWERS:
-                keep = tuple(fraction**power for fraction in net.pruning.keep)
+                keep = tuple(fraction**power for fraction in keep_ratios or net.pruning.keep)
                 bar.update()
                 try:
                     calibrate_thresholds(one, calibration, keep)
@@ -210,7 +231,7 @@ def draw_tradeoff(points: dict[str, list[dict[str, Any]]], own_gmacs: float, tit
         best = points["unpruned"][0]
         axes.plot(scale * best["gmacs"], 100 * best["accuracy"], "*", color=GREY, markersize=12, label="unpruned")
         axes.axhline(100 * best["accuracy"], color=GREY, linewidth=0.8, linestyle="dashed")
-        axes.axvline(scale * own_gmacs, color=GREY, linewidth=0.8, linestyle="dotted", label="its own keep ratios")
+        axes.axvline(scale * own_gmacs, color=GREY, linewidth=0.8, linestyle="dotted", label="its own thresholds")
         axes.set(xlabel=f"mean {unit} of an image", ylabel="accuracy, %", title=title)
         axes.legend(loc="lower right")
     return figure
@@ -256,6 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", required=True, metavar="NAME|TOML", help="a registry name, or the path of a .toml")
     parser.add_argument("--ckpt", type=Path, metavar="FILE", help="trained weights (default: shipped, or random ones)")
     parser.add_argument("--keep", metavar="F,F,F", help="kept fractions after each selector")
+    add_threshold_argument(parser)
+    add_checkpoint_arguments(parser)
     parser.add_argument("--images", metavar="FOLDER", help="a folder, an image, or digits:test (default: samples)")
     parser.add_argument(
         "--count", type=int, default=3, metavar="N", help="images that are drawn (default: %(default)s)"
@@ -267,12 +290,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ConfigError(f"--count {options.count} must be at least 1")
     spec = resolve_model(options.model, options.keep)
     _require_tokens(spec.model.name, spec.pruning)
+    request = threshold_request(options, spec.pruning)
     out = options.out or ROOT / spec.model.name
     check_writable(out)
     data = _labelled(spec, options.data)
     chosen = chosen_images(options.images, spec.model, options.count)
     images = torch.from_numpy(Preprocessing.from_model(spec.model).normalise(chosen.pixels)).float()
-    net, source = load(spec, options.ckpt or shipped_weights(options.model), images)
+    checkpoint = options.ckpt or shipped_weights(options.model)
+    net, source = load(spec, checkpoint, images, request, options=checkpoint_options(options))
     console = Console()
     console.print(f"weights: {source}", highlight=False, markup=False, soft_wrap=True)
     figures = {
@@ -281,8 +306,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     points = None
     if data is not None:
-        own = count_macs(spec.model, spec.pruning).total / 1e9
-        points = sweep(net, data)
+        own = own_macs(net, data) / 1e9
+        points = sweep(net, data, spec.pruning.keep)
         title = f"{spec.model.name} on {data.name}, {len(data.test)} test images"
         figures["tradeoff.png"] = draw_tradeoff(points, own, title)
     _write(out, figures, points)

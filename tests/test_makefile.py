@@ -71,13 +71,17 @@ def test_help_says_for_each_target_which_variables_it_takes(checkout):
     """Those that it passes on, and every one of them is explained."""
     text = make(checkout, "help").stdout
     taken = dict(re.findall(r"^  make (\S+) .*\n {18}(\S.*)$", text, flags=re.MULTILINE))
-    assert taken["csim"] == "MODEL= TARGET= [CKPT=] [CALIB=] [KEEP=] [IMAGES=] [TOP=] [CXX=]"
-    assert taken["finetune"] == "MODEL= [DATA=] [CKPT=] [KEEP=] [OUT=] [RESUME=] [RECIPE=] [EPOCHS=] [DEVICE=]"
+    assert taken["csim"] == (
+        "MODEL= TARGET= [CKPT=] [EMA=] [POS=] [CALIB=] [KEEP=] [THRESHOLD=] [IMAGES=] [TOP=] [CXX=]"
+    )
+    assert taken["finetune"] == (
+        "MODEL= [DATA=] [CKPT=] [EMA=] [POS=] [KEEP=] [OUT=] [RESUME=] [RECIPE=] [EPOCHS=] [DEVICE=]"
+    )
     explained = re.findall(r"^  ([A-Z_]+)= +\S", text, flags=re.MULTILINE)
     named = {name for line in taken.values() for name in re.findall(r"[A-Z_]+", line)}
     assert sorted(explained) == sorted(named | {"PYTHON"})
     for target, line in taken.items():
-        given = [f"{name}={'1' if name == 'PROGRESSIVE' else 'x'}" for name in re.findall(r"[A-Z_]+", line)]
+        given = [f"{name}={'1' if name in ('PROGRESSIVE', 'EMA') else 'x'}" for name in re.findall(r"[A-Z_]+", line)]
         run = make(checkout, target, *given)
         assert (run.returncode, run.stderr) == (0, "")
         passed = {part for command in commands(checkout) for part in command if part.startswith("--")} - {"--check"}
@@ -102,7 +106,8 @@ def test_every_option_is_one_of_its_command(checkout):
 
 def sources_of(module):
     """Where the arguments of a command are defined."""
-    return [f"{module.replace('.', '/')}.py", "quant/build.py", "hw/target.py", "spvit/training/recipe.py"]
+    return [f"{module.replace('.', '/')}.py", "quant/build.py", "hw/target.py", "spvit/training/recipe.py",
+            "spvit/checkpoint_options.py"]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from spvit import distributed
+from spvit.checkpoint_options import CheckpointOptions
 from spvit.checkpoints import load_checkpoint_with_report
 from spvit.config import ModelSpec
 from spvit.initialisation import seeded
@@ -23,9 +25,13 @@ class Classification(Objective):
         return cross_entropy(model(images).logits, targets)
 
 
-def load_backbone(spec: ModelSpec, path: Path) -> tuple[SPViT, SPViT | None]:
-    """The unpruned transformer in a checkpoint; and with its selectors, if it has them. Raises CheckpointError."""
-    net, report = load_checkpoint_with_report(path, spec.model, spec.pruning)
+def load_backbone(spec: ModelSpec, path: Path, options: CheckpointOptions | None = None) -> tuple[SPViT, SPViT | None]:
+    """The unpruned transformer in a checkpoint; and with its selectors, if it has them. What was read is printed.
+    Raises CheckpointError.
+    """
+    net, report = load_checkpoint_with_report(path, spec.model, spec.pruning, options)
+    if distributed.is_first():
+        print(f"weights: {report}")
     return without_selectors(net), net if spec.pruning.num_selectors and report.selectors_found else None
 
 

@@ -99,10 +99,8 @@ class Journal:
 
 
 def _read(path: Path) -> State:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file; RESUME= takes the .state file of a training")
     broken = f"{path}: not the state of a training, or cut short; begin anew without RESUME="
-    content = read_torch(path, broken)
+    content = read_torch(path, broken, "RESUME= takes the .state file of a training")
     if not isinstance(content, Mapping) or content.get("version") != VERSION:
         raise CheckpointError(broken)
     if not {"identity", "done", "running"} <= set(content):

@@ -32,6 +32,15 @@ def arguments(*texts: str) -> argparse.Namespace:
             "build/deit_s-zcu102-keep-none-ckpt-best-calib-photos",
         ),
         ("--model deit_s --keep none --out there", "there"),
+        # to a checkpoint's own selectors, the registry's fractions say something
+        (
+            "--model deit_s --ckpt best.pth --keep 0.629,0.396,0.249",
+            "build/deit_s-zcu102-keep-0.629-0.396-0.249-ckpt-best",
+        ),
+        ("--model deit_s --ckpt best.pth --threshold 0.5", "build/deit_s-zcu102-threshold-0.5-ckpt-best"),
+        ("--model deit_s --threshold calibrate", "build/deit_s-zcu102-threshold-calibrate"),
+        ("--model deit_s --ckpt best.pth --ema --pos interpolate", "build/deit_s-zcu102-ckpt-best-ema-pos-interpolate"),
+        ("--model deit_small_patch16_224", "build/deit_s-zcu102"),
     ],
 )
 def test_the_folder_names_what_was_changed(options, folder):

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ from quant.quantize import ensure_network, main
 from spvit.calibration import kept_patches
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
 from spvit.config import resolve_model
-from spvit.errors import ConfigError
+from spvit.errors import CheckpointError, ConfigError
 from spvit.images.preprocess import Preprocessing
 from spvit.initialisation import seeded
+from tests.spvit.test_checkpoints import authors_state
 
 FILES = ["float.safetensors", "inputs.json", "network.json", "network.safetensors", "report.json", "sha256.json"]
 MICRO = resolve_model("micro")
@@ -104,11 +106,102 @@ def test_a_checkpoint_with_its_own_thresholds_keeps_them(tmp_path):
     save_checkpoint(tmp_path / "mine.safetensors", net)
     checkpoint = ["--ckpt", str(tmp_path / "mine.safetensors")]
     folder, text = run(*checkpoint, "--out", str(tmp_path / "a"))
-    assert "thresholds: the checkpoint's own" in text and "mine.safetensors: own checkpoint" in text
+    assert "thresholds: 0.4, 0.45, 0.55, the checkpoint's own (" in text and "mine.safetensors: own checkpoint" in text
     assert load_network(folder).thresholds == tuple(round(t * 2**22) for t in net.thresholds.tolist())
     folder, text = run(*checkpoint, "--keep", "0.8,0.6,0.4", "--out", str(tmp_path / "b"))
     assert "checkpoint's own" not in text  # they were for other fractions
     assert load_network(folder).thresholds != tuple(round(t * 2**22) for t in net.thresholds.tolist())
+
+
+@pytest.fixture(scope="module")
+def authors(tmp_path_factory) -> Path:
+    """Selectors as trained with 0.5, under the authors' names; no file of theirs says thresholds."""
+    path = tmp_path_factory.mktemp("authors") / "spvit.pth"
+    torch.save({"model": authors_state(seeded(MICRO.model, MICRO.pruning, seed=7))}, path)
+    return path
+
+
+def kept_by(folder: Path, text: str) -> str:
+    """What the output says is kept is what the float model keeps, measured again."""
+    net, _ = load_checkpoint_with_report(folder / "float.safetensors", MICRO.model, MICRO.pruning)
+    images = Preprocessing.from_model(MICRO.model).normalise(calibration_images(MICRO, None)[0])
+    kept = kept_patches(net, torch.from_numpy(images).float()).double().mean(dim=0) / MICRO.model.num_patches
+    (line,) = [line for line in text.splitlines() if "thresholds: " in line]
+    assert line.endswith(f"which keep {', '.join(f'{part:.1%}' for part in kept.tolist())} of the patches")
+    return line.partition("thresholds: ")[2].rpartition(", which")[0]
+
+
+OWN = "the checkpoint's own (THRESHOLD=calibrate fits them to KEEP=)"
+
+
+@pytest.mark.parametrize(
+    ("options", "thresholds", "why"),
+    [
+        ((), [0.5] * 3, OWN),
+        (("--threshold", "0.45"), [0.45] * 3, "as THRESHOLD= asks"),
+        (("--threshold", "calibrate"), None, "calibrated for KEEP=0.75,0.5,0.25"),
+        (("--keep", "0.75,0.5,0.25"), None, "calibrated for KEEP=0.75,0.5,0.25"),
+        (("--keep", "0.8,0.6,0.4", "--threshold", "calibrate"), None, "calibrated for KEEP=0.8,0.6,0.4"),
+    ],
+)
+def test_trained_selectors_decide_as_they_were_trained_unless_asked_otherwise(
+    authors, tmp_path, options, thresholds, why
+):
+    folder, text = run("--ckpt", str(authors), *options, "--out", str(tmp_path))
+    net, found = load_checkpoint_with_report(folder / "float.safetensors", MICRO.model, MICRO.pruning)
+    assert kept_by(folder, text).endswith(f", {why}")
+    if thresholds is not None:
+        assert net.thresholds.tolist() == pytest.approx(thresholds) and found.calibrated_keep == ()
+        assert load_network(folder).thresholds == tuple(round(t * 2**22) for t in net.thresholds.tolist())
+    else:
+        assert net.thresholds.tolist() != [0.5] * 3
+        assert "KEEP=" + ",".join(f"{part:g}" for part in found.calibrated_keep) == why.split()[-1]
+
+
+def test_thresholds_that_were_made_for_a_cost_stay_whatever_the_registry_says(tmp_path):
+    """As training leaves them, for a budget that leads to other fractions than the registry's."""
+    net = seeded(MICRO.model, replace(MICRO.pruning, keep=(0.9, 0.7, 0.6)), seed=7)
+    net.thresholds.copy_(torch.tensor([0.4, 0.45, 0.55]))
+    save_checkpoint(tmp_path / "mine.safetensors", net)
+    options = ["--ckpt", str(tmp_path / "mine.safetensors"), "--out", str(tmp_path / "out")]
+    for keep in ([], ["--keep", "0.9,0.7,0.6"]):
+        folder, text = run(*options, *keep)
+        assert kept_by(folder, text) == f"0.4, 0.45, 0.55, {OWN}"
+        again, found = load_checkpoint_with_report(folder / "float.safetensors", MICRO.model, MICRO.pruning)
+        assert torch.equal(again.thresholds, net.thresholds) and found.calibrated_keep == (0.9, 0.7, 0.6)
+
+
+def test_fresh_selectors_are_calibrated(tmp_path):
+    plain = {name: value for name, value in seeded(MICRO.model, MICRO.pruning.without(), 3).state_dict().items()
+             if name != "thresholds"}  # fmt: skip
+    torch.save(plain, tmp_path / "deit.pth")
+    folder, text = run("--ckpt", str(tmp_path / "deit.pth"), "--out", str(tmp_path / "out"))
+    assert kept_by(folder, text).endswith(", calibrated for KEEP=0.75,0.5,0.25")
+
+
+def test_what_is_asked_for_is_part_of_what_the_network_is_made_from(authors, tmp_path):
+    options = ["--ckpt", str(authors), "--out", str(tmp_path)]
+    run(*options)
+    assert "up to date" in run(*options)[1]
+    assert "up to date" not in run(*options, "--threshold", "0.4")[1]
+    assert "up to date" in run(*options, "--threshold", "0.4")[1]
+    assert "up to date" not in run(*options, "--keep", "0.75,0.5,0.25")[1]
+
+
+def test_a_running_mean_and_another_image_size(tmp_path):
+    wide = replace(MICRO.model, img_size=32)
+    states = [{name: value for name, value in seeded(wide, MICRO.pruning.without(), seed).state_dict().items()
+               if name != "thresholds"} for seed in (1, 2)]  # fmt: skip
+    torch.save({"model": states[0], "model_ema": states[1]}, tmp_path / "deit.pth")
+    options = ["--ckpt", str(tmp_path / "deit.pth"), "--keep", "none", "--out", str(tmp_path / "out")]
+    with pytest.raises(CheckpointError, match="POS=interpolate resize the positions"):
+        run(*options)
+    _, text = run(*options, "--pos", "interpolate")
+    assert "model is taken" in text and "positions are resized from 8 x 8 patches to 4 x 4, bicubic" in text
+    folder, text = run(*options, "--pos", "interpolate", "--ema")
+    assert "model_ema is taken" in text
+    net, _ = load_checkpoint_with_report(folder / "float.safetensors", MICRO.model, MICRO.pruning.without())
+    assert torch.equal(net.norm.weight, states[1]["norm.weight"])
 
 
 def test_an_unpruned_model_has_no_selectors(tmp_path):

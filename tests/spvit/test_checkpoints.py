@@ -195,8 +195,9 @@ def changed(state, **tensors):
 
 
 def test_missing(tmp_path):
-    way_out = "there is no such file; give the path of a .pth, .pt or .safetensors checkpoint"
-    assert refused(tmp_path / "gone.pth") == refused(tmp_path) == way_out
+    way_out = "give the path of a .pth, .pt or .safetensors checkpoint"
+    assert refused(tmp_path / "gone.pth") == f"there is no such file; {way_out}"
+    assert refused(tmp_path) == f"is a folder, and a file is wanted; {way_out}"
 
 
 def test_another_suffix(tmp_path):
