@@ -65,7 +65,7 @@ class Pragma:
     file, line  where it stands
     function    that it stands in, with its class: `PatchCutter::take`; "" at namespace scope
     loop        label of the innermost loop that it stands in; "" outside of loops or in one without a label
-    in_loop     whether it stands in a loop
+    loop_at     line and column (from 1 and 0) of that loop's `for`, `while` or `do`; None outside of loops
     directive   in capitals: `PIPELINE`
     options     names in small letters -> text; a flag has ""
     """
@@ -74,13 +74,17 @@ class Pragma:
     line: int
     function: str
     loop: str
-    in_loop: bool
+    loop_at: tuple[int, int] | None
     directive: str
     options: Mapping[str, str] = field(hash=False)
 
     @property
     def place(self) -> str:
         return f"{self.file}:{self.line}"
+
+    @property
+    def in_loop(self) -> bool:
+        return self.loop_at is not None
 
     @property
     def variable(self) -> str:
@@ -152,7 +156,7 @@ def _file_pragmas(path: str, text: str) -> Iterator[Pragma]:
         if not branches.taken:
             continue
         if directive is None:
-            scopes.follow(line)
+            scopes.follow(line, number)
         elif directive[1] == "pragma" and re.match(r"HLS\b", directive[2], re.IGNORECASE):
             yield _parse(path, number, directive[2][3:], scopes)
 
@@ -170,7 +174,7 @@ def _parse(path: str, line: int, text: str, scopes: _Scopes) -> Pragma:
     if unknown:
         known = ", ".join(DIRECTIVES[directive])
         raise BuildError(f"{place}: option {unknown[0]} of pragma HLS {directive} is unknown; known are {known}")
-    return Pragma(path, line, scopes.function, scopes.loop, scopes.in_loop, directive, options)
+    return Pragma(path, line, scopes.function, scopes.loop, scopes.loop_at, directive, options)
 
 
 class _Branches:
@@ -222,6 +226,7 @@ def _fold(python: str) -> bool:
 class _Scope:
     kind: str  # namespace, class, function, loop, block
     name: str
+    at: tuple[int, int]
 
 
 class _Scopes:
@@ -230,10 +235,11 @@ class _Scopes:
     def __init__(self) -> None:
         self._stack: list[_Scope] = []
         self._pending = ""  # text since the last statement ended
+        self._places: list[tuple[int, int]] = []  # of its characters
         self._parentheses = 0
 
-    def follow(self, line: str) -> None:
-        for character in line:
+    def follow(self, line: str, number: int) -> None:
+        for column, character in enumerate(line):
             if character in "()":
                 self._parentheses += 1 if character == "(" else -1
             if self._parentheses == 0 and character in "{};":
@@ -241,29 +247,34 @@ class _Scopes:
                     self._stack.append(self._open())
                 elif character == "}" and self._stack:
                     self._stack.pop()
-                self._pending = ""
-            else:
+                self._pending, self._places = "", []
+            elif self._pending or not character.isspace():
                 self._pending += character
-        self._pending += " "
+                self._places.append((number, column))
+        if self._pending:
+            self._pending += " "
+            self._places.append((number, len(line)))
 
     def _open(self) -> _Scope:
-        text = self._pending.strip()
+        text = self._pending
         label = re.match(r"([A-Za-z_]\w*)\s*:(?!:)\s*", text)
         if label and label[1] not in ("public", "private", "protected", "default"):
             text = text[label.end() :]
+        text = text.rstrip()
+        at = self._places[label.end() if label else 0] if text else (0, 0)
         if re.match(r"(for|while|do)\b", text):
-            return _Scope("loop", label[1] if label else "")
+            return _Scope("loop", label[1] if label else "", at)
         if re.match(r"(if|else|switch|case|try|catch)\b", text) or not text:
-            return _Scope("block", "")
+            return _Scope("block", "", at)
         bare = _without_template_heads(text)
         kind = re.match(r"(?:inline\s+)?(namespace|struct|class|union|enum|extern)\b\s*(?:class\s+)?(\w*)", bare)
         if kind:
-            return _Scope("namespace" if kind[1] in ("namespace", "extern") else "class", kind[2])
+            return _Scope("namespace" if kind[1] in ("namespace", "extern") else "class", kind[2], at)
         name = re.search(r"(operator\s*\S+?|~?\w+)\s*\(", bare)
         in_function = any(scope.kind == "function" for scope in self._stack)
         if name and not in_function and not re.search(r"=\s*$", bare):
-            return _Scope("function", name[1].replace(" ", ""))
-        return _Scope("block", "")
+            return _Scope("function", name[1].replace(" ", ""), at)
+        return _Scope("block", "", at)
 
     @property
     def function(self) -> str:
@@ -277,8 +288,8 @@ class _Scopes:
         return next((scope.name for scope in reversed(self._stack) if scope.kind == "loop"), "")
 
     @property
-    def in_loop(self) -> bool:
-        return any(scope.kind == "loop" for scope in self._stack)
+    def loop_at(self) -> tuple[int, int] | None:
+        return next((scope.at for scope in reversed(self._stack) if scope.kind == "loop"), None)
 
 
 def _without_template_heads(text: str) -> str:
