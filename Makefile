@@ -18,6 +18,8 @@ needs.csim := MODEL TARGET
 takes.csim := $(FLOW) IMAGES TOP CXX
 needs.estimate := MODEL TARGET
 takes.estimate := $(FLOW) KEPT CLOCK
+needs.schedule := MODEL TARGET
+takes.schedule := $(FLOW) TOP CLOCK
 needs.explore := MODEL TARGET
 takes.explore := $(FLOW) LATENCY_MS CLOCK
 needs.report := MODEL TARGET
@@ -92,6 +94,12 @@ csim: $(ENVIRONMENT) ## compile and run that C++, and compare each tap with the 
 .PHONY: estimate
 estimate: $(ENVIRONMENT) ## cycles, latency and resources in closed form, before any weights: estimate.json
 	@$(PY) -m hw.model.estimate $(call all_options,estimate)
+
+.PHONY: schedule
+schedule: $(ENVIRONMENT) ## II, period, depth and critical recurrence of each loop, by an open model of synthesis: schedule.json
+	@$(PY) -m hw.generate $(call options,MODEL TARGET $(FLOW)) --check
+	@$(PY) -m quant.quantize $(call options,MODEL TARGET $(FLOW))
+	@$(PY) -m hw.schedule $(call all_options,schedule)
 
 .PHONY: explore
 explore: $(ENVIRONMENT) ## the fastest engine that fits the board with head-room; with LATENCY_MS= the keep ratios too: explore.json
@@ -218,10 +226,10 @@ help: ## this list
 	    OUT= 'the .safetensors file that training writes; the folder of ablation and visualize' \
 	    RESUME= 'the .state of a training that was interrupted, to go on from' \
 	    KEPT= 'patches that an image has left after each selector, for estimate: 123,78,49' \
-	    CLOCK= 'MHz of the accelerator, for estimate, explore and report' \
+	    CLOCK= 'MHz of the accelerator, for estimate, schedule, explore and report' \
 	    LATENCY_MS= 'what an image may take, for explore' \
 	    IMAGES= 'images for csim, the notebook and visualize: a folder, an image, or digits:test' \
-	    TOP= 'one unit alone for csim, synth, cosim: msa_block, ...' \
+	    TOP= 'one unit alone for csim, schedule, synth, cosim: msa_block, ...' \
 	    CXX= 'the compiler of the C-simulation: g++ (default), clang++, "ccache g++"' \
 	    HLS= 'which form of Vitis HLS: vitis-run, v++ or vitis_hls' \
 	    PYTHON= 'the Python 3.11 that makes the environment'

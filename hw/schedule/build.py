@@ -8,18 +8,22 @@ from functools import cached_property
 from itertools import product
 
 from hw.schedule.control import Loop, Region
-from hw.schedule.delays import product_kind
+from hw.schedule.delays import MODELS, product_kind
 from hw.schedule.graph import Access, Graph, Memory
 from hw.schedule.ir import Function, Instruction
 from hw.schedule.layout import Field
 from hw.schedule.layout import Region as Variable
-from hw.schedule.memories import Address, Choice, Memories
+from hw.schedule.memories import Address, Choice, Memories, Storage
 from spvit.errors import BuildError
 
 FREE = ("zext", "sext", "trunc", "freeze", "bitcast")
 MIN_MAX = re.compile(r"llvm\.([su])(min|max)\.i\d+")
+Index = tuple[tuple[int, tuple[str, ...]], ...]
+"""Of an access, per dimension: a constant and the names that are added to it."""
 ALWAYS = -1
 """Condition of a block that every iteration runs."""
+NOMINAL = next(model for model in MODELS if model.name == "nominal")
+STATE_NS = 3.65
 
 
 def is_constant(token: str) -> bool:
@@ -33,9 +37,28 @@ class Site:
     node: int
     is_write: bool
     banks: frozenset[int]
-    index: tuple[object, ...]
+    index: Index
     block: str
     position: int
+
+
+class Levels:
+    """How late each node's value is known, roughly: the longest path by the nominal delays, clock edges left out."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._found: list[float] = []
+
+    def __getitem__(self, node: int) -> float:
+        if node == ALWAYS:
+            return 0.0
+        graph = self._graph
+        while len(self._found) < len(graph.nodes):
+            i = len(self._found)
+            timing = NOMINAL.timing(graph.nodes[i].kind, graph.nodes[i].width)
+            before = max((self._found[one] for one in graph.inputs[i]), default=0.0)
+            self._found.append(before + timing.states * STATE_NS + timing.after)
+        return self._found[node]
 
 
 class Builder:
@@ -64,6 +87,7 @@ class Builder:
         self._residues: dict[tuple[str, int], int | None] = {}
         self._position = 0
         self.graph = Graph(name, label)
+        self._levels = Levels(self.graph)
         self._start = self.graph.add("start", 1)
         for block in self._region.order:
             for instruction in function.blocks[block].instructions:
@@ -128,7 +152,7 @@ class Builder:
         return self._conditions[key]
 
     def _and(self, a: int, b: int) -> int:
-        if a == ALWAYS or b == ALWAYS or a == b:
+        if ALWAYS in (a, b) or a == b:
             return max(a, b)
         return self.graph.add("logic", 1, [a, b])
 
@@ -143,11 +167,10 @@ class Builder:
             if region.always_follows(block, dominator):
                 found = self._condition(dominator, since)
             else:
-                found = None
+                found = -2
                 for source in region.predecessors[block]:
                     path = self._and(self._condition(source, since), self._edge(source, block))
-                    found = path if found is None else self.graph.add("logic", 1, [found, path])
-                assert found is not None
+                    found = path if found == -2 else self.graph.add("logic", 1, [found, path])
             self._conditions[key] = found
         return self._conditions[key]
 
@@ -159,16 +182,23 @@ class Builder:
 
         values  predecessor -> node; None for a constant
         """
-        different = set(values.values())
-        if len(different) == 1 and (len(values) == 1 or different != {None}):
-            return next(iter(different))
+        groups: dict[int | None, list[str]] = {}
+        for source, value in values.items():
+            groups.setdefault(value, []).append(source)
+        if len(groups) == 1 and (len(values) == 1 or None not in groups):
+            return next(iter(groups))
         dominator = self._region.dominator[block]
-        paths = [
-            self._and(self._condition(source, dominator), self._edge(source, block)) for source in values
+        if len(groups) == 1:  # constants that differ
+            groups = {-1 - i: [source] for i, source in enumerate(values)}
+        controls = [
+            [self._and(self._condition(source, dominator), self._edge(source, block)) for source in sources]
+            for sources in groups.values()
         ]
-        simple = sorted({path for path in paths if path != ALWAYS}, key=lambda n: self.graph.nodes[n].kind == "logic")
-        controls = simple[: max(1, len(values) - 1)]
-        return self.graph.add(f"choice:{len(values)}", width, [*different, *controls], name, debug)
+        # one of the values is taken when no other is: the one whose condition is known last
+        controls.sort(key=lambda paths: (max(self._levels[path] for path in paths), len(paths)))
+        needed = [path for paths in controls[:-1] for path in paths if path != ALWAYS]
+        live = [value for value in groups if value is not None and value >= 0]
+        return self.graph.add(f"choice:{len(groups)}", width, [*live, *needed], name, debug)
 
     # instructions
 
@@ -204,7 +234,7 @@ class Builder:
         constants = [int(one) for one in operands if re.fullmatch(r"-?\d+", one)]
         widths = [self._width(one) for one in operands]
         if op == "icmp":
-            sign = instruction.detail in ("slt", "sge") and operands[1] == "0" or (
+            sign = (instruction.detail in ("slt", "sge") and operands[1] == "0") or (
                 instruction.detail in ("sgt", "sle") and operands[1] == "-1"
             )  # the sign bit
             return inputs[0] if sign else self._add(instruction, "icmp", max(widths), inputs)
@@ -217,7 +247,7 @@ class Builder:
                 return inputs[0]
             return self._add(instruction, "shift", instruction.width, inputs)
         if op in ("and", "or", "xor"):
-            if op == "and" and constants or op == "or" and self._is_disjoint(*operands):
+            if (op == "and" and constants) or (op == "or" and self._is_disjoint(*operands)):
                 return live[0] if len(live) == 1 else self._add(instruction, "wire", instruction.width, inputs)
             return self._add(instruction, "logic", instruction.width, inputs)
         if op in ("add", "sub"):
@@ -280,7 +310,7 @@ class Builder:
             return
         if callee.startswith("spvit_fifo"):
             self._fifo(instruction, block)
-        elif callee.startswith("llvm.ctlz") or callee.startswith("llvm.cttz"):
+        elif callee.startswith(("llvm.ctlz", "llvm.cttz")):
             self._nodes[instruction.name] = self._add(
                 instruction, "count zeros", instruction.width, [self._value(operands[0])]
             )
@@ -408,9 +438,7 @@ class Builder:
             raise BuildError(f"{self._place(instruction)}: an address lies outside of {address.object}")
         return variable
 
-    def _axi_access(
-        self, address: Address, instruction: Instruction, block: str, inputs: list[int | None]
-    ) -> int:
+    def _axi_access(self, address: Address, instruction: Instruction, block: str, inputs: list[int | None]) -> int:
         values = [*inputs, *(self._value(index) for index, _ in address.terms)]
         node = self.graph.add("axi", instruction.width, values, address.object.strip("%"), instruction.debug)
         condition = self._runs(block)
@@ -560,7 +588,14 @@ class Builder:
             self.graph.notes.append(f"{variable.name}: structs without AGGREGATE are taken as one word")
         index = self._index(address, variable, relative)
         epoch = self._epoch.get((address.object, variable.offset), 0)
-        key = (block, address.object, variable.offset, part, index, value is None, epoch if value is None else 0)
+        key = (
+            "" if value is None else block,
+            address.object,
+            variable.offset,
+            part,
+            index,
+            epoch if value is None else -1,
+        )
         inputs = [self._value(name) for name, _ in address.terms]
         if key in self._words:
             node = self._words[key]
@@ -588,30 +623,30 @@ class Builder:
         sites.append(Site(node, value is not None, banks, index, block, self._position))
         return result
 
-    def _index(self, address: Address, variable: Variable, relative: int) -> tuple[object, ...]:
+    def _index(self, address: Address, variable: Variable, relative: int) -> Index:
         """Per dimension: the constant part and the names that are added to it."""
         found = []
         for stride, dim in zip(variable.strides, variable.dims, strict=True):
             names = tuple(sorted(name for name, s in address.terms if s == stride))
-            found.append((relative // stride % dim, *names))
+            found.append((relative // stride % dim, names))
         return tuple(found)
 
-    def _banks(self, index: tuple[object, ...], storage: object) -> frozenset[int]:
+    def _banks(self, index: Index, storage: Storage) -> frozenset[int]:
         """Which banks an access may touch."""
         ranges: list[list[int]] = []
-        for dim, how, banks in storage.bank_dims():  # type: ignore[attr-defined]
-            constant, *names = index[dim]  # type: ignore[misc]
+        for dim, how, banks in storage.bank_dims():
+            constant, names = index[dim]
             if how == "block":
-                size = -(-storage.region.dims[dim] // banks)  # type: ignore[attr-defined]
+                size = -(-storage.region.dims[dim] // banks)
                 ranges.append(list(range(banks)) if names else [constant // size])
                 continue
-            residue = constant % banks
+            residue: int | None = constant % banks
             for name in names:
                 rest = self._residue(name, banks)
                 residue = None if residue is None or rest is None else (residue + rest) % banks
             ranges.append(list(range(banks)) if residue is None else [residue])
         strides, total = [], 1
-        for _, _, banks in reversed(storage.bank_dims()):  # type: ignore[attr-defined]
+        for _, _, banks in reversed(storage.bank_dims()):
             strides.append(total)
             total *= banks
         strides.reverse()
@@ -739,15 +774,13 @@ class Builder:
                 before = first.position < second.position and self._region.reaches(first.block, second.block)
                 if intra and before and not _differ(first.index, second.index):
                     self.graph.order(first.node, second.node, states, why=memory.name)
-                if inter and (first.is_write or not second.is_write or True) and first is not second:
+                if inter:
                     self.graph.order(first.node, second.node, states, distance, why=memory.name)
-                elif inter and first is second and first.is_write:
-                    self.graph.order(first.node, second.node, 1, distance, why=memory.name)
 
 
-def _differ(a: tuple[object, ...], b: tuple[object, ...]) -> bool:
+def _differ(a: Index, b: Index) -> bool:
     """Whether two indices are never equal: the same names, another constant."""
-    return any(x[1:] == y[1:] and x[0] != y[0] for x, y in zip(a, b, strict=True))  # type: ignore[index]
+    return any(x[1] == y[1] and x[0] != y[0] for x, y in zip(a, b, strict=True))
 
 
 def _gcd(a: int, b: int) -> int:

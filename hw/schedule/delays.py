@@ -127,7 +127,7 @@ def _levels(inputs: int) -> int:
 
 def _delay(column: str, kind: str, width: int) -> float:
     entry = DELAYS[kind]
-    low, high = getattr(entry, column)
+    low, high = {"optimistic": entry.optimistic, "nominal": entry.nominal, "cautious": entry.cautious}[column]
     narrow, wide = entry.widths
     share = math.log2(max(width, 1) / narrow) / math.log2(wide / narrow)
     return low + (high - low) * max(0.0, share) if width > narrow else low

@@ -10,7 +10,6 @@ another shape for sums and addresses than the source has, and Vitis HLS's own ch
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import tempfile

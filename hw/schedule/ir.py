@@ -1,7 +1,7 @@
 """LLVM IR's text, read: what `hw.schedule.frontend` leaves.
 
-llvmlite reads IR too, but shows neither the predicates of comparisons, nor the types of addresses, nor debug records; its
-text has all of them, an instruction a line.
+llvmlite reads IR too, but shows neither the predicates of comparisons, nor the types of addresses, nor debug records;
+its text has all of them, an instruction a line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ DEFINITION = re.compile(rf"^define .*?@({NAME})\((.*)\)[^()]*\{{$")
 LABEL = re.compile(rf"^({NAME}):")
 RESULT = re.compile(rf"^  (%{NAME}) = (.*)$")
 DEBUG = re.compile(r", !dbg !(\d+)")
-RECORD = re.compile(r"^ +#dbg_(value|declare)\((?:i\d+|ptr) (%[\w.$-]+|%\"[^\"]*\"), !(\d+), !DIExpression\((.*?)\), !(\d+)\)")
+RECORD = re.compile(
+    r"^ +#dbg_(value|declare)\((?:i\d+|ptr) (%[\w.$-]+|%\"[^\"]*\"), !(\d+), !DIExpression\((.*?)\), !(\d+)\)"
+)
 FRAGMENT = re.compile(r"DW_OP_LLVM_fragment, (\d+), (\d+)")
 FLAGS = re.compile(r"\b(?:nuw|nsw|exact|nneg|disjoint|inbounds|nusw|samesign|volatile|tail|notail|inrange\([^)]*\)) ")
 ATTRIBUTES = re.compile(

@@ -1,6 +1,6 @@
 """What lies where in a variable: its arrays and fields with their names, out of the debug information.
 
-    places = Debug(module).regions(type, "engine")    one Region per array, and per number outside of arrays
+places = Debug(module).regions(type, "engine")    one Region per array, and per number outside of arrays
 """
 
 from __future__ import annotations
@@ -132,7 +132,8 @@ class Debug:
         return tuple(self._regions(kind, name, 0))
 
     def _regions(self, kind: int, name: str, offset: int) -> Iterator[Region]:
-        kind, dims = self._bare(kind), ()
+        kind = self._bare(kind)
+        dims: tuple[int, ...] = ()
         node = self.node(kind)
         if "DW_TAG_array_type" in node.get("tag", ""):
             while "DW_TAG_array_type" in self.node(kind).get("tag", ""):
@@ -204,7 +205,9 @@ class Debug:
     @cached_property
     def functions(self) -> dict[int, str]:
         """Number of a DISubprogram -> the function's name."""
-        return {n: self.node(n).get("name", "") for n, text in self._metadata.items() if text.startswith("!DISubprogram")}
+        return {
+            n: self.node(n).get("name", "") for n, text in self._metadata.items() if text.startswith("!DISubprogram")
+        }
 
 
 def llvm_regions(kind: str, name: str, types: dict[str, str]) -> tuple[Region, ...]:

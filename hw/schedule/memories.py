@@ -145,7 +145,7 @@ class Memories:
         instruction, _ = self._function.defined[name]
         plain = re.sub(r"\.i\d*\b|\.sroa[.\d]*|%", "", name)
         if name in self._function.variables:
-            number, start, width = self._function.variables[name]
+            number, _, width = self._function.variables[name]
             source, kind = self.debug.local_variable(number)
             found = self.debug.regions(kind, source) if width == 0 and kind >= 0 else ()
             if found and sum(one.bytes for one in found) <= llvm_size(instruction.detail, self._module.types)[0]:

@@ -59,7 +59,9 @@ def _plain_line(line: str, types: dict[str, str], pointers: dict[str, str], fres
         else:
             return [line]
         place = "".join(re.findall(r", !dbg !\d+", found[4]))
-        return [one for i, field in enumerate(fields) for one in _copy(found[1], found[2], field, f"{fresh}.{i}", place)]
+        return [
+            one for i, field in enumerate(fields) for one in _copy(found[1], found[2], field, f"{fresh}.{i}", place)
+        ]
     return [line]
 
 
@@ -139,7 +141,9 @@ def _with_attributes(text: str) -> str:
     """Every function to be inlined, the shim's with their effects, every width of integer legal."""
     legal = ":".join(str(width) for width in range(1, 129))
     text = re.sub(r'^(target datalayout = ".*?)-n[\d:]+', rf"\1-n{legal}", text, flags=re.MULTILINE)
-    text = re.sub(r"^attributes (#\d+) = \{.*\}$", r"attributes \1 = { alwaysinline nounwind }", text, flags=re.MULTILINE)
+    text = re.sub(
+        r"^attributes (#\d+) = \{.*\}$", r"attributes \1 = { alwaysinline nounwind }", text, flags=re.MULTILINE
+    )
 
     def declared(found: re.Match[str]) -> str:
         if not found[2].startswith("spvit_"):

@@ -111,7 +111,8 @@ class Solver:
             period = None
         if slow is not None:
             return Result(0, period, 0, (slow,), "an operation is longer than the period")
-        interval, critical = ports, ()
+        interval = ports
+        critical: tuple[int, ...] = ()
         for component in self._problem.cyclic:
             while not self._settles(component, usable_ns, interval):
                 critical = self._critical
@@ -125,7 +126,8 @@ class Solver:
 
     def _shortest_period(self) -> tuple[float | None, tuple[int, ...]]:
         """At II = 1; and the recurrence that allows no shorter one."""
-        period, critical = self._least, ()
+        period = self._least
+        critical: tuple[int, ...] = ()
         for component in self._problem.cyclic:
             if self._settles(component, period, 1):
                 continue
@@ -164,7 +166,9 @@ class Solver:
         for component in self._problem.components:
             starts.update(dict.fromkeys(component, 0.0))
             while self._sweep(component, period, interval, starts, ready, {}, None):
-                if len(component) == 1 and not any(s == component[0] for s, *_ in self._problem.orders_in[component[0]]):
+                if len(component) == 1 and not any(
+                    s == component[0] for s, *_ in self._problem.orders_in[component[0]]
+                ):
                     break
         self.starts, self.ready = starts, ready
         return max(math.ceil(one / period - EPSILON) for one in ready.values()) if ready else 1
@@ -192,7 +196,7 @@ class Solver:
                 if time > start + EPSILON:
                     start, cause = time, source
             for source, states, distance, ends in self._problem.orders_in[node]:
-                if inside is not None and source not in inside or source not in starts:
+                if (inside is not None and source not in inside) or source not in starts:
                     continue
                 state = math.floor(starts[source] / period + EPSILON)
                 if ends and source in ready:

@@ -1,0 +1,56 @@
+"""Whether synthesis can start an iteration every cycle: `python -m hw.schedule --model deit_s --target zcu102`.
+
+Enters: the build's arguments (`quant.build`) and the quantized network in the build folder, of which the design is
+rendered. Leaves `schedule.json` in the build folder (`schedule-<top>.json` for a kernel's own top), and a table.
+No synthesis has seen the design: every figure is of an open model of one, by several tables of delays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import Progress
+
+from hw.generate import check_request, ensure_project
+from hw.render import UNITS
+from hw.schedule.frontend import check_tools
+from hw.schedule.loops import pipelined_loops
+from hw.schedule.report import Schedule, schedule_loop, show, worst_of_each
+from hw.target import add_clock, with_clock
+from quant.build import add_arguments, build_folder
+from spvit.command import Parser
+from spvit.errors import exit_on_user_error
+from spvit.files import check_writable, write_json
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser("python -m hw.schedule", __doc__.partition("\n")[0])
+    add_arguments(parser)
+    parser.add_argument("--top", choices=sorted(UNITS), help="one kernel, as a top of its own (default: all of it)")
+    add_clock(parser)
+    args = parser.parse_args(argv)
+    spec, target, _ = check_request(args)
+    target = with_clock(target, args.clock)
+    check_tools()
+    folder = build_folder(args)
+    check_writable(folder)
+    project, _ = ensure_project(args)
+    sources = {path.removeprefix("src/"): text for path, text in project.files.items() if path.startswith("src/")}
+    console = Console(width=None)
+    found = []
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("compiling", total=None)
+        for loop in pipelined_loops(sources, f"{args.top or 'top'}.cpp"):
+            progress.update(task, description=f"scheduling {loop.label}")
+            found.append(schedule_loop(loop, target.clock_mhz))
+    top = args.top or "the accelerator"
+    schedule = Schedule(spec.model.name, target.name, top, target.clock_mhz, worst_of_each(found))
+    show(schedule, console)
+    path = folder / (f"schedule-{args.top}.json" if args.top else "schedule.json")
+    write_json(path, schedule.document())
+    console.print(str(path), highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
