@@ -93,7 +93,8 @@ struct Integer<ap_uint<W>> : ApInteger<ap_uint<W>, W, false> {};
 
 /// Two integers of which one is an ap_int.
 template <class A, class B, class Result>
-using IfMixed = typename EnableIf<Integer<A>::is && Integer<B>::is && (Integer<A>::is_ap || Integer<B>::is_ap), Result>::type;
+using IfMixed =
+    typename EnableIf<Integer<A>::is && Integer<B>::is && (Integer<A>::is_ap || Integer<B>::is_ap), Result>::type;
 
 template <class A, class B>
 struct Widths {
@@ -162,10 +163,10 @@ struct ap_int_base {
     }
 };
 
-#define SPVIT_ASSIGN(Type, op)              \
-    template <class T>                      \
-    Type& operator op##=(const T& x) {      \
-        return *this = Type((*this)op x);   \
+#define SPVIT_ASSIGN(Type, op)            \
+    template <class T>                    \
+    Type& operator op## = (const T& x) {  \
+        return *this = Type((*this)op x); \
     }
 
 template <int W>
@@ -201,16 +202,16 @@ struct ap_uint : ap_int_base<W, false> {
 };
 #undef SPVIT_ASSIGN
 
-#define SPVIT_BINARY(op, W)                                                                                \
-    template <class A, class B>                                                                            \
+#define SPVIT_BINARY(op, W)                                                                                          \
+    template <class A, class B>                                                                                      \
     inline hls_schedule::IfMixed<A, B, ap_int_base<hls_schedule::Widths<A, B>::W, hls_schedule::Widths<A, B>::sign>> \
-    operator op(const A& a, const B& b) {                                                                  \
-        using Result = ap_int_base<hls_schedule::Widths<A, B>::W, hls_schedule::Widths<A, B>::sign>;       \
-        using Raw = typename Result::Raw;                                                                  \
-        Result result;                                                                                     \
-        result.V = static_cast<Raw>(static_cast<Raw>(hls_schedule::Integer<A>::get(a))                     \
-                                        op static_cast<Raw>(hls_schedule::Integer<B>::get(b)));            \
-        return result;                                                                                     \
+    operator op(const A& a, const B& b) {                                                                            \
+        using Result = ap_int_base<hls_schedule::Widths<A, B>::W, hls_schedule::Widths<A, B>::sign>;                 \
+        using Raw = typename Result::Raw;                                                                            \
+        Result result;                                                                                               \
+        result.V = static_cast<Raw>(static_cast<Raw>(hls_schedule::Integer<A>::get(a))                               \
+                                        op static_cast<Raw>(hls_schedule::Integer<B>::get(b)));                      \
+        return result;                                                                                               \
     }
 SPVIT_BINARY(+, sum)
 SPVIT_BINARY(*, product)
@@ -223,7 +224,8 @@ SPVIT_BINARY(%, both)
 
 /// A difference has a sign.
 template <class A, class B>
-inline hls_schedule::IfMixed<A, B, ap_int_base<hls_schedule::Widths<A, B>::sum, true>> operator-(const A& a, const B& b) {
+inline hls_schedule::IfMixed<A, B, ap_int_base<hls_schedule::Widths<A, B>::sum, true>> operator-(const A& a,
+                                                                                                 const B& b) {
     using Result = ap_int_base<hls_schedule::Widths<A, B>::sum, true>;
     using Raw = typename Result::Raw;
     Result result;
@@ -232,12 +234,13 @@ inline hls_schedule::IfMixed<A, B, ap_int_base<hls_schedule::Widths<A, B>::sum, 
     return result;
 }
 
-#define SPVIT_COMPARISON(op)                                                                              \
-    template <class A, class B>                                                                           \
-    inline hls_schedule::IfMixed<A, B, bool> operator op(const A& a, const B& b) {                        \
-        using Raw = typename hls_schedule::Bits<hls_schedule::Widths<A, B>::both, hls_schedule::Widths<A, B>::sign>::type; \
-        return static_cast<Raw>(hls_schedule::Integer<A>::get(a))                                         \
-            op static_cast<Raw>(hls_schedule::Integer<B>::get(b));                                        \
+#define SPVIT_COMPARISON(op)                                                                                       \
+    template <class A, class B>                                                                                    \
+    inline hls_schedule::IfMixed<A, B, bool> operator op(const A& a, const B& b) {                                 \
+        using Raw =                                                                                                \
+            typename hls_schedule::Bits<hls_schedule::Widths<A, B>::both, hls_schedule::Widths<A, B>::sign>::type; \
+        return static_cast<Raw>(hls_schedule::Integer<A>::get(a))                                                  \
+            op static_cast<Raw>(hls_schedule::Integer<B>::get(b));                                                 \
     }
 SPVIT_COMPARISON(==)
 SPVIT_COMPARISON(!=)
@@ -250,7 +253,8 @@ SPVIT_COMPARISON(>=)
 namespace hls_schedule {
 
 template <class A, class Amount>
-using IfShift = typename EnableIf<Integer<A>::is_ap && Integer<Amount>::is, ap_int_base<Integer<A>::width, Integer<A>::sign>>::type;
+using IfShift =
+    typename EnableIf<Integer<A>::is_ap && Integer<Amount>::is, ap_int_base<Integer<A>::width, Integer<A>::sign>>::type;
 
 /// A signed amount may be negative: both directions are built, as AMD's ap_int builds them.
 template <bool Left, class A, class Amount>

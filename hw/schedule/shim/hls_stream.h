@@ -19,13 +19,13 @@ namespace hls_schedule {
 
 template <int Bytes>
 struct Lane;
-#define SPVIT_LANE(Bytes, T)                          \
-    extern "C" T spvit_fifo_get##Bytes(int access, int lane);       \
-    extern "C" int spvit_fifo_put##Bytes(int access, int lane, T value); \
-    template <>                                       \
-    struct Lane<Bytes> {                              \
-        using type = T;                               \
-        static T get(int access, int lane) { return spvit_fifo_get##Bytes(access, lane); } \
+#define SPVIT_LANE(Bytes, T)                                                                                 \
+    extern "C" T spvit_fifo_get##Bytes(int access, int lane);                                                \
+    extern "C" int spvit_fifo_put##Bytes(int access, int lane, T value);                                     \
+    template <>                                                                                              \
+    struct Lane<Bytes> {                                                                                     \
+        using type = T;                                                                                      \
+        static T get(int access, int lane) { return spvit_fifo_get##Bytes(access, lane); }                   \
         static int put(int access, int lane, T value) { return spvit_fifo_put##Bytes(access, lane, value); } \
     };
 SPVIT_LANE(1, unsigned char)
@@ -61,7 +61,7 @@ class stream {
         __builtin_memcpy(&word, pieces, sizeof(T));
     }
 
-   public:
+  public:
     stream() = default;
     stream(const char*) {}
     stream(const stream&) = delete;
@@ -92,7 +92,7 @@ class stream {
     }
     bool empty() const { return !spvit_fifo_success(spvit_fifo_read(this, false)); }
 
-   private:
+  private:
     int handle_;
 };
 
