@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from spvit import distributed
 from spvit.config import ModelConfig
 from spvit.errors import ConfigError
 from spvit.images.preprocess import Pixels, Preprocessing
-from spvit.images.sources import class_folders, load_images, read_image
+from spvit.images.sources import class_folders, class_order, load_images, read_image
 
 TEST_FOLDERS = ("val", "test")
 
@@ -64,6 +65,8 @@ def load_samples(source: str, model: ModelConfig) -> Samples:
         root = Path(source)
         folder = next((root / part for part in TEST_FOLDERS if (root / part).is_dir()), root)
         found, files, labels = class_folders(folder)
+        if (order := class_order(found)) is not None:
+            distributed.say_once(order)
         names = tuple(file.relative_to(folder).as_posix() for file in files)
         samples = Samples(tuple(found), names, tuple(labels), partial(_read_file, files, preprocessing))
     if len(samples.classes) != model.num_classes:

@@ -6,12 +6,14 @@ two processes compute what one would, but for mixup and cutmix, which stay withi
 """
 
 import os
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from tqdm import tqdm
 
 from spvit.errors import ConfigError
 
@@ -56,6 +58,12 @@ def world_size() -> int:
 def is_first() -> bool:
     """Whether this process is the one that writes files and talks to people."""
     return rank() == 0
+
+
+def say_once(text: str) -> None:
+    """A line on stderr from one of the processes, also before they have joined each other."""
+    if os.environ.get("RANK", "0") == "0":
+        tqdm.write(text, file=sys.stderr)
 
 
 def own_rows(whole: Tensor) -> Tensor:

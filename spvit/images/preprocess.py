@@ -7,16 +7,23 @@ has mean and std folded in; `normalise` gives the float network what its trainin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from spvit.errors import ConfigError, ImageError
 
 Pixels = NDArray[np.uint8]
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
+ORIENTATION = 0x0112  # EXIF's tag: how the camera was held
+TRANSPOSE: Any = getattr(Image, "Transpose", Image)  # Pillow before 9.1 has its members there
+TURNS = {
+    2: TRANSPOSE.FLIP_LEFT_RIGHT, 3: TRANSPOSE.ROTATE_180, 4: TRANSPOSE.FLIP_TOP_BOTTOM, 5: TRANSPOSE.TRANSPOSE,
+    6: TRANSPOSE.ROTATE_270, 7: TRANSPOSE.TRANSVERSE, 8: TRANSPOSE.ROTATE_90,
+}  # fmt: skip
+"""What makes an image of that orientation upright; 1 is, and so is what has none that can be read."""
 MAX_RESIZED_PIXELS = 2**26  # 200 MB as RGB; a photograph resized to 256 has some 90 thousand
 
 
@@ -80,7 +87,9 @@ class Preprocessing:
 
     def upright(self, image: Image.Image) -> Image.Image:
         """The whole image as its camera held it, with the model's channels of 8 bits. Raises ImageError."""
-        return _in_channels(ImageOps.exif_transpose(image), self.in_chans)
+        image.load()  # a broken file ends here; from here on only its metadata can be wrong
+        turn = TURNS.get(_orientation(image))
+        return _in_channels(image if turn is None else image.transpose(turn), self.in_chans)
 
     def normalise(self, pixels: Pixels) -> NDArray[np.float64]:
         """(pixels / 255 - mean) / std: uint8 [N, S, S, C] to float64 [N, C, S, S]."""
@@ -88,6 +97,15 @@ class Preprocessing:
         assert pixels.shape[1:] == (self.img_size, self.img_size, self.in_chans), pixels.shape
         values = (pixels / 255.0 - np.array(self.mean)) / np.array(self.std)
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+def _orientation(image: Image.Image) -> int:
+    """What the metadata say; 1 where they say nothing, or cannot be read: the pixels are fine without them."""
+    try:
+        value: object = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - Pillow raises whatever broken metadata lead it into, SyntaxError among it
+        return 1
+    return value if isinstance(value, int) else 1
 
 
 def _in_channels(image: Image.Image, in_chans: int) -> Image.Image:

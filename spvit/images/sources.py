@@ -7,7 +7,9 @@ numpy and Pillow alone; scikit-learn is asked only for what it carries.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -20,6 +22,8 @@ from spvit.errors import ImageError
 from spvit.images.preprocess import Pixels, Preprocessing
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""By content, whatever a file's name says: Pillow has more, and one of them hands the file to an interpreter."""
 SAMPLE_PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 
 
@@ -111,27 +115,52 @@ def image_files(path: Path) -> tuple[Path, list[Path]]:
     """The images below `path`, or `path` itself, and the folder that their names are relative to. Raises ImageError."""
     try:
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if _is_image(file, path))
+            files = sorted(_images_below(path))
             if not files:
                 raise ImageError(f"{path}: no images in this folder; give one with {', '.join(SUFFIXES)} files")
             return path, files
         if path.is_file():
             return path.parent, [path]
     except OSError as error:
-        raise ImageError(f"{path}: {error.strerror}; give a folder of images, or an image") from None
+        raise ImageError(f"{error.filename or path}: {error.strerror}; give a folder of images, or an image") from None
     raise ImageError(f"{path}: no such file or folder; give a folder of images, an image, digits:test or digits:train")
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    """All that end like images, hidden ones aside; links to folders are followed, each folder once. Raises OSError."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    seen = set[tuple[int, int]]()
+    for root, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield Path(root) / name
 
 
 def class_folders(folder: Path) -> tuple[list[str], list[Path], list[int]]:
     """Of a folder with a folder of images per class: class names in order, image files, each one's class.
 
+    Names that are numbers are in the order of the numbers, others in that of their text: `class_order` says which.
     Raises ImageError unless there are two classes, each with an image.
     """
     if not folder.is_dir():
         raise ImageError(
             f"{folder}: there is no such folder; a data set has train/<class>/ and val/<class>/ with images"
         )
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise ImageError(f"{folder}: {error.strerror}; give a folder with a folder of images per class") from None
+    if _are_numbers(names):
+        names.sort(key=int)
     if len(names) < 2:
         found = f"one class, {names[0]}" if names else "no class folders"
         raise ImageError(f"{folder}: has {found}; there is something to tell apart from two on, each in its own folder")
@@ -143,9 +172,20 @@ def class_folders(folder: Path) -> tuple[list[str], list[Path], list[int]]:
     return names, files, labels
 
 
-def _is_image(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()
+def _are_numbers(names: Sequence[str]) -> bool:
+    return all(name.isdecimal() and name.isascii() for name in names)
+
+
+def class_order(names: Sequence[str]) -> str | None:
+    """A sentence on the order of classes whose numbers and texts are in different ones; None: there is but one."""
+    as_text = sorted(names)
+    if not _are_numbers(names) or list(names) == as_text:
+        return None
+    place = next(place for place, (name, text) in enumerate(zip(names, as_text, strict=True)) if name != text)
+    return (
+        f"classes: {len(names)} folders in the order of their numbers, so that class {place} is {names[place]}; in the "
+        f"order of their texts, which torchvision has, it would be {as_text[place]}"
+    )
 
 
 class View(Protocol):
@@ -157,8 +197,10 @@ class View(Protocol):
 def read_image(path: Path, view: View) -> Pixels:
     """The image in a file, as `view` sees it. Raises ImageError, with the file in its text."""
     try:
-        with Image.open(path) as image:
-            return view.to_uint8(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about metadata that nobody uses
+            with Image.open(path, formats=FORMATS) as image:
+                return view.to_uint8(image)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
     except UnidentifiedImageError:

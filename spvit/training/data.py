@@ -19,7 +19,7 @@ from spvit import distributed
 from spvit.config import ModelConfig
 from spvit.errors import ConfigError, ImageError
 from spvit.images.preprocess import Preprocessing
-from spvit.images.sources import View, class_folders, digits, read_image
+from spvit.images.sources import View, class_folders, class_order, digits, read_image
 from spvit.training.augment import TrainingView, erase, jitter
 from spvit.training.draws import drawing
 from spvit.training.recipe import Recipe
@@ -99,6 +99,8 @@ def load_data(name: str, model: ModelConfig, recipe: Recipe) -> Data:
             f"--data {name}: no such folder; give digits, or a folder with train/<class>/ and val/<class>/"
         )
     names, files, labels = class_folders(root / "train")
+    if (order := class_order(names)) is not None:
+        distributed.say_once(order)
     if len(names) != model.num_classes:
         raise ConfigError(
             f"{root / 'train'}: has {len(names)} class folders, but {model.name} has num_classes={model.num_classes}; "

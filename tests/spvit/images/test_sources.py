@@ -5,19 +5,25 @@ import importlib.resources
 import io
 import os
 import re
+import struct
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image
+from PIL.PngImagePlugin import PngInfo
 from sklearn.datasets import load_digits
 
 from spvit.errors import ImageError
 from spvit.images.preprocess import Preprocessing
-from spvit.images.sources import SUFFIXES, digits, load_images
+from spvit.images.sources import SUFFIXES, class_folders, class_order, digits, load_images
 
+ROOT = Path(__file__).parents[3]
 RGB_4 = Preprocessing(4, 3, 1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
 GREY_8 = Preprocessing(8, 1, 1.0, mean=(0.5,), std=(0.5,))
 
@@ -123,6 +129,112 @@ def test_a_file_alone_may_be_called_anything(tmp_path):
     assert (images.pixels == 7).all()
 
 
+def test_links_to_folders_are_followed_each_folder_once(tmp_path):
+    save(tmp_path / "elsewhere" / "x.png", 5)
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    (tmp_path / "photos" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "deep" / "round").symlink_to(tmp_path / "photos")
+    assert load_images(tmp_path / "photos", RGB_4).names == ("linked/x.png",)
+
+
+# --- metadata: the pixels are used, whatever they say ---
+
+
+def tags(*entries):
+    """EXIF of little-endian entries (tag, type, count, value)."""
+    packed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + packed + b"\0\0\0\0"
+
+
+BROKEN = {
+    "blank": b"Exif\0\0",
+    "two headers": b"Exif\0\0" + tags((0x0112, 3, 1, 1)),
+    "no TIFF": b"Exif\0\0This_is_not_valid_EXIF",
+    "no header": b"\0\x08\0\x02\x01\x12\0\x03",
+    "rubbish": b"Exif\0\0rubbish!",
+    "cut short": b"Exif\0\0II*\0\x08\0\0\0\x10\0\x12\x01\x03",
+    "a text as orientation": b"Exif\0\0II*\0" + struct.pack("<IHHHI4s", 8, 1, 0x0112, 2, 4, b"abc\0") + b"\0\0\0\0",
+    "orientation 9": tags((0x0112, 3, 1, 9)),
+    "orientation 0": tags((0x0112, 3, 1, 0)),
+    "a tag beyond the file": tags((0x010E, 2, 4000, 900000)),
+}
+PHOTOGRAPH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_broken_metadata_are_ignored_in_silence(tmp_path, recwarn, suffix, what):
+    PHOTOGRAPH.save(tmp_path / f"a.{suffix}", exif=BROKEN[what])
+    PHOTOGRAPH.save(tmp_path / f"b.{suffix}")
+    with_, without = load_images(tmp_path, RGB_4).pixels
+    assert np.array_equal(with_, without) and not recwarn.list
+
+
+def test_a_broken_raw_profile_is_ignored(tmp_path, recwarn):
+    info = PngInfo()
+    info.add_text("Raw profile type exif", f"\nexif\n      22\n{BROKEN['no header'].hex()}\n")
+    PHOTOGRAPH.save(tmp_path / "a.png", pnginfo=info)
+    PHOTOGRAPH.save(tmp_path / "b.png")
+    with_, without = load_images(tmp_path, RGB_4).pixels
+    assert np.array_equal(with_, without) and not recwarn.list
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_that_can_be_read_is_followed(tmp_path, recwarn, suffix, orientation):
+    """Beside a tag that cannot."""
+    options = {"lossless": True} if suffix == "webp" else {}
+    path = tmp_path / f"a.{suffix}"
+    PHOTOGRAPH.save(path, exif=tags((0x010E, 2, 4000, 900000), (0x0112, 3, 1, orientation)), **options)
+    with Image.open(path) as image:
+        stored = np.asarray(image)
+    turned = {
+        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1], 5: stored.swapaxes(0, 1),
+        6: np.rot90(stored, -1), 7: stored[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(stored),
+    }[orientation]  # fmt: skip
+    Image.fromarray(np.ascontiguousarray(turned)).save(tmp_path / "b.bmp")
+    recwarn.clear()
+    seen, expected = (load_images(file, RGB_4).pixels for file in (path, tmp_path / "b.bmp"))
+    assert np.array_equal(seen, expected) and not recwarn.list
+
+
+def test_broken_metadata_excuse_no_broken_pixels(tmp_path):
+    path = tmp_path / "a.jpg"
+    PHOTOGRAPH.resize((64, 64)).save(path, exif=BROKEN["no TIFF"])
+    path.write_bytes(path.read_bytes()[:1200])
+    assert re.fullmatch(
+        rf"{re.escape(str(path))}: cannot be decoded \(.*truncated.*\); replace it or leave it out", error_of(path)
+    )
+
+
+# --- classes ---
+
+
+def classes(folder, *names):
+    for name in names:
+        save(folder / name / "x.png")
+    return class_folders(folder)[0]
+
+
+def test_class_folders_that_are_numbers_are_in_their_order(tmp_path):
+    names = classes(tmp_path, *map(str, range(12)))
+    assert names == [str(number) for number in range(12)]
+    assert class_order(names) == (
+        "classes: 12 folders in the order of their numbers, so that class 2 is 2; in the order of their texts, which "
+        "torchvision has, it would be 10"
+    )
+    _, files, labels = class_folders(tmp_path)
+    assert [int(file.parent.name) for file in files] == labels
+
+
+@pytest.mark.parametrize(
+    "names", [["cat", "dog"], ["0", "1", "2"], ["00", "01", "10"], ["1", "10", "2b"], ["n01", "n02"]]
+)
+def test_other_class_folders_are_in_the_order_of_their_texts(tmp_path, names):
+    assert classes(tmp_path, *names) == names
+    assert class_order(names) is None
+
+
 # --- errors ---
 
 
@@ -143,6 +255,47 @@ def test_a_truncated_image_is_named(tmp_path):
     assert re.fullmatch(
         rf"{re.escape(str(path))}: cannot be decoded \(.*truncated.*\); replace it or leave it out", error_of(path)
     )
+
+
+def test_a_format_beyond_the_suffixes_is_no_image(tmp_path, monkeypatch):
+    """Pillow would give this one to Ghostscript."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "gs").write_text(f"#!/bin/sh\n[ $1 = --version ] || touch {tmp_path}/interpreted\necho 10.0\n")
+    (tmp_path / "bin" / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    path = tmp_path / "a.png"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    with Image.open(path) as image:
+        assert image.format == "EPS"
+    assert error_of(path) == f"{path}: not an image; replace it or leave it out"
+    assert not (tmp_path / "interpreted").exists()
+
+
+def test_a_folder_that_cannot_be_read_is_named():
+    """Its images would be missing without a word. Run by nobody: root may read everything."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        save(folder / "a.png")
+        save(folder / "closed" / "b.png")
+        (folder / "closed").chmod(0o000)
+        code = (
+            "import os, sys\n"
+            "from spvit.images.preprocess import Preprocessing\n"
+            "from spvit.images.sources import load_images\n"
+            "RGB_4 = Preprocessing(4, 3, 1.0, mean=(0.5,) * 3, std=(0.5,) * 3)\n"
+            "from spvit.errors import exit_on_user_error\n"
+            "if os.getuid() == 0:\n    os.setgroups([])\n    os.setuid(65534)\n"
+            "exit_on_user_error(lambda: print(load_images(sys.argv[1], RGB_4).names))\n"
+        )
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        run = subprocess.run(
+            [sys.executable, "-c", code, name], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+        (folder / "closed").chmod(0o755)
+    sentence = f"error: {folder}/closed: Permission denied; give a folder of images, or an image\n"
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", sentence)
 
 
 def test_a_link_to_nowhere_is_named(tmp_path):
