@@ -21,8 +21,9 @@ from host.measure import (
     write_report,
 )
 from spvit.command import Parser
-from spvit.errors import ConfigError, exit_on_user_error
+from spvit.errors import exit_on_user_error
 from spvit.files import check_writable_file
+from spvit.schema import Number, Whole
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,17 +32,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("images", help="a folder, an image, or digits:test")
     parser.add_argument("--baseline", type=Path, metavar="BUNDLE", help="the unpruned model's, to stand beside it")
     parser.add_argument("--emulated", action="store_true", help="on the emulated device, in a checkout of the project")
-    parser.add_argument("--warm-up", type=int, default=10, metavar="N", help="images before (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=10, metavar="N", help="rounds (default: %(default)s)")
+    parser.add_argument(
+        "--warm-up", type=Whole(0, 1_000_000), default=10, metavar="N", help="images before (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repeats", type=Whole(1, 1_000_000), default=10, metavar="N", help="rounds (default: %(default)s)"
+    )
     parser.add_argument("--wait", choices=MODES, default="auto", help="for the accelerator (default: %(default)s)")
-    parser.add_argument("--timeout", type=float, metavar="S", help="per image (default: 10, emulated: 600)")
+    parser.add_argument("--timeout", type=Number(0, 86_400), metavar="S", help="per image (default: 10, emulated: 600)")
     parser.add_argument("--out", type=Path, default=Path("latency.json"), metavar="FILE", help="default: %(default)s")
     args = parser.parse_args(argv)
-    for name in ("warm_up", "repeats"):
-        if getattr(args, name) < (name == "repeats"):
-            raise ConfigError(
-                f"--{name.replace('_', '-')}={getattr(args, name)} must be at least {1 * (name == 'repeats')}"
-            )
     check_writable_file(args.out)
     pruned = run(args, args.bundle)
     baseline = run(args, args.baseline) if args.baseline is not None else None

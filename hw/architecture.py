@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 from hw.target import Target
 from spvit.errors import ConfigError
+from spvit.schema import Choice, Items, Whole, check_fields
 
 PORT_LANES = 8  # int16 lanes of a 128-bit port
 PARAM_LANES = 4  # a column's bias and shift in the weight stream, as int16
@@ -29,60 +31,45 @@ class Architecture:
     uram           memories in UltraRAM, of URAM_MEMORIES; the others are in block RAM
     """
 
-    tile_in: int = 64
-    tile_out: int = 64
-    inner_product: str = "fast"
-    weight_ports: int = 4
-    fifo_words: int = FIFO_WORDS
-    uram: tuple[str, ...] = ()
+    tile_in: Annotated[int, Choice(*TILE_SIZES)] = 64
+    tile_out: Annotated[int, Choice(*TILE_SIZES)] = 64
+    inner_product: Annotated[str, Choice(*INNER_PRODUCTS)] = "fast"
+    weight_ports: Annotated[int, Whole(1, 64)] = 4
+    fifo_words: Annotated[int, Choice(*FIFO_SIZES)] = FIFO_WORDS
+    uram: Annotated[tuple[str, ...], Items(Choice(*URAM_MEMORIES), "memories", len(URAM_MEMORIES))] = ()
 
     def __post_init__(self) -> None:
-        for name in ("tile_in", "tile_out"):
-            if getattr(self, name) not in TILE_SIZES:
-                raise ConfigError(
-                    f"[engine] {name}={getattr(self, name)!r} is no size of the engine; "
-                    f"choose one of {', '.join(map(str, TILE_SIZES))}"
-                )
-        if self.inner_product not in INNER_PRODUCTS:
-            raise ConfigError(f"[engine] inner_product={self.inner_product!r} is unknown; choose fast or direct")
-        if self.weight_ports < 1 or self.tile_in % self.fill_lanes or self.tile_out * PARAM_LANES % self.fill_lanes:
+        try:
+            check_fields(self)
+        except ConfigError as error:
+            raise ConfigError(f"[engine] {error}") from None
+        if self.tile_in % self.fill_lanes or self.tile_out * PARAM_LANES % self.fill_lanes:
             raise ConfigError(
                 f"[engine] {self.weight_ports} ports bring {self.fill_lanes} weights per cycle, which must divide "
                 f"tile_in={self.tile_in} and {PARAM_LANES} * tile_out={self.tile_out}; use fewer ports"
-            )
-        if self.fifo_words not in FIFO_SIZES:
-            raise ConfigError(
-                f"[engine] fifo_words={self.fifo_words!r} is no depth of the weight FIFO; "
-                f"choose one of {', '.join(map(str, FIFO_SIZES))}"
-            )
-        unknown = [name for name in self.uram if name not in URAM_MEMORIES]
-        if unknown:
-            raise ConfigError(
-                f"[engine] uram={unknown[0]!r} is no memory that UltraRAM can hold; "
-                f"choose of {', '.join(URAM_MEMORIES)}"
             )
         object.__setattr__(self, "uram", tuple(name for name in URAM_MEMORIES if name in self.uram))
 
     @classmethod
     def for_target(cls, target: Target, engine: Mapping[str, int | str]) -> Architecture:
         """The engine that a model's `[engine]` table asks for; without `weight_ports`, with as many as serve it."""
-        tile_in = engine.get("tile_in", cls.tile_in)
-        tile_out = engine.get("tile_out", cls.tile_out)
-        inner_product = engine.get("inner_product", cls.inner_product)
-        if not isinstance(tile_in, int) or not isinstance(tile_out, int) or not isinstance(inner_product, str):
-            raise ConfigError(f"[engine] {dict(engine)}: tile_in and tile_out are numbers, inner_product is a word")
-        fifo_words, uram = engine.get("fifo_words", cls.fifo_words), engine.get("uram", "")
-        ports = engine.get("weight_ports", most_ports(tile_in, tile_out, target.ports))
-        if not isinstance(fifo_words, int) or not isinstance(ports, int) or not isinstance(uram, str):
+        values: dict[str, Any] = dict(engine)
+        if isinstance(names := values.get("uram"), str):  # "x,work"
+            values["uram"] = [name.strip() for name in names.split(",")] if names else []
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        if "weight_ports" not in values:
+            sizes = cls(**{name: value for name, value in values.items() if name.startswith("tile_")}, weight_ports=1)
+            values["weight_ports"] = most_ports(sizes.tile_in, sizes.tile_out, target.ports)
+        architecture = cls(**values)
+        if architecture.weight_ports > target.ports:
             raise ConfigError(
-                f'[engine] {dict(engine)}: fifo_words and weight_ports are numbers, uram is names with commas, "x,work"'
+                f"[engine] weight_ports={architecture.weight_ports} is more than {target.name} has: {target.ports}"
             )
-        if ports > target.ports:
-            raise ConfigError(f"[engine] weight_ports={ports} is more than {target.name} has: {target.ports}")
-        if uram and not target.uram:
-            raise ConfigError(f"[engine] uram={uram!r}: {target.name} has no UltraRAM; leave it out")
-        memories = tuple(name.strip() for name in uram.split(",")) if uram else ()
-        return cls(tile_in, tile_out, inner_product, ports, fifo_words, memories)
+        if architecture.uram and not target.uram:
+            raise ConfigError(
+                f"[engine] uram={','.join(architecture.uram)!r}: {target.name} has no UltraRAM; leave it out"
+            )
+        return architecture
 
     @property
     def word(self) -> int:

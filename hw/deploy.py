@@ -36,6 +36,7 @@ RUNTIME = (
     "host/drawing.py", "host/figures.py", "host/measure.py", "host/power.py", "host/result.py",
     "hw/__init__.py", "hw/interface.py", "spvit/__init__.py", "spvit/command.py", "spvit/errors.py",
     "spvit/files.py", "spvit/images/__init__.py", "spvit/images/preprocess.py", "spvit/images/sources.py",
+    "spvit/schema.py",
 )  # fmt: skip
 """What the board imports."""
 SAMPLE_DIGITS = 8

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from spvit.errors import ConfigError
 from spvit.files import read_toml
+from spvit.schema import (
+    LINE,
+    NAME,
+    Choice,
+    Entries,
+    Number,
+    Text,
+    Whole,
+    check_fields,
+    from_table,
+    shown,
+    shown_text,
+)  # fmt: skip
 
 TARGETS = Path(__file__).with_name("targets")
 TABLES = ("resources", "memory")
-PROCESSORS = ("zynq_ultra_ps_e", "none")
+SOURCES = ("part", "clock", "resources", "memory")  # of the figures
+CLOCK_MHZ = Number(1, 1000)
+BOARD_PART = Text(r"[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+){3}", "a board as Vivado knows it, vendor:board:part0:1.0", 100)
+PART = Text(r"[A-Za-z0-9_-]+", "an FPGA as Vivado knows it, xczu9eg-ffvb1156-2-e", 64)
 
 
 @dataclass(frozen=True)
@@ -28,20 +44,23 @@ class Target:
     sources         where the figures come from: of the part, the clock, the resources, the memory
     """
 
-    name: str
-    board_part: str
-    part: str
-    processor: str
-    clock_mhz: float
-    dsp: int
-    bram36: int
-    uram: int
-    lut: int
-    ff: int
-    ports: int
-    port_bits: int
-    bandwidth_gbps: float
-    sources: Mapping[str, str] = field(hash=False)
+    name: Annotated[str, NAME]
+    board_part: Annotated[str, BOARD_PART]
+    part: Annotated[str, PART]
+    processor: Annotated[str, Choice("zynq_ultra_ps_e", "none")]
+    clock_mhz: Annotated[float, CLOCK_MHZ]
+    dsp: Annotated[int, Whole(1, 100_000)]
+    bram36: Annotated[int, Whole(1, 100_000)]
+    uram: Annotated[int, Whole(0, 100_000)]
+    lut: Annotated[int, Whole(1, 100_000_000)]
+    ff: Annotated[int, Whole(1, 100_000_000)]
+    ports: Annotated[int, Whole(1, 256)]
+    port_bits: Annotated[int, Choice(32, 64, 128, 256, 512, 1024)]
+    bandwidth_gbps: Annotated[float, Number(0.01, 100_000)]
+    sources: Annotated[Mapping[str, str], Entries(LINE, "texts", 16, SOURCES)] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def has_processing_system(self) -> bool:
@@ -56,56 +75,27 @@ def target_names() -> tuple[str, ...]:
 def resolve_target(name: str) -> Target:
     """The target called `name`, or the one described by the TOML file of that path. Raises ConfigError."""
     if not name.endswith(".toml") and name not in target_names():
-        raise ConfigError(f"TARGET={name} is unknown; choose one of {', '.join(target_names())}")
+        raise ConfigError(f"TARGET={shown_text(name)} is unknown; choose one of {', '.join(target_names())}")
     path = Path(name) if name.endswith(".toml") else TARGETS / f"{name}.toml"
     document = read_toml(path, f"TARGET= takes its path, or one of {', '.join(target_names())}", ConfigError)
     values: dict[str, Any] = {}
     for key, value in document.items():
         if key in TABLES:
             if not isinstance(value, dict):
-                raise ConfigError(f"{path}: {key} must be a table, [{key}]")
+                raise ConfigError(f"{path}: {key}={shown(value)} must be a table, [{key}]")
             values |= value
         else:
             values[key] = value
-    known = [one.name for one in fields(Target)]
-    missing = [key for key in known if key not in values]
-    if missing:
-        raise ConfigError(f"{path}: field {missing[0]} is missing")
-    unknown = [key for key in values if key not in known]
-    if unknown:
-        raise ConfigError(f"{path}: field {unknown[0]} is unknown; known are {', '.join(known)}")
-    for key, value in values.items():
-        _check_field(path, key, value)
-    return Target(**values)
+    return from_table(Target, values, f"{path}:")
 
 
 def add_clock(parser: argparse.ArgumentParser) -> None:
     """The argument that `with_clock` takes."""
-    parser.add_argument("--clock", type=float, metavar="MHZ", help="of the accelerator (default: the target's)")
+    parser.add_argument("--clock", type=CLOCK_MHZ, metavar="MHZ", help="of the accelerator (default: the target's)")
 
 
 def with_clock(target: Target, clock_mhz: float | None) -> Target:
     """The target with the accelerator at another clock, or as it is. Raises ConfigError."""
     if clock_mhz is None:
         return target
-    if not clock_mhz > 0:
-        raise ConfigError(f"--clock {clock_mhz:g} must be above 0 MHz")
     return replace(target, clock_mhz=clock_mhz)
-
-
-def _check_field(path: Path, key: str, value: object) -> None:
-    kind = {one.name: one.type for one in fields(Target)}[key]
-    if kind == "str":
-        if not isinstance(value, str):
-            raise ConfigError(f"{path}: {key}={value!r} must be a text")
-        if key == "processor" and value not in PROCESSORS:
-            raise ConfigError(f"{path}: processor={value!r} is unknown; choose {' or '.join(PROCESSORS)}")
-    elif kind in ("int", "float"):
-        allowed = int if kind == "int" else (int, float)
-        least = 0 if key == "uram" else 1
-        if isinstance(value, bool) or not isinstance(value, allowed) or not value >= least:
-            raise ConfigError(
-                f"{path}: {key}={value!r} must be a {'whole ' if kind == 'int' else ''}number, {least} or more"
-            )
-    elif not isinstance(value, dict) or not all(isinstance(text, str) and text for text in value.values()):
-        raise ConfigError(f"{path}: {key} must be a table of texts, [{key}]")

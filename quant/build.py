@@ -16,6 +16,7 @@ from pathlib import Path
 from spvit.checkpoint_options import add_checkpoint_arguments, add_threshold_argument, checkpoint_options
 from spvit.config import LATER_FIELDS, ModelSpec, resolve_model
 from spvit.errors import ConfigError
+from spvit.schema import SEED
 
 ROOT = Path("build")
 NETWORK_FOLDER = "network"  # within the build folder: the quantized network, the float model, the report
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_threshold_argument(parser)
     add_checkpoint_arguments(parser)
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the weights, where none are given (default: %(default)s)"
+        "--seed", type=SEED, default=0, metavar="N", help="of the weights, where none are given (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="build folder (default: build/<model>-<target>...)")
 

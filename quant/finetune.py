@@ -30,9 +30,10 @@ from spvit.checkpoint_options import add_checkpoint_arguments, checkpoint_option
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
 from spvit.command import Parser
 from spvit.config import ModelConfig, shipped_weights
-from spvit.errors import CheckpointError, ConfigError, exit_on_user_error
+from spvit.errors import CheckpointError, exit_on_user_error
 from spvit.losses import logits_loss
 from spvit.pruned_vit import Output, SPViT
+from spvit.schema import Number, Whole
 from spvit.training.data import INFERENCE_BATCH, Data, data_name, load_data, sample
 from spvit.training.loop import Group, Model, Objective, Phase, Run, fit
 from spvit.training.recipe import add_arguments, resolve_recipe
@@ -143,8 +144,12 @@ def make_parser() -> Parser:
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {OUT_FOLDER}/<model>-tuned.safetensors")
     parser.add_argument("--keep", metavar="F,F,F", help="kept fractions after each selector, or none")
     add_checkpoint_arguments(parser)
-    parser.add_argument("--epochs", type=int, default=1, help="over the training images (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=1e-5, help="learning rate (default: %(default)s)")
+    parser.add_argument(
+        "--epochs", type=Whole(1, 100_000), default=1, help="over the training images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rate", type=Number(0, 1, above=True), default=1e-5, help="learning rate (default: %(default)s)"
+    )
     parser.add_argument("--resume", type=Path, metavar="FILE", help="the .state of a fine-tuning that was interrupted")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
     add_arguments(parser, RECIPE_FIELDS)
@@ -153,8 +158,6 @@ def make_parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
-    if options.epochs < 1 or not 0 < options.rate < 1:
-        raise ConfigError(f"--epochs {options.epochs} --rate {options.rate:g}: at least one epoch, at a rate in 0 to 1")
     spec = model_spec(options)
     checkpoint = options.ckpt or shipped_weights(options.model)
     if checkpoint is None:

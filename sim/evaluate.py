@@ -52,6 +52,7 @@ from spvit.files import check_writable, write_json
 from spvit.images.preprocess import Pixels, Preprocessing
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
+from spvit.schema import Whole
 
 MODELS = ("float", "brevitas", "integer")
 SHOWN_CLASSES = 10
@@ -243,11 +244,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--data", metavar="FOLDER", help="a folder with a folder of images per class, or digits:test (default: digits)"
     )
     parser.add_argument("--device", default="auto", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is)")
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="images at once (default: %(default)s)")
+    parser.add_argument(
+        "--batch", type=Whole(1, 4096), default=32, metavar="N", help="images at once (default: %(default)s)"
+    )
     parser.add_argument("--models", metavar="M,M", help=f"of {','.join(MODELS)} (default: all that can be)")
     args = parser.parse_args(argv)
-    if args.batch < 1:
-        raise ConfigError(f"--batch {args.batch} must be at least 1")
     _wanted_models(args)
     spec, console = resolve_model(args.model, args.keep), Console()
     data = args.data or default_data(spec.model)

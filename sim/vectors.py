@@ -37,6 +37,7 @@ from spvit.errors import exit_on_user_error
 from spvit.files import whole_folder
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
+from spvit.schema import Whole
 
 Case = Mapping[str, NDArray[Any]]
 CALLS = 2  # of each top: what one call leaves behind must not disturb the next
@@ -47,16 +48,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_arguments(parser)
     parser.add_argument("--images", metavar="FOLDER", help="a folder, an image, digits:test (default: two photographs)")
     parser.add_argument("--top", choices=sorted(UNITS), help="one kernel, as a top of its own (default: all of it)")
-    parser.add_argument("--calls", type=int, default=CALLS, metavar="N", help="at most so many (default: %(default)s)")
+    parser.add_argument(
+        "--calls", type=Whole(1, 1000), default=CALLS, metavar="N", help="at most so many (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
     spec, _, _ = check_request(args)
     images = load_images(args.images or default_images(spec.model.in_chans), Preprocessing.from_model(spec.model))
     ensure_network(args, Console())
     project, _ = ensure_project(args)
     design, folder = project.design, build_folder(args) / "tb" / top_name(args.top)
-    pixels = images.pixels[: max(args.calls, 1)]
+    pixels = images.pixels[: args.calls]
     cases = unit_cases(design, args.top, pixels) if args.top else accelerator_cases(design, pixels)
-    calls = write_cases(cases, max(args.calls, 1), folder)
+    calls = write_cases(cases, args.calls, folder)
     print(f"{folder}: the golden's inputs and outputs for {calls} calls of {top_name(args.top)}")
 
 

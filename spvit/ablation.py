@@ -28,6 +28,7 @@ from spvit.cost import count_macs, count_parameters, num_units
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.files import check_writable, write_json, write_whole
 from spvit.pruned_vit import SPViT
+from spvit.schema import Whole
 from spvit.training.backbone import train_backbone
 from spvit.training.data import InMemory, load_data, sample
 from spvit.training.loop import Run
@@ -280,7 +281,9 @@ def make_parser() -> Parser:
     parser.add_argument("--data", default="digits", help="digits, or a folder with train/<class>/ and val/<class>/")
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"default: {ROOT}/<model>")
     parser.add_argument("--tables", metavar="T,T", help="some of heads,places,package,scorer,method,pooling,rivals")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings per row (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", type=Whole(1, 1000), default=1, metavar="N", help="trainings per row (default: %(default)s)"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
     parser.add_argument("--quick", action="store_true", help="few images, one epoch: whether it runs, not what comes")
     add_arguments(parser)
@@ -304,8 +307,6 @@ def chosen_questions(spec: ModelSpec, tables: str | None) -> list[Question]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options, console = make_parser().parse_args(arguments), Console()
-    if options.seeds < 1:
-        raise ConfigError(f"--seeds {options.seeds} must be at least 1")
     spec = resolve_model(options.model)
     asked = chosen_questions(spec, options.tables)
     recipe = resolve_recipe(spec.model.name, options)

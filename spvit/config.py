@@ -10,21 +10,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
 from spvit.errors import ConfigError
 from spvit.files import read_toml
+from spvit.schema import FLAG, NAME, Choice, Items, Number, Whole, check_fields, from_table, shown, shown_text
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-PACKAGE_POLICIES = ("append", "add", "none")
-SELECTOR_FEATURES = ("split", "single")
-METHODS = ("selector", "class_attention", "random", "structured")
-HEADS = ("weighted", "average", "single")
-SCORERS = ("mlp", "conv1", "conv3")
-ACTIVATIONS = ("gelu", "relu", "hardswish")
-POOLINGS = ("class", "mean")
-RULES = ("paper", "released")
+MOST_BLOCKS = 256
+MOST_PATCHES = 1 << 14
+MOST_WEIGHTS = 4_000_000_000
+WIDTH = Whole(1, 8192)
+HIDDEN = Whole(1, 64 * 8192)
 LATER_FIELDS = ("pooling", "method", "heads", "scorer", "activation", "proportional_attention", "rules")
 ENGINE_KEYS = ("tile_in", "tile_out", "inner_product", "weight_ports", "fifo_words", "uram")
 REGISTRY_FILE = Path(__file__).with_name("models.toml")
@@ -40,37 +38,29 @@ PUBLIC_NAME = re.compile(
 class ModelConfig:
     """A ViT or DeiT: its sizes, and how its images are prepared."""
 
-    name: str
-    img_size: int = 224  # pixels per side, square
-    patch_size: int = 16  # pixels per side
-    in_chans: int = 3
-    embed_dim: int = 384
-    depth: int = 12
-    num_heads: int = 6
-    mlp_ratio: float = 4.0  # hidden units over embed_dim, rounded down as timm does; a file may give hidden_dim
-    num_classes: int = 1000
-    distilled: bool = False  # a second prefix token with a head of its own
-    layer_norm_eps: float = 1e-6
-    mean: tuple[float, ...] = ()  # per channel, of pixels in 0..1; empty: ImageNet's for 3 channels, else 0.5
-    std: tuple[float, ...] = ()
-    crop: float = 0.875  # side of the centre crop, as a fraction of the resized image
-    pooling: str = "class"  # what is classified: the class token | the mean of the tokens, without one (Table 12)
+    name: Annotated[str, NAME]
+    img_size: Annotated[int, Whole(1, 4096)] = 224  # pixels per side, square
+    patch_size: Annotated[int, Whole(1, 1024)] = 16  # pixels per side
+    in_chans: Annotated[int, Whole(1, 64)] = 3
+    embed_dim: Annotated[int, WIDTH] = 384
+    depth: Annotated[int, Whole(1, MOST_BLOCKS)] = 12
+    num_heads: Annotated[int, Whole(1, 256)] = 6
+    # hidden units over embed_dim, rounded down as timm does; a file may give hidden_dim
+    mlp_ratio: Annotated[float, Number(0, 64, above=True)] = 4.0
+    num_classes: Annotated[int, Whole(1, 1_000_000)] = 1000
+    distilled: Annotated[bool, FLAG] = False  # a second prefix token with a head of its own
+    layer_norm_eps: Annotated[float, Number(1e-12, 1)] = 1e-6
+    # per channel, of pixels in 0..1; empty: ImageNet's for 3 channels, else 0.5
+    mean: Annotated[tuple[float, ...], Items(Number(-1000, 1000), "numbers", 64)] = ()
+    std: Annotated[tuple[float, ...], Items(Number(1e-4, 10_000), "numbers", 64)] = ()
+    crop: Annotated[float, Number(0.1, 1)] = 0.875  # side of the centre crop, as a fraction of the resized image
+    # what is classified: the class token | the mean of the tokens, without one (Table 12)
+    pooling: Annotated[str, Choice("class", "mean")] = "class"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
-            raise ConfigError(
-                f"name={self.name!r} names folders: start with a letter or digit and use letters, digits, _, - and ."
-            )
-        for key in ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "num_classes"):
-            _require_count(key, getattr(self, key))
-        if not isinstance(self.distilled, bool):
-            raise ConfigError(f"distilled={self.distilled!r} must be true or false")
-        _require_choice("pooling", self.pooling, POOLINGS)
+        check_fields(self)
         if self.distilled and self.pooling == "mean":
             raise ConfigError('pooling="mean" leaves out the prefix tokens, so it cannot be distilled = true')
-        _require_number("mlp_ratio", self.mlp_ratio, above=0)
-        _require_number("layer_norm_eps", self.layer_norm_eps, above=0, up_to=1)
-        _require_number("crop", self.crop, above=0, up_to=1)
         if self.img_size % self.patch_size:
             raise ConfigError(
                 f"patch_size={self.patch_size} must divide img_size={self.img_size}; "
@@ -86,18 +76,31 @@ class ModelConfig:
                 f"mlp_ratio={self.mlp_ratio} leaves no hidden unit at embed_dim={self.embed_dim}; "
                 f"choose at least {1 / self.embed_dim:.3g}"
             )
+        self._check_size()
         rgb = self.in_chans == len(IMAGENET_MEAN)
         self._set_per_channel("mean", IMAGENET_MEAN if rgb else (0.5,) * self.in_chans)
         self._set_per_channel("std", IMAGENET_STD if rgb else (0.5,) * self.in_chans)
-        for value in self.std:
-            _require_number("std", value, above=0)
+
+    def _check_size(self) -> None:
+        """What no single field shows: such a model would not end, nor fit any memory."""
+        if self.num_patches > MOST_PATCHES:
+            raise ConfigError(
+                f"img_size={self.img_size} and patch_size={self.patch_size} give {self.num_patches:,} patches; at most "
+                f"{MOST_PATCHES:,} can be, so choose larger patches"
+            )
+        block = self.embed_dim * (4 * self.embed_dim + 2 * self.hidden_dim)
+        rows = self.num_classes + self.num_patches + self.patch_size**2 * self.in_chans
+        weights = self.depth * block + self.embed_dim * rows
+        if weights > MOST_WEIGHTS:
+            raise ConfigError(
+                f"embed_dim={self.embed_dim} and depth={self.depth} give {weights:,} weights; at most {MOST_WEIGHTS:,} "
+                "can be, so choose a smaller model"
+            )
 
     def _set_per_channel(self, key: str, default: tuple[float, ...]) -> None:
         values = getattr(self, key) or default
-        if not isinstance(values, tuple) or len(values) != self.in_chans:
-            raise ConfigError(f"{key}={values!r} must have one number per channel, in_chans={self.in_chans}")
-        for value in values:
-            _require_number(key, value)
+        if len(values) != self.in_chans:
+            raise ConfigError(f"{key}={shown(values)} must have one number per channel, in_chans={self.in_chans}")
         object.__setattr__(self, key, tuple(float(value) for value in values))
 
     @property
@@ -138,33 +141,31 @@ class PruningConfig:
     and counted.
     """
 
-    locations: tuple[int, ...] = (3, 6, 9)  # a selector sits before each of these blocks, 0-based; () = unpruned
-    keep: tuple[float, ...] = ()  # kept fraction of the original patches after each selector; () = no target
-    package: str = "append"  # the less informative tokens: a package token each time | one in all (add) | none
-    share_heads: bool = True  # one scorer for all heads, or one per head
-    features: str = "split"  # local and global features from halves of one Linear(d, d) | from a single Linear(d, d/2)
+    # a selector sits before each of these blocks, 0-based; () = unpruned
+    locations: Annotated[tuple[int, ...], Items(Whole(0, MOST_BLOCKS - 1), "block numbers", MOST_BLOCKS)] = (3, 6, 9)
+    # kept fraction of the original patches after each selector; () = no target
+    keep: Annotated[tuple[float, ...], Items(Number(1e-4, 1), "fractions", MOST_BLOCKS)] = ()
+    # the less informative tokens: a package token each time | one in all (add) | none
+    package: Annotated[str, Choice("append", "add", "none")] = "append"
+    share_heads: Annotated[bool, FLAG] = True  # one scorer for all heads, or one per head
+    # local and global features from halves of one Linear(d, d) | from a single Linear(d, d/2)
+    features: Annotated[str, Choice("split", "single")] = "split"
     # the paper's token selector | the class token's attention in the block before | chance | channels in place of
     # tokens, so that `keep` counts channels (Table 11)
-    method: str = "selector"
-    heads: str = "weighted"  # scores of several heads, weighted by the branch of Eq. 5 | averaged | of one (Table 5)
-    scorer: str = (
-        "mlp"  # Eq. 1 and 2 by LayerNorm and a linear layer | Conv1d of 1 or 3 tokens and BatchNorm (Table 10)
-    )
-    activation: str = "gelu"  # of the selectors (Table 10)
-    proportional_attention: bool = False  # a package counts in the softmax as many times as it has tokens
-    rules: str = "paper"  # how scores decide and packages count | as the authors' code has it: docs/released_code.md
+    method: Annotated[str, Choice("selector", "class_attention", "random", "structured")] = "selector"
+    # scores of several heads, weighted by the branch of Eq. 5 | averaged | of one (Table 5)
+    heads: Annotated[str, Choice("weighted", "average", "single")] = "weighted"
+    # Eq. 1 and 2 by LayerNorm and a linear layer | Conv1d of 1 or 3 tokens and BatchNorm (Table 10)
+    scorer: Annotated[str, Choice("mlp", "conv1", "conv3")] = "mlp"
+    activation: Annotated[str, Choice("gelu", "relu", "hardswish")] = "gelu"  # of the selectors (Table 10)
+    proportional_attention: Annotated[bool, FLAG] = False  # a package counts in the softmax as often as it has tokens
+    # how scores decide and packages count | as the authors' code has it: docs/released_code.md
+    rules: Annotated[str, Choice("paper", "released")] = "paper"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.locations, tuple):
-            raise ConfigError(f"locations={self.locations!r} must be a list of block numbers")
-        for location in self.locations:
-            _require_count("locations", location, minimum=0)
+        check_fields(self)
         if any(a >= b for a, b in zip(self.locations, self.locations[1:], strict=False)):
             raise ConfigError(f"locations={list(self.locations)} must increase from one selector to the next")
-        if not isinstance(self.keep, tuple):
-            raise ConfigError(f"keep={self.keep!r} must be a list of fractions")
-        for fraction in self.keep:
-            _require_number("keep", fraction, above=0, up_to=1)
         if any(a < b for a, b in zip(self.keep, self.keep[1:], strict=False)):
             raise ConfigError(
                 f"keep={list(self.keep)} counts what is left of the original patches, so it must not increase"
@@ -173,19 +174,9 @@ class PruningConfig:
             raise ConfigError(
                 f"keep={list(self.keep)} must have one fraction per selector, locations={list(self.locations)}"
             )
-        _require_choice("package", self.package, PACKAGE_POLICIES)
-        _require_choice("features", self.features, SELECTOR_FEATURES)
-        _require_choice("method", self.method, METHODS)
-        _require_choice("heads", self.heads, HEADS)
-        _require_choice("scorer", self.scorer, SCORERS)
-        _require_choice("activation", self.activation, ACTIVATIONS)
-        _require_choice("rules", self.rules, RULES)
         if self.rules == "released" and (self.method != "selector" or self.scorer != "mlp"):
             other = f'method="{self.method}"' if self.method != "selector" else f'scorer="{self.scorer}"'
             raise ConfigError(f'rules="released" are those of the authors\' token selector, which has no {other}')
-        for key in ("share_heads", "proportional_attention"):
-            if not isinstance(getattr(self, key), bool):
-                raise ConfigError(f"{key}={getattr(self, key)!r} must be true or false")
         if self.proportional_attention and (self.package == "none" or self.method == "structured"):
             without = 'package="none"' if self.package == "none" else 'method="structured"'
             raise ConfigError(f"proportional_attention=true counts a package's tokens, but {without} makes no package")
@@ -216,10 +207,7 @@ class ModelSpec:
         check_selectors_fit(self.model, self.pruning)
         unknown = sorted(set(self.engine) - set(ENGINE_KEYS))
         if unknown:
-            raise ConfigError(f"[engine] has no {unknown[0]}; it knows {', '.join(ENGINE_KEYS)}")
-
-
-_Config = TypeVar("_Config", ModelConfig, PruningConfig)
+            raise ConfigError(f"[engine] has no {shown_text(unknown[0])}; it knows {', '.join(ENGINE_KEYS)}")
 
 
 def check_selectors_fit(model: ModelConfig, pruning: PruningConfig) -> None:
@@ -285,7 +273,8 @@ def resolve_model(name_or_path: str, keep: str | None = None) -> ModelSpec:
             close = difflib.get_close_matches(name_or_path, tables, n=2)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
             raise ConfigError(
-                f"MODEL={name_or_path} is neither the path of a .toml file nor one of {', '.join(tables)}{hint}"
+                f"MODEL={shown_text(name_or_path)} is neither the path of a .toml file nor one of "
+                f"{', '.join(tables)}{hint}"
             )
         spec = _spec_from_tables(tables[name], source=REGISTRY_FILE.name, default_name=name)
     return spec if keep is None else replace(spec, pruning=_override_keep(spec.pruning, keep))
@@ -299,10 +288,10 @@ def _override_keep(pruning: PruningConfig, keep: str) -> PruningConfig:
         return replace(pruning, keep=fractions)
     except ValueError:
         raise ConfigError(
-            f'KEEP={keep} must be "none" or fractions with commas between, as 0.629,0.396,0.249'
+            f'KEEP={shown_text(keep)} must be "none" or fractions with commas between, as 0.629,0.396,0.249'
         ) from None
     except ConfigError as error:
-        raise ConfigError(f"KEEP={keep}: {error}") from None
+        raise ConfigError(f"KEEP={shown_text(keep)}: {error}") from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -312,18 +301,20 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _spec_from_tables(tables: Mapping[str, Any], source: str, default_name: str) -> ModelSpec:
     for section, values in tables.items():
         if section not in ("model", "pruning", "engine"):
-            raise ConfigError(f"{source}: there is no [{section}]; the tables are [model], [pruning] and [engine]")
+            raise ConfigError(
+                f"{source}: there is no [{shown_text(section)}]; the tables are [model], [pruning] and [engine]"
+            )
         if not isinstance(values, Mapping):
-            raise ConfigError(f"{source}: {section}={values!r} must be a table, [{section}]")
+            raise ConfigError(f"{source}: {section}={shown(values)} must be a table, [{section}]")
     if "model" not in tables:
         raise ConfigError(
             f"{source}: there is no [model] table; it holds img_size, embed_dim, depth and the other sizes"
         )
     where = f"{source}: [model]"
     model_table = _with_mlp_ratio({"name": default_name, **tables["model"]}, where)
-    model = _dataclass_from_table(ModelConfig, model_table, where)
+    model = from_table(ModelConfig, model_table, where)
     pruning_table = tables.get("pruning", {"locations": []})  # no [pruning] table: an unpruned transformer
-    pruning = _dataclass_from_table(PruningConfig, pruning_table, f"{source}: [pruning]")
+    pruning = from_table(PruningConfig, pruning_table, f"{source}: [pruning]")
     try:
         return ModelSpec(model, pruning, dict(tables.get("engine", {})))
     except ConfigError as error:
@@ -336,47 +327,17 @@ def _with_mlp_ratio(table: dict[str, Any], where: str) -> dict[str, Any]:
         return table
     hidden, width = table.pop("hidden_dim"), table.get("embed_dim", ModelConfig.embed_dim)
     if "mlp_ratio" in table:
-        raise ConfigError(f"{where} hidden_dim={hidden!r} and mlp_ratio={table['mlp_ratio']!r} say the same; give one")
+        raise ConfigError(
+            f"{where} hidden_dim={shown(hidden)} and mlp_ratio={shown(table['mlp_ratio'])} say the same; give one"
+        )
     try:
-        _require_count("embed_dim", width)
-        _require_count("hidden_dim", hidden)
+        WIDTH.check("embed_dim", width)
+        HIDDEN.check("hidden_dim", hidden)
     except ConfigError as error:
         raise ConfigError(f"{where} {error}") from None
     ratio = hidden / width
     # one step up where the product, rounded, falls short of the whole number
     return {**table, "mlp_ratio": ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)}
-
-
-def _dataclass_from_table(cls: type[_Config], table: Mapping[str, Any], where: str) -> _Config:
-    known = [item.name for item in fields(cls)]
-    for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise ConfigError(f"{where} has no {key}; {hint}it knows {', '.join(known)}")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    try:
-        return cls(**values)
-    except ConfigError as error:
-        raise ConfigError(f"{where} {error}") from None
-
-
-def _require_count(key: str, value: object, minimum: int = 1) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise ConfigError(f"{key}={value!r} must be a whole number of at least {minimum}")
-
-
-def _require_number(key: str, value: object, above: float = -math.inf, up_to: float = math.inf) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not above < value <= up_to:  # type: ignore[operator]
-        bounds = "" if above == -math.inf else f" above {above}"
-        bounds += "" if up_to == math.inf else f" and at most {up_to}"
-        raise ConfigError(f"{key}={value!r} must be a number{bounds}")
-
-
-def _require_choice(key: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{key}={value!r} must be one of {', '.join(choices)}")
 
 
 def _nearest_divisors(number: int, wanted: int) -> str:

@@ -42,6 +42,7 @@ from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import ImageSet, load_images
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
+from spvit.schema import Whole
 from spvit.training.backbone import without_selectors
 from spvit.training.data import Data, load_data, sample
 from spvit.training.measure import accuracy
@@ -281,13 +282,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_checkpoint_arguments(parser)
     parser.add_argument("--images", metavar="FOLDER", help="a folder, an image, or digits:test (default: samples)")
     parser.add_argument(
-        "--count", type=int, default=3, metavar="N", help="images that are drawn (default: %(default)s)"
+        "--count", type=Whole(1, 1000), default=3, metavar="N", help="images that are drawn (default: %(default)s)"
     )
     parser.add_argument("--data", help="for accuracy: digits, or a folder with train/<class>/ and val/<class>/")
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"default: {ROOT}/<model>")
     options = parser.parse_args(arguments)
-    if options.count < 1:
-        raise ConfigError(f"--count {options.count} must be at least 1")
     spec = resolve_model(options.model, options.keep)
     _require_tokens(spec.model.name, spec.pruning)
     request = threshold_request(options, spec.pruning)

@@ -32,6 +32,7 @@ from spvit.config import ModelSpec
 from spvit.cost import kept_patches
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.files import check_writable, write_json, write_whole
+from spvit.schema import Number
 
 REPORT, PLOT = "explore.json", "explore.svg"
 KINDS = {"dsp": "DSP", "bram36": "BRAM", "uram": "URAM", "lut": "LUT", "ff": "FF"}
@@ -287,12 +288,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser("python -m hw.model.explore", __doc__.partition("\n")[0])
     add_arguments(parser)
     parser.add_argument(
-        "--latency-ms", type=float, metavar="MS", help="also find the keep ratios with which an image takes no longer"
+        "--latency-ms",
+        type=Number(0, 1_000_000, above=True),
+        metavar="MS",
+        help="also find the keep ratios with which an image takes no longer",
     )
     add_clock(parser)
     args = parser.parse_args(argv)
-    if args.latency_ms is not None and not args.latency_ms > 0:
-        raise ConfigError(f"--latency-ms {args.latency_ms:g} must be above 0 ms")
     spec, target = model_spec(args), with_clock(resolve_target(args.target), args.clock)
     check_writable(build_folder(args))
     kept = explored_counts(spec, args.latency_ms)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import itertools
-import json
 import os
 import shutil
 import tempfile
@@ -45,6 +44,9 @@ from sim.bridge import CsimError, load_library, run_top
 from sim.build import build_library
 from sim.handoff import handoff
 from sim.timed.timing import Clock
+from spvit.errors import BundleError
+from spvit.files import read_json
+from spvit.schema import from_table
 
 PAGE_BYTES = 4096
 DDR_BASE = 0x1000_0000
@@ -362,9 +364,12 @@ class BundleClock(Clock):
     """Of a bundle's timed C-simulation, with its target's memory."""
 
     def __init__(self, bundle: Bundle, library: ctypes.CDLL) -> None:
-        manifest = json.loads((bundle.folder / MANIFEST).read_text())
+        path = bundle.folder / MANIFEST
+        manifest = read_json(path, "make the bundle again", BundleError)
         super().__init__(library, len(manifest["first_word_of_step"]))
-        self._assumed = assumptions(Architecture(**manifest["architecture"]), Target(**manifest["target"]))
+        architecture = from_table(Architecture, manifest["architecture"], f"{path}: architecture", BundleError)
+        target = from_table(Target, manifest["target"], f"{path}: target", BundleError)
+        self._assumed = assumptions(architecture, target)
 
     def start(self, assumed: Assumptions | None = None) -> NDArray[np.int64]:
         return super().start(assumed or self._assumed)

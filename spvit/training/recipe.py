@@ -5,23 +5,21 @@ Enters: a model's name, a TOML, the command line. Leaves: a `Recipe`. Small mode
 """
 
 import argparse
-import difflib
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from spvit.errors import ConfigError
 from spvit.files import read_toml
 from spvit.losses import LossWeights
+from spvit.schema import FLAG, SEED, Choice, Flag, Number, Whole, check_fields, check_known, kinds
 
 RECIPES_FILE = Path(__file__).with_name("recipes.toml")
-CHOICES = {
-    "initialisation": ("deit", "grown"),
-    "augment": ("deit", "jitter", "none"),
-    "precision": ("float32", "bfloat16", "float16"),
-}
+EPOCHS = Whole(0, 100_000)
+RATE = Number(0, 10)
+SHARE = Number(0, 1)
+WEIGHT = Number(0, 1_000_000)
 OF_THE_MACHINE = ("compile", "workers", "test_epochs", "save_steps")  # may change when a training is resumed
 
 
@@ -34,85 +32,73 @@ class Recipe:
     """DeiT's and SPViT's training on ImageNet, unless it says otherwise."""
 
     # length and speed
-    backbone_epochs: int = _is("epochs of the unpruned backbone; only without CKPT=", 300)
-    pruning_epochs: int = _is("epochs of selectors and backbone under masks", 60)
-    frozen_epochs: int = _is("first ones of these, in which the backbone stands still", 5)
-    batch: int = _is("images per step, over all processes", 256)
-    backbone_rate: float = _is("learning rate of the unpruned backbone", 2.5e-4)
-    finetune_rate: float = _is("learning rate of the backbone beside selectors", 5e-6)
-    selector_rate: float = _is("learning rate of the selectors", 5e-4)
-    warm_up: float = _is("fraction of the steps in which the rates rise; then they follow a cosine to zero", 0.05)
-    weight_decay: float = _is("AdamW's", 0.05)
-    gradient_norm: float = _is("longest gradient; longer ones are cut", 1.0)
-    initialisation: str = _is(
+    backbone_epochs: Annotated[int, EPOCHS] = _is("epochs of the unpruned backbone; only without CKPT=", 300)
+    pruning_epochs: Annotated[int, EPOCHS] = _is("epochs of selectors and backbone under masks", 60)
+    frozen_epochs: Annotated[int, EPOCHS] = _is("first ones of these, in which the backbone stands still", 5)
+    batch: Annotated[int, Whole(1, 1_000_000)] = _is("images per step, over all processes", 256)
+    backbone_rate: Annotated[float, RATE] = _is("learning rate of the unpruned backbone", 2.5e-4)
+    finetune_rate: Annotated[float, RATE] = _is("learning rate of the backbone beside selectors", 5e-6)
+    selector_rate: Annotated[float, RATE] = _is("learning rate of the selectors", 5e-4)
+    warm_up: Annotated[float, SHARE] = _is(
+        "fraction of the steps in which the rates rise; then they follow a cosine to zero", 0.05
+    )
+    weight_decay: Annotated[float, Number(0, 10)] = _is("AdamW's", 0.05)
+    gradient_norm: Annotated[float, Number(0, 1_000_000)] = _is("longest gradient; longer ones are cut", 1.0)
+    initialisation: Annotated[str, Choice("deit", "grown")] = _is(
         "deit (small random weights) or grown (as strong as trained ones; for small models)", "deit"
     )
-    ema_decay: float = _is("of the running mean of the weights that is kept; 0: the last weights", 0.0)
+    ema_decay: Annotated[float, SHARE] = _is(
+        "of the running mean of the weights that is kept; 0: the last weights", 0.0
+    )
     # Eq. 12
-    lambda_kl: float = _is("weight of the teacher's logits", 0.5)
-    lambda_distill: float = _is("weight of the teacher's tokens", 0.5)
-    lambda_ratio: float = _is("weight of the kept fractions", 2.0)
-    control: float = _is("how much of a step's miss of the kept fractions is added to the next one's aim", 0.02)
-    cost_tolerance: float = _is("how far the mean cost may end from its target, as a fraction", 0.01)
+    lambda_kl: Annotated[float, WEIGHT] = _is("weight of the teacher's logits", 0.5)
+    lambda_distill: Annotated[float, WEIGHT] = _is("weight of the teacher's tokens", 0.5)
+    lambda_ratio: Annotated[float, WEIGHT] = _is("weight of the kept fractions", 2.0)
+    control: Annotated[float, Number(0, 10)] = _is(
+        "how much of a step's miss of the kept fractions is added to the next one's aim", 0.02
+    )
+    cost_tolerance: Annotated[float, Number(1e-4, 1)] = _is(
+        "how far the mean cost may end from its target, as a fraction", 0.01
+    )
     # what the images go through
-    augment: str = _is("deit (crop, flip, RandAugment), jitter (turned and shifted a little) or none", "deit")
-    magnitude: float = _is("of RandAugment's operations, 0 to 10", 9.0)
-    erasing: float = _is("probability to lose a rectangle", 0.25)
-    repeats: int = _is("views of an image in one epoch, for as many fewer images", 3)
-    mixup: float = _is("its Beta distribution's parameter; 0: none", 0.8)
-    cutmix: float = _is("its Beta distribution's parameter; 0: none", 1.0)
-    label_smoothing: float = _is("probability spread over all classes", 0.1)
-    calibration_images: int = _is("images that set the thresholds", 2048)
+    augment: Annotated[str, Choice("deit", "jitter", "none")] = _is(
+        "deit (crop, flip, RandAugment), jitter (turned and shifted a little) or none", "deit"
+    )
+    magnitude: Annotated[float, Number(0, 10)] = _is("of RandAugment's operations, 0 to 10", 9.0)
+    erasing: Annotated[float, SHARE] = _is("probability to lose a rectangle", 0.25)
+    repeats: Annotated[int, Whole(1, 1000)] = _is("views of an image in one epoch, for as many fewer images", 3)
+    mixup: Annotated[float, Number(0, 1000)] = _is("its Beta distribution's parameter; 0: none", 0.8)
+    cutmix: Annotated[float, Number(0, 1000)] = _is("its Beta distribution's parameter; 0: none", 1.0)
+    label_smoothing: Annotated[float, SHARE] = _is("probability spread over all classes", 0.1)
+    calibration_images: Annotated[int, Whole(1, 10_000_000)] = _is("images that set the thresholds", 2048)
     # layer to phase
-    progressive_epochs: int = _is("epochs of each step of the progressive schedule", 25)
-    accuracy_drop: float = _is("accuracy below the unpruned model's at which a selector's rate stops rising", 0.005)
-    rate_step: float = _is("by which a selector's pruning rate rises", 0.1)
-    merge_within: float = _is("difference of pruning rates below which neighbours become one phase", 0.15)
+    progressive_epochs: Annotated[int, EPOCHS] = _is("epochs of each step of the progressive schedule", 25)
+    accuracy_drop: Annotated[float, SHARE] = _is(
+        "accuracy below the unpruned model's at which a selector's rate stops rising", 0.005
+    )
+    rate_step: Annotated[float, Number(0.01, 1)] = _is("by which a selector's pruning rate rises", 0.1)
+    merge_within: Annotated[float, SHARE] = _is(
+        "difference of pruning rates below which neighbours become one phase", 0.15
+    )
     # the machine
-    precision: str = _is("float32, bfloat16 or float16 (with loss scaling, on a GPU)", "float32")
-    compile: bool = _is("let torch.compile fuse the model's forward and backward", False)
-    workers: int = _is("processes that read images", 4)
-    test_epochs: int = _is("epochs between two looks at the test images, shown in passing; 0: only at the end", 1)
-    save_steps: int = _is("steps between two saves within an epoch; each epoch's end is saved too", 1000)
-    seed: int = _is("of everything that is drawn", 0)
+    precision: Annotated[str, Choice("float32", "bfloat16", "float16")] = _is(
+        "float32, bfloat16 or float16 (with loss scaling, on a GPU)", "float32"
+    )
+    compile: Annotated[bool, FLAG] = _is("let torch.compile fuse the model's forward and backward", False)
+    workers: Annotated[int, Whole(0, 1024)] = _is("processes that read images", 4)
+    test_epochs: Annotated[int, EPOCHS] = _is(
+        "epochs between two looks at the test images, shown in passing; 0: only at the end", 1
+    )
+    save_steps: Annotated[int, Whole(1, 1_000_000_000)] = _is(
+        "steps between two saves within an epoch; each epoch's end is saved too", 1000
+    )
+    seed: Annotated[int, SEED] = _is("of everything that is drawn", 0)
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.type is float and type(value) is int:
-                object.__setattr__(self, item.name, float(value))
-            elif type(value) is not item.type:
-                raise ConfigError(f"{item.name}={value!r} must be {_KIND[item.type]}")  # type: ignore[index]
-        for name in ("mixup", "cutmix", "control", "lambda_kl", "lambda_distill", "lambda_ratio", "weight_decay"):
-            self._require(name, 0)
-        for name in ("backbone_rate", "finetune_rate", "selector_rate", "gradient_norm"):
-            self._require(name, 0)
-        for name in ("warm_up", "erasing", "label_smoothing", "accuracy_drop", "merge_within", "ema_decay"):
-            self._require(name, 0, 1)
-        self._require("rate_step", 0.01, 1)
-        self._require("cost_tolerance", 1e-4, 1)
-        self._require("magnitude", 0, 10)
-        for name in (
-            "backbone_epochs",
-            "pruning_epochs",
-            "frozen_epochs",
-            "progressive_epochs",
-            "workers",
-            "seed",
-            "test_epochs",
-        ):
-            self._require(name, 0)
-        for name in ("batch", "repeats", "calibration_images", "save_steps"):
-            self._require(name, 1)
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be one of {', '.join(choices)}")
-
-    def _require(self, name: str, least: float, most: float = math.inf) -> None:
-        value = getattr(self, name)
-        if not least <= value <= most:
-            bounds = f"at least {least:g}" + (f" and at most {most:g}" if most < math.inf else "")
-            raise ConfigError(f"{name}={value} must be {bounds}")
+        check_fields(self)
+        for name, kind in kinds(Recipe).items():
+            if isinstance(kind, Number):
+                object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -122,9 +108,6 @@ class Recipe:
     @property
     def loss_weights(self) -> LossWeights:
         return LossWeights(self.lambda_kl, self.lambda_distill, self.lambda_ratio)
-
-
-_KIND = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 def add_arguments(parser: argparse.ArgumentParser, used: Collection[str] | None = None) -> None:
@@ -142,11 +125,13 @@ def add_arguments(parser: argparse.ArgumentParser, used: Collection[str] | None 
         if used is not None and item.name not in used:
             continue
         flag, help = f"--{item.name.replace('_', '-')}", f"{item.metadata['help']} ({item.default})"
-        if item.type is bool:
+        kind = kinds(Recipe)[item.name]
+        if isinstance(kind, Flag):
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help)
-        else:
-            metavar = "|".join(CHOICES[item.name]) if item.name in CHOICES else "X" if item.type is float else "N"
-            group.add_argument(flag, type=item.type, metavar=metavar, help=help)
+        elif isinstance(kind, Choice):
+            group.add_argument(flag, metavar="|".join(map(str, kind.choices)), help=help)
+        elif isinstance(kind, (Whole, Number)):
+            group.add_argument(flag, type=kind, metavar="N" if isinstance(kind, Whole) else "X", help=help)
 
 
 def resolve_recipe(model: str, options: argparse.Namespace | None = None) -> Recipe:
@@ -166,12 +151,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _changed(recipe: Recipe, values: Mapping[str, Any], source: str) -> Recipe:
-    known = [item.name for item in fields(Recipe)]
-    for name in values:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f"; it knows {', '.join(known)}"
-            raise ConfigError(f"{source}: a recipe has no {name}{hint}")
+    check_known(Recipe, values, f"{source}:")
     try:
         return replace(recipe, **values)
     except ConfigError as error:

@@ -153,9 +153,9 @@ def test_its_help_lists_what_it_uses():
 def test_refused_before_any_work(small, tmp_path, monkeypatch):
     monkeypatch.delenv("MAKELEVEL", raising=False)
     for arguments, sentence, kind in (
-        (["--epochs", "0"], r"^--epochs 0 --rate 1e-05: at least one epoch, at a rate in 0 to 1$", ConfigError),
-        (["--rate", "nan"], r"^--rate nan is not a finite number; .*$", ConfigError),
-        (["--rate", "1"], r"^--epochs 1 --rate 1: at least one epoch, at a rate in 0 to 1$", ConfigError),
+        (["--epochs", "0"], r"^--epochs 0 must be a whole number from 1 to 100,000; .*$", ConfigError),
+        (["--rate", "nan"], r"^--rate nan must be a number above 0 and at most 1; .*$", ConfigError),
+        (["--rate", "2"], r"^--rate 2 must be a number above 0 and at most 1; .*$", ConfigError),
         (["--ckpt", "none.pth"], r"^none\.pth: there is no such file; .*$", CheckpointError),
         (["--out", "tuned.pth"], r"^tuned\.pth: checkpoints are written as \.safetensors; .*$", CheckpointError),
         (["--model", "deit_t"], r"^.*trained\.safetensors: .*$", CheckpointError),

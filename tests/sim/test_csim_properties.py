@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from hw.architecture import INNER_PRODUCTS, PARAM_LANES, PORT_LANES, TILE_SIZES, Architecture
 from hw.generate import make_design
-from spvit.config import PACKAGE_POLICIES, SELECTOR_FEATURES, ModelConfig, PruningConfig
+from spvit.config import ModelConfig, PruningConfig
+from spvit.schema import choices
 from tests.sim.conftest import Simulators, simulate
 from tests.sim.networks import random_images, random_network
 
@@ -51,9 +52,9 @@ def cases(draw: st.DrawFn) -> Case:
     )
     pruning = PruningConfig(
         locations=locations,
-        package=draw(st.sampled_from(PACKAGE_POLICIES)),
+        package=draw(st.sampled_from(choices(PruningConfig, "package"))),
         share_heads=draw(st.booleans()),
-        features=draw(st.sampled_from(SELECTOR_FEATURES)),
+        features=draw(st.sampled_from(choices(PruningConfig, "features"))),
     )
     tile_in, tile_out = draw(st.sampled_from(TILE_SIZES)), draw(st.sampled_from(TILE_SIZES))
     fitting = [p for p in (1, 2, 4) if not tile_in % (p * PORT_LANES) and not tile_out * PARAM_LANES % (p * PORT_LANES)]

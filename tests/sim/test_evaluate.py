@@ -150,7 +150,7 @@ def test_no_readable_image(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--batch", "0"], "--batch 0 must be at least 1"),
+        (["--batch", "0"], "--batch 0 must be a whole number from 1 to 4,096; "),
         (["--models", "float,exact"], "--models float,exact: exact is none of float, brevitas, integer"),
         (["--device", "gpu"], "DEVICE=gpu is no device of torch's; give cpu, cuda, or cuda:1"),
         (

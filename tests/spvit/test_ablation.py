@@ -88,7 +88,7 @@ def test_a_table_for_people():
             ["--tables", "heads,tails"],
             "--tables heads,tails: tails is none of heads, places, package, scorer, method, pooling, rivals",
         ),
-        (["--seeds", "0"], "--seeds 0 must be at least 1"),
+        (["--seeds", "0"], "--seeds 0 must be a whole number from 1 to 1,000; "),
         (["--data", "gone"], "--data gone: no such folder; "),
         (["--model", "deit_digitz"], "MODEL=deit_digitz is neither the path of a .toml file nor one of "),
     ],

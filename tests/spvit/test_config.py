@@ -29,18 +29,18 @@ def test_mean_and_std_follow_the_channels():
     [
         ({"num_heads": 5}, "num_heads=5 must divide embed_dim=384; try 3, 4, 6"),
         ({"patch_size": 15}, "patch_size=15 must divide img_size=224; try 8, 14, 16"),
-        ({"depth": 0}, "depth=0 must be a whole number of at least 1"),
-        ({"img_size": 224.0}, "img_size=224.0 must be a whole number of at least 1"),
-        ({"num_classes": True}, "num_classes=True must be a whole number of at least 1"),
-        ({"embed_dim": "384"}, "embed_dim='384' must be a whole number of at least 1"),
+        ({"depth": 0}, "depth=0 must be a whole number from 1 to 256"),
+        ({"img_size": 224.0}, "img_size=224.0 must be a whole number from 1 to 4,096"),
+        ({"num_classes": True}, "num_classes=True must be a whole number from 1 to 1,000,000"),
+        ({"embed_dim": "384"}, "embed_dim='384' must be a whole number from 1 to 8,192"),
         ({"mlp_ratio": 0.002}, "mlp_ratio=0.002 leaves no hidden unit at embed_dim=384; choose at least 0.0026"),
-        ({"mlp_ratio": float("nan")}, "mlp_ratio=nan must be a number above 0"),
-        ({"layer_norm_eps": 0}, "layer_norm_eps=0 must be a number above 0 and at most 1"),
-        ({"crop": 1.1}, "crop=1.1 must be a number above 0 and at most 1"),
+        ({"mlp_ratio": float("nan")}, "mlp_ratio=nan must be a number above 0 and at most 64"),
+        ({"layer_norm_eps": 0}, "layer_norm_eps=0 must be a number from 1e-12 to 1"),
+        ({"crop": 1.1}, "crop=1.1 must be a number from 0.1 to 1"),
         ({"distilled": 1}, "distilled=1 must be true or false"),
         ({"mean": (0.5,)}, "mean=(0.5,) must have one number per channel, in_chans=3"),
-        ({"std": (0.5, 0.5, 0)}, "std=0.0 must be a number above 0"),
-        ({"mean": (0.5, "a", 0)}, "mean='a' must be a number"),
+        ({"std": (0.5, 0.5, 0)}, "std=0 must be a number from 0.0001 to 10,000"),
+        ({"mean": (0.5, "a", 0)}, "mean='a' must be a number from -1,000 to 1,000"),
         ({"pooling": "max"}, "pooling='max' must be one of class, mean"),
         (
             {"pooling": "mean", "distilled": True},
@@ -48,7 +48,7 @@ def test_mean_and_std_follow_the_channels():
         ),
         (
             {"name": "../up"},
-            "name='../up' names folders: start with a letter or digit and use letters, digits, _, - and .",
+            "name='../up' must be a name for folders: letters, digits, _, - and ., a letter or digit first, of at most 64 characters",
         ),
     ],
 )
@@ -63,15 +63,15 @@ def test_a_model_that_cannot_be(fields, sentence):
     [
         ({"locations": (3, 3)}, "locations=[3, 3] must increase from one selector to the next"),
         ({"locations": (6, 3)}, "locations=[6, 3] must increase from one selector to the next"),
-        ({"locations": (-1,)}, "locations=-1 must be a whole number of at least 0"),
-        ({"locations": 3}, "locations=3 must be a list of block numbers"),
+        ({"locations": (-1,)}, "locations=-1 must be a whole number from 0 to 255"),
+        ({"locations": 3}, "locations=3 must be a list of at most 256 block numbers"),
         ({"keep": (0.5, 0.4)}, "keep=[0.5, 0.4] must have one fraction per selector, locations=[3, 6, 9]"),
         (
             {"keep": (0.5, 0.6, 0.4)},
             "keep=[0.5, 0.6, 0.4] counts what is left of the original patches, so it must not increase",
         ),
-        ({"keep": (1, 0.5, 0)}, "keep=0 must be a number above 0 and at most 1"),
-        ({"keep": 0.5}, "keep=0.5 must be a list of fractions"),
+        ({"keep": (1, 0.5, 0)}, "keep=0 must be a number from 0.0001 to 1"),
+        ({"keep": 0.5}, "keep=0.5 must be a list of at most 256 fractions"),
         ({"package": "drop"}, "package='drop' must be one of append, add, none"),
         ({"features": "both"}, "features='both' must be one of split, single"),
         ({"share_heads": "no"}, "share_heads='no' must be true or false"),
@@ -279,8 +279,11 @@ def test_a_file_without_pruning_is_unpruned(tmp_path):
             "[model]\nhidden_dim = 512\nmlp_ratio = 4\n",
             "own.toml: [model] hidden_dim=512 and mlp_ratio=4 say the same; give one",
         ),
-        ("[model]\nhidden_dim = 0\n", "own.toml: [model] hidden_dim=0 must be a whole number of at least 1"),
-        ("[model]\nhidden_dim = 8\nembed_dim = 0\n", "own.toml: [model] embed_dim=0 must be a whole number of at "),
+        ("[model]\nhidden_dim = 0\n", "own.toml: [model] hidden_dim=0 must be a whole number from 1 to 524,288"),
+        (
+            "[model]\nhidden_dim = 8\nembed_dim = 0\n",
+            "own.toml: [model] embed_dim=0 must be a whole number from 1 to 8,192",
+        ),
         ("[model]\n[pruning]\nratio = 1\n", "own.toml: [pruning] has no ratio; it knows locations, keep, package, "),
         ("[model]\nnum_heads = 7\n", "own.toml: [model] num_heads=7 must divide embed_dim=384; try 4, 6, 8"),
         (
@@ -315,7 +318,7 @@ def test_a_file_that_cannot_be(tmp_path, monkeypatch, text, sentence):
         ("deit_s", "half", 'KEEP=half must be "none" or fractions with commas between, as 0.629,0.396,0.249'),
         ("deit_s", "", 'KEEP= must be "none" or fractions with commas between, as 0.629,0.396,0.249'),
         ("deit_s", "0.5", "KEEP=0.5: keep=[0.5] must have one fraction per selector, locations=[3, 6, 9]"),
-        ("deit_s", "0.5,nan,0.1", "KEEP=0.5,nan,0.1: keep=nan must be a number above 0 and at most 1"),
+        ("deit_s", "0.5,nan,0.1", "KEEP=0.5,nan,0.1: keep=nan must be a number from 0.0001 to 1"),
     ],
 )
 def test_a_request_that_cannot_be(tmp_path, monkeypatch, name, keep, sentence):
@@ -354,3 +357,36 @@ def test_what_is_written_of_a_configuration_grows_only_by_what_is_not_usual():
     assert to_table(PruningConfig(method="random"))["method"] == "random"
     for config in (PruningConfig((1,), scorer="conv1"), ModelConfig("own", pooling="mean")):
         assert type(config)(**to_table(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"depth": 1_000_000}, "depth=1000000 must be a whole number from 1 to 256"),
+        ({"depth": 10**5000}, "depth=a number of thousands of digits must be a whole number from 1 to 256"),
+        ({"mlp_ratio": 1e308}, "mlp_ratio=1e+308 must be a number above 0 and at most 64"),
+        ({"mlp_ratio": 10**400}, "mlp_ratio=1000000000000000000000000000000000000000… (401 characters) must be a number "),
+        ({"crop": 1e-300}, "crop=1e-300 must be a number from 0.1 to 1"),
+        ({"name": "a" * 300}, "name='aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa… (302 characters) must be a name for folders"),
+        ({"name": "modèle"}, "name='modèle' must be a name for folders"),
+        ({"name": "a\n"}, r"name='a\n' must be a name for folders"),
+        (
+            {"img_size": 4096, "patch_size": 1},
+            "img_size=4096 and patch_size=1 give 16,777,216 patches; at most 16,384 can be, so choose larger patches",
+        ),
+        (
+            {"embed_dim": 8192, "num_heads": 8, "depth": 256},
+            "embed_dim=8192 and depth=256 give 206,174,519,296 weights; at most 4,000,000,000 can be, so choose a smaller",
+        ),
+    ],
+)  # fmt: skip
+def test_numbers_and_names_have_ends(fields, sentence):
+    with pytest.raises(ConfigError) as refused:
+        ModelConfig(**{"name": "own", **fields})
+    assert str(refused.value).startswith(sentence)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_bytes(b"\xef\xbb\xbf[model]\nname = 'vit'\n")
+    assert resolve_model(str(path)).model == ModelConfig("vit")

@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spvit.config import ACTIVATIONS, HEADS, METHODS, POOLINGS, SCORERS, ModelConfig, PruningConfig, resolve_model
+from spvit.config import ModelConfig, PruningConfig, resolve_model
 from spvit.errors import ConfigError
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
+from spvit.schema import choices
 from spvit.vit import VisionTransformer
 
 MICRO = resolve_model("micro")
@@ -32,7 +33,7 @@ def micro(thresholds, **pruning):
 def pruned_networks(draw):
     heads = draw(st.integers(1, 3))
     depth = draw(st.integers(1, 4))
-    pooling = draw(st.sampled_from(POOLINGS))
+    pooling = draw(st.sampled_from(choices(ModelConfig, "pooling")))
     model = ModelConfig(
         "drawn",
         img_size=2 * draw(st.integers(1, 4)),  # 1 to 16 patches
@@ -46,7 +47,9 @@ def pruned_networks(draw):
         distilled=pooling == "class" and draw(st.booleans()),
         pooling=pooling,
     )
-    method = draw(st.sampled_from([m for m in METHODS if m != "class_attention" or pooling == "class"]))
+    method = draw(
+        st.sampled_from([m for m in choices(PruningConfig, "method") if m != "class_attention" or pooling == "class"])
+    )
     first = 1 if method == "class_attention" else 0
     package = draw(st.sampled_from(["append", "add", "none"]))
     pruning = PruningConfig(
@@ -55,9 +58,9 @@ def pruned_networks(draw):
         share_heads=draw(st.booleans()),
         features=draw(st.sampled_from(["split", "single"])),
         method=method,
-        heads=draw(st.sampled_from(HEADS)),
-        scorer=draw(st.sampled_from(SCORERS)),
-        activation=draw(st.sampled_from(ACTIVATIONS)),
+        heads=draw(st.sampled_from(choices(PruningConfig, "heads"))),
+        scorer=draw(st.sampled_from(choices(PruningConfig, "scorer"))),
+        activation=draw(st.sampled_from(choices(PruningConfig, "activation"))),
         proportional_attention=package != "none" and method != "structured" and draw(st.booleans()),
     )
     net = seeded(model, pruning, draw(st.integers(0, 1000))).double()

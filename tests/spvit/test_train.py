@@ -209,7 +209,7 @@ def test_weights_that_cannot_be_written_are_not_lost(command, monkeypatch, capsy
         (["--data", "nowhere"], ConfigError, "--data nowhere: no such folder; "),
         (["--resume", "none.state"], CheckpointError, "none.state: there is no such file; RESUME= takes the .state file of a training"),
         (["--model", "deit_s"], ConfigError, "deit_s: there is nothing to train on; give DATA=, a folder with train/<class>/ and val/<class>/"),
-        (["--batch", "0"], ConfigError, "batch=0 must be at least 1"),
+        (["--batch", "0"], ConfigError, "--batch 0 must be a whole number from 1 to 1,000,000; "),
     ],
 )  # fmt: skip
 def test_what_is_refused_before_any_work(command, more, kind, sentence):

@@ -139,7 +139,7 @@ def test_the_command_leaves_three_pictures_and_the_figures(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--count", "0"], "--count 0 must be at least 1"),
+        (["--count", "0"], "--count 0 must be a whole number from 1 to 1,000; "),
         (
             ["--keep", "none"],
             "micro: it has no selectors, so there are no kept tokens to draw; set locations, not KEEP=none",

@@ -48,12 +48,12 @@ def test_every_field_is_a_flag_with_a_word_on_it():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("bach = 3", "mine.toml: a recipe has no bach; did you mean batch?"),
-        ("batch = 0", "mine.toml: batch=0 must be at least 1"),
-        ("batch = 1.5", "mine.toml: batch=1.5 must be a whole number"),
+        ("bach = 3", "mine.toml: has no bach; did you mean batch? it knows backbone_epochs, "),
+        ("batch = 0", "mine.toml: batch=0 must be a whole number from 1 to 1,000,000"),
+        ("batch = 1.5", "mine.toml: batch=1.5 must be a whole number from 1 to 1,000,000"),
         ("compile = 1", "mine.toml: compile=1 must be true or false"),
-        ("erasing = 1.5", "mine.toml: erasing=1.5 must be at least 0 and at most 1"),
-        ("selector_rate = nan", "mine.toml: selector_rate=nan must be at least 0"),
+        ("erasing = 1.5", "mine.toml: erasing=1.5 must be a number from 0 to 1"),
+        ("selector_rate = nan", "mine.toml: selector_rate=nan must be a number from 0 to 10"),
         ('precision = "half"', "mine.toml: precision='half' must be one of float32, bfloat16, float16"),
         ("batch =", "mine.toml: not valid TOML: Invalid value (at end of document); mend it there"),
     ],
@@ -63,7 +63,7 @@ def test_what_cannot_be(tmp_path, monkeypatch, text, sentence):
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(ConfigError) as refused:
         resolve_recipe("deit_s", options("--recipe", "mine.toml"))
-    assert str(refused.value) == sentence
+    assert str(refused.value).startswith(sentence)
 
 
 def test_a_missing_file():
