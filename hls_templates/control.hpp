@@ -140,8 +140,8 @@ inline TilePlan<A> plan_behind(const TilePlan<A>& tile, const Step& after_next, 
         plan.in_tile = 0;
         plan.out_tile = tile.out_tile + 1;
         plan.out_left = tile.out_left - 1;
-        plan.head = ends_head ? tile.head + 1 : to_int(tile.head);
-        plan.part = ends_head ? 0 : tile.part + 1;
+        plan.head = ends_head ? to_int(tile.head) + 1 : to_int(tile.head);
+        plan.part = ends_head ? 0 : to_int(tile.part) + 1;
     } else {
         plan.in_tile = tile.in_tile + 1;
         plan.in_left = tile.in_left - 1;

@@ -21,8 +21,10 @@ using Accumulators = Vec<Int<48>, A::kTileOut>;
 /// What memories have, for the timed C-simulation: the same as engine_pragmas.j2 says to synthesis.
 template <class A>
 void describe_memories(const Memory<A>& memory) {
-    timing::memory(memory.x, "x", A::kWord / A::kGroup);
-    for (int bank = 0; bank < kBanks; ++bank) timing::memory(memory.work[bank], "work", A::kWord / A::kImageLanes);
+    for (int group = 0; group < Memory<A>::kGroups; ++group) timing::memory(memory.x[group], "x");
+    for (int bank = 0; bank < kBanks; ++bank) {
+        for (int group = 0; group < Memory<A>::kWorkGroups; ++group) timing::memory(memory.work[bank][group], "work");
+    }
     for (int bank = 0; bank < A::kWord; ++bank) timing::memory(memory.v[bank], "v");
     timing::memory(memory.row_statistics, "row_statistics");
     timing::memory(memory.partial_row_statistics, "partial_row_statistics");
@@ -48,16 +50,8 @@ inline void add_statistics(Memory<A>& memory, const TilePlan<A>& tile, int row, 
     const int head = row * A::kHeads + to_int(tile.head);
     const Statistics of_row = load(memory.partial_row_statistics, row);
     const Statistics of_head = load(memory.partial_head_statistics, head);
-    Statistics row_sums = sums;
-    Statistics head_sums = sums;
-    if (tile.out_tile != 0) {
-        row_sums.sum += of_row.sum;
-        row_sums.squares += of_row.squares;
-    }
-    if (tile.part != 0) {
-        head_sums.sum += of_head.sum;
-        head_sums.squares += of_head.squares;
-    }
+    const Statistics row_sums = gather(tile.out_tile == 0, of_row, sums);
+    const Statistics head_sums = gather(tile.part == 0, of_head, sums);
     store(memory.partial_row_statistics, row, row_sums);
     store(memory.partial_head_statistics, head, head_sums);
     store(memory.row_statistics, row, row_sums);
@@ -82,8 +76,7 @@ inline Words<A> read_words(const Position<A>& at, int num_tokens, const Memory<A
     const bool fills_on_chip = !fill.done() && !fill.streams;
     Words<A> words;
     if (at.has_token() && (from_x || step.epilogue == Epilogue::RESIDUAL)) {
-        words.x = read_lanes<A::kWord, Memory<A>::kEmbedGroups>(memory.x, to_int(at.row),
-                                                                to_int(at.tile.x_lane) / A::kWord * A::kWord);
+        words.x = read_word<Memory<A>::kEmbedWords>(memory.x, to_int(at.row), to_int(at.tile.x_lane));
     }
 READ_BANKS:
     for (int bank = 0; bank < kBanks; ++bank) {
@@ -92,8 +85,7 @@ READ_BANKS:
         const int row = to_int(for_key ? fill.index : Lane<A>(at.row));
         const int lane = to_int(for_key ? fill.lane : at.tile.source.lane);
         if (for_key || (at.has_token() && !from_x && at.tile.source.bank == bank)) {
-            words.work[bank] =
-                read_lanes<A::kWord, Memory<A>::kBankGroups>(memory.work[bank], row, lane / A::kWord * A::kWord);
+            words.work[bank] = read_word<Memory<A>::kBankWords>(memory.work[bank], row, lane);
         }
     }
     if (fills_on_chip && !fill.from_keys) {
@@ -140,18 +132,12 @@ inline void store_result(const TilePlan<A>& tile, int row, const EpilogueResult<
 #pragma HLS INLINE
     const int lane = to_int(tile.dest.lane);
     if (tile.step.dest == Buffer::X) {
-        write_lanes<A::kTileOut, Memory<A>::kEmbedGroups>(memory.x, row, lane, result.value);
+        write_lanes<Memory<A>::kEmbedWords>(memory.x, row, lane, result.value);
         add_statistics<A>(memory, tile, row, result.sums);
     } else if (tile.step.dest == Buffer::V) {
         write_value<A>(memory, row, lane, result.value);
     } else {
-    WRITE_BANKS:
-        for (int bank = 0; bank < kBanks; ++bank) {
-#pragma HLS UNROLL
-            if (tile.dest.bank == bank) {
-                write_lanes<A::kTileOut, Memory<A>::kBankGroups>(memory.work[bank], row, lane, result.value);
-            }
-        }
+        write_work<A>(memory, tile.dest, row, result.value);
     }
     if (tile.step.epilogue == Epilogue::SCORES) {
         const Int<16> before = load(memory.partial_score_max, row);

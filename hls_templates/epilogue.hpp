@@ -63,17 +63,26 @@ EPILOGUE_LANES:
     return result;
 }
 
-/// The largest score of the lanes that belong to tokens.
+/// The largest score of the lanes that belong to tokens: a tree.
 template <class A>
 inline Int<16> largest_score(const Vec<Int<16>, A::kTileOut>& scores, int first_key, int num_tokens) {
 #pragma HLS INLINE
-    Int<16> largest = -32768;
-MAX_LANES:
+    const int tokens = num_tokens - first_key;
+    Vec<Int<16>, A::kTileOut> largest;
+MASK_SCORES:
     for (int i = 0; i < A::kTileOut; ++i) {
 #pragma HLS UNROLL
-        if (first_key + i < num_tokens && scores[i] > largest) largest = scores[i];
+        largest[i] = i < tokens ? scores[i] : Int<16>(-32768);
     }
-    return largest;
+MAX_TREE:
+    for (int half = A::kTileOut / 2; half > 0; half /= 2) {
+#pragma HLS UNROLL
+        for (int i = 0; i < half; ++i) {
+#pragma HLS UNROLL
+            largest[i] = largest[i] > largest[i + half] ? largest[i] : largest[i + half];
+        }
+    }
+    return largest[0];
 }
 
 }  // namespace spvit

@@ -58,7 +58,7 @@ inline Int<47> gelu_addend(Int<16> x, int frac_bits, const GeluSegment& s) {
 /// 1 / x, or 1 / sqrt(x), as a 17-bit mantissa and the exponent of x.
 struct Reciprocal {
     Int<18> mantissa;
-    int exponent;
+    UInt<6> exponent;
 };
 
 /// Index of the leading one of x > 0.
@@ -70,13 +70,6 @@ inline int floor_log2(T x) {
 #else
     return 63 - __builtin_clzll(static_cast<unsigned long long>(x));
 #endif
-}
-
-/// x / 2^shift rounded down, for shifts of either sign.
-template <int Bits, class T>
-inline Int<Bits> normalise(const T& x, int shift) {
-#pragma HLS INLINE
-    return shift >= 0 ? Int<Bits>(x >> shift) : shift_left<Bits>(x, -shift);
 }
 
 /// To 17 bits, half up, at most 2^17 - 1.
@@ -93,7 +86,8 @@ inline Reciprocal reciprocal(Int<41> s) {
     constexpr int kRemainderBits = kMantissaBits - kReciprocalSegmentBits;
     Reciprocal r;
     r.exponent = floor_log2(s);
-    const int fraction = to_int(normalise<26>(s, r.exponent - kMantissaBits)) & ((1 << kMantissaBits) - 1);
+    const Int<41> aligned = shift_left<41>(s, 39 - r.exponent);  // the leading one at bit 39
+    const int fraction = to_int(Int<26>(aligned >> (39 - kMantissaBits))) & ((1 << kMantissaBits) - 1);
     const int segment = fraction >> kRemainderBits;
     const int remainder = fraction & ((1 << kRemainderBits) - 1);
     const Int<48> value =
@@ -109,7 +103,8 @@ inline Reciprocal reciprocal_sqrt(Int<55> v) {
     constexpr int kRemainderBits = kLowBits + 1 - kRsqrtSegmentBits;
     Reciprocal r;
     r.exponent = floor_log2(v) >> 1;
-    const int mantissa = to_int(normalise<26>(v, 2 * r.exponent - kLowBits));
+    const Int<55> aligned = shift_left<55>(v, 2 * (26 - r.exponent));  // 52 fraction bits
+    const int mantissa = to_int(Int<26>(aligned >> (52 - kLowBits)));
     const bool upper = mantissa >= (2 << kLowBits);
     const int position = upper ? mantissa : 2 * (mantissa - (1 << kLowBits));
     const int segment = position >> kRemainderBits;
@@ -145,9 +140,9 @@ template <int RatioBits, int Bits>
 inline Int<Bits> divide(Int<48> dividend, const Reciprocal& divisor) {
 #pragma HLS INLINE
     constexpr int kTopBits = dividend_bits<RatioBits>();
-    const int drop = dividend_cut<RatioBits>(divisor);
-    const Int<kTopBits> top =
-        drop >= 0 ? requantize<kTopBits>(dividend, drop) : saturate<kTopBits>(shift_left<48>(dividend, -drop));
+    constexpr int kAppended = kTopBits - RatioBits - 2;  // so that the smallest divisor's cut is none
+    const Int<48 + kAppended> longer = shift_left<48 + kAppended>(dividend, kAppended);
+    const Int<kTopBits> top = requantize<kTopBits>(longer, dividend_cut<RatioBits>(divisor) + kAppended);
     return requantize<Bits>(Int<45>(Int<45>(top) * divisor.mantissa), divide_frac_bits<RatioBits>());
 }
 

@@ -34,19 +34,31 @@ struct Statistics {
     Int<42> squares;
 };
 
+/// Sums so far and what is new; the first of all begin anew.
+inline Statistics gather(bool first, const Statistics& so_far, const Statistics& sums) {
+#pragma HLS INLINE
+    Statistics gathered;
+    gathered.sum = (first ? Int<27>(0) : so_far.sum) + sums.sum;
+    gathered.squares = (first ? Int<42>(0) : so_far.squares) + sums.squares;
+    return gathered;
+}
+
 /// A memory has one read and one write port, so what is read twice in the engine's loop is there twice: for the prologue,
 /// and `partial`, where the epilogue gathers it tile by tile.
 template <class A>
 struct Memory {
-    /// Memories are words of kWord lanes, made of groups, the unit of access. WORK's are an image word: pixels come so.
+    /// Memories are words of kWord lanes, each in groups that can be written alone, side by side. WORK's groups are an image
+    /// word: pixels come so.
     using Group = Vec<Int<16>, A::kGroup>;
     using WorkGroup = Vec<Int<16>, A::kImageLanes>;
-    static constexpr int kEmbedGroups = A::kEmbedLanes / A::kGroup;
-    static constexpr int kBankGroups = A::kBankLanes / A::kImageLanes;
+    static constexpr int kGroups = A::kWord / A::kGroup;
+    static constexpr int kWorkGroups = A::kWord / A::kImageLanes;
+    static constexpr int kEmbedWords = A::kEmbedLanes / A::kWord;
+    static constexpr int kBankWords = A::kBankLanes / A::kWord;
     static constexpr int kKeyBlocks = ceil_div(A::kRows, A::kWord);
 
-    Group x[A::kRows * kEmbedGroups];                  // residual stream
-    WorkGroup work[kBanks][A::kRows * kBankGroups];    // everything else that lives within a block
+    Group x[kGroups][A::kRows * kEmbedWords];                    // residual stream
+    WorkGroup work[kBanks][kWorkGroups][A::kRows * kBankWords];  // everything else that lives within a block
     Int<16> v[A::kWord][kKeyBlocks * A::kEmbedLanes];  // values, skewed: (dim, key) in bank (dim + key) mod kWord
 
     Statistics row_statistics[A::kRows];
@@ -63,42 +75,6 @@ struct Memory {
     Int<24> probability[A::kRows];
 };
 
-/// `N` lanes from `first_lane` on of a row that is `Groups` groups wide.
-template <int N, int Groups, int G, std::size_t Size>
-inline Vec<Int<16>, N> read_lanes(const Vec<Int<16>, G> (&array)[Size], int row, int first_lane,
-                                  timing::Site site = timing::Site::here()) {
-#pragma HLS INLINE
-    Vec<Int<16>, N> lanes;
-    const int first = row * Groups + first_lane / G;
-READ_GROUPS:
-    for (int g = 0; g < N / G; ++g) {
-#pragma HLS UNROLL
-        const Vec<Int<16>, G> group = load(array, first + g, site);
-        for (int i = 0; i < G; ++i) {
-#pragma HLS UNROLL
-            lanes[g * G + i] = group[i];
-        }
-    }
-    return lanes;
-}
-
-template <int N, int Groups, int G, std::size_t Size>
-inline void write_lanes(Vec<Int<16>, G> (&array)[Size], int row, int first_lane, const Vec<Int<16>, N>& lanes,
-                        timing::Site site = timing::Site::here()) {
-#pragma HLS INLINE
-    const int first = row * Groups + first_lane / G;
-WRITE_GROUPS:
-    for (int g = 0; g < N / G; ++g) {
-#pragma HLS UNROLL
-        Vec<Int<16>, G> group;
-        for (int i = 0; i < G; ++i) {
-#pragma HLS UNROLL
-            group[i] = lanes[g * G + i];
-        }
-        store(array, first + g, group, site);
-    }
-}
-
 /// Which of a word's parts of N lanes holds `lane`: a constant where there is one, or every lane would get a multiplexer.
 template <int N, int M>
 inline int part_of(int lane) {
@@ -106,28 +82,43 @@ inline int part_of(int lane) {
     return N == M ? 0 : lane / N % (M / N);
 }
 
-/// Words that pass lane by lane, first to last: shift registers.
-template <class T, int N>
-inline T shift_out(Vec<T, N>& word) {
+/// The word of a row that holds `lane`.
+///   PerRow  words
+template <int PerRow, int G, std::size_t Groups, std::size_t Words>
+inline Vec<Int<16>, G* static_cast<int>(Groups)> read_word(const Vec<Int<16>, G> (&array)[Groups][Words], int row,
+                                                           int lane, timing::Site site = timing::Site::here()) {
 #pragma HLS INLINE
-    const T lane = word[0];
-SHIFT_OUT:
-    for (int i = 0; i + 1 < N; ++i) {
+    constexpr int kLanes = G * static_cast<int>(Groups);
+    Vec<Int<16>, kLanes> word;
+READ_GROUPS:
+    for (int g = 0; g < static_cast<int>(Groups); ++g) {
 #pragma HLS UNROLL
-        word[i] = word[i + 1];
+        const Vec<Int<16>, G> group = load(array[g], row * PerRow + lane / kLanes, site);
+        for (int i = 0; i < G; ++i) {
+#pragma HLS UNROLL
+            word[g * G + i] = group[i];
+        }
     }
-    return lane;
+    return word;
 }
 
-template <class T, int N>
-inline void shift_in(Vec<T, N>& word, const T& lane) {
+/// Writes `N` lanes of a row, whole groups, from `lane` on, a multiple of N.
+template <int PerRow, int G, int N, std::size_t Groups, std::size_t Words>
+inline void write_lanes(Vec<Int<16>, G> (&array)[Groups][Words], int row, int lane, const Vec<Int<16>, N>& lanes,
+                        timing::Site site = timing::Site::here()) {
 #pragma HLS INLINE
-SHIFT_IN:
-    for (int i = 0; i + 1 < N; ++i) {
+    constexpr int kLanes = G * static_cast<int>(Groups);
+    const int part = part_of<N, kLanes>(lane);
+WRITE_GROUPS:
+    for (int g = 0; g < static_cast<int>(Groups); ++g) {
 #pragma HLS UNROLL
-        word[i] = word[i + 1];
+        Vec<Int<16>, G> group;
+        for (int i = 0; i < G; ++i) {
+#pragma HLS UNROLL
+            group[i] = lanes[(g * G + i) % N];
+        }
+        if (g * G / N == part) store(array[g], row * PerRow + lane / kLanes, group, site);
     }
-    word[N - 1] = lane;
 }
 
 /// `N` lanes of a word, from `first` on, a multiple of N; of `first` counts where in its word it lies.
@@ -146,6 +137,33 @@ SLICE_LANES:
         }
     }
     return lanes;
+}
+
+/// One lane of a word, N a power of two: a tree.
+template <class T, int N>
+inline T pick_lane(Vec<T, N> word, int lane) {
+#pragma HLS INLINE
+PICK_HALF:
+    for (int half = N / 2; half > 0; half /= 2) {
+#pragma HLS UNROLL
+        for (int i = 0; i < half; ++i) {
+#pragma HLS UNROLL
+            word[i] = (lane & half) != 0 ? word[i + half] : word[i];
+        }
+    }
+    return word[0];
+}
+
+/// A word that is gathered lane by lane, first to last: a shift register.
+template <class T, int N>
+inline void shift_in(Vec<T, N>& word, const T& lane) {
+#pragma HLS INLINE
+SHIFT_IN:
+    for (int i = 0; i + 1 < N; ++i) {
+#pragma HLS UNROLL
+        word[i] = word[i + 1];
+    }
+    word[N - 1] = lane;
 }
 
 /// A lane of WORK: in which bank, and where there.
@@ -172,12 +190,26 @@ FIND_BANK:
     return found;
 }
 
+/// Writes lanes of a row of WORK, from `place` on.
+template <class A, int N>
+inline void write_work(Memory<A>& memory, const BankLane<A>& place, int row, const Vec<Int<16>, N>& lanes,
+                       timing::Site site = timing::Site::here()) {
+#pragma HLS INLINE
+WRITE_BANKS:
+    for (int bank = 0; bank < kBanks; ++bank) {
+#pragma HLS UNROLL
+        if (place.bank == bank) {
+            write_lanes<Memory<A>::kBankWords>(memory.work[bank], row, to_int(place.lane), lanes, site);
+        }
+    }
+}
+
 /// One lane of a row of WORK, within a bank.
 template <class A>
 inline Int<16> read_work_lane(const Memory<A>& memory, int bank, int row, int lane,
                               timing::Site site = timing::Site::here()) {
 #pragma HLS INLINE
-    return load(memory.work[bank], row * Memory<A>::kBankGroups + lane / A::kImageLanes, site)[lane % A::kImageLanes];
+    return pick_lane(read_word<Memory<A>::kBankWords>(memory.work[bank], row, lane, site), lane % A::kWord);
 }
 
 /// lanes[(i + amount) mod N] at place i, for N a power of two: one row of multiplexers per bit of `amount`.

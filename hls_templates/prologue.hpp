@@ -28,7 +28,7 @@ inline Vec<Int<16>, A::kTileIn> layer_norm(const Vec<Int<16>, A::kTileIn>& x, co
 NORM_LANES:
     for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL
-        const Int<28> scaled = per_head ? Int<28>(Int<28>(x[i]) * A::kHeadDim) : Int<28>(Int<28>(x[i]) * A::kEmbedDim);
+        const Int<28> scaled = per_head ? times<28, A::kHeadDim>(x[i]) : times<28, A::kEmbedDim>(x[i]);
         const Int<kCentredBits> centred = scaled - statistics.sum;
         const Int<kCentredBits + 18> product = Int<kCentredBits + 18>(centred) * rstd.mantissa;
         z[i] = requantize<16, kMinNormShift>(product, shift);
@@ -41,11 +41,12 @@ template <class A>
 inline Vec<Int<16>, A::kTileIn> softmax_numerator(const Vec<Int<16>, A::kTileIn>& scores, Int<16> row_max,
                                                   int first_key, int num_tokens) {
 #pragma HLS INLINE
+    const int tokens = num_tokens - first_key;
     Vec<Int<16>, A::kTileIn> p;
 EXP_LANES:
     for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL
-        p[i] = first_key + i < num_tokens ? exp2_negative(Int<17>(row_max) - scores[i], A::kScoreFracBits) : Int<16>(0);
+        p[i] = i < tokens ? exp2_negative(Int<17>(row_max) - scores[i], A::kScoreFracBits) : Int<16>(0);
     }
     return p;
 }

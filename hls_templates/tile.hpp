@@ -50,7 +50,7 @@ struct Fill {
 #pragma HLS INLINE
         const bool last_params = params && place == kParamWords - 1;
         params = params && !last_params;
-        place = last_params ? 0 : place + 1;
+        place = last_params ? 0 : to_int(place) + 1;
         index = index + 1;
         left = left - 1;
     }

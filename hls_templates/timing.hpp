@@ -61,7 +61,7 @@ inline int cycles(int count) {
 }  // namespace timing
 
 template <class T, std::size_t Size>
-inline const T& load(const T (&array)[Size], int index, timing::Site = timing::Site::here()) {
+inline T load(const T (&array)[Size], int index, timing::Site = timing::Site::here()) {
 #pragma HLS INLINE
     return array[index];
 }

@@ -12,6 +12,9 @@ enum class Package : std::uint8_t {
     NONE     // dropped tokens are gone
 };
 
+/// A package's sum of a word of lanes is read again so many iterations after it was written, at the earliest.
+constexpr int kPackageSumCycles = 4;
+
 /// Moves the kept rows of X to the front, order preserved: a write pointer, no sort. Prefix and older packages are always
 /// kept. Sums the dropped rows, weighted.
 ///   package_sum  [kEmbedLanes]  sum of probability * x over the dropped rows
@@ -20,11 +23,12 @@ template <class A>
 int compact(const Tokens& tokens, Memory<A>& memory, Vec<Int<48>, A::kWord> (&package_sum)[A::kEmbedLanes / A::kWord],
             Int<41>& weight) {
     constexpr int kWords = A::kEmbedLanes / A::kWord;
-    constexpr int kParts = kWords > A::kHeads ? kWords : A::kHeads;  // of a row: its words and its heads' statistics
+    // iterations of a row: its words, its heads' statistics, and no fewer than a package's sum takes from read to write
+    constexpr int kParts = larger(larger(kWords, A::kHeads), kPackageSumCycles);
     const RowRange candidates = row_range<A>(Rows::CANDIDATES, tokens);
-    int written = 0;
-    int part = 0;
-    int row = 0;
+    Row<A> written = 0;
+    Row<A> row = 0;
+    UInt<bits_for(kParts)> part = 0;
     bool dropped_any = false;
     weight = 0;
     timing::Pipeline loop("COMPACT");
@@ -34,15 +38,17 @@ COMPACT:
 #pragma HLS DEPENDENCE variable = memory.x inter false
 #pragma HLS DEPENDENCE variable = memory.row_statistics inter false
 #pragma HLS DEPENDENCE variable = memory.head_statistics inter false
+#pragma HLS DEPENDENCE variable = package_sum inter true distance = kPackageSumCycles
         // no row is written before it was read: written <= row
-        const bool candidate = row >= candidates.first && row < candidates.first + candidates.count;
-        const bool keep = !candidate || load(memory.keep, row) != 0;
-        const Int<24> probability = load(memory.probability, row);
+        const int from = to_int(row);
+        const int to = to_int(written);
+        const bool candidate = from >= candidates.first && from < candidates.first + candidates.count;
+        const bool keep = !candidate || load(memory.keep, from) != 0;
+        const Int<24> probability = load(memory.probability, from);
         if (part < kWords) {
-            const Vec<Int<16>, A::kWord> x =
-                read_lanes<A::kWord, Memory<A>::kEmbedGroups>(memory.x, row, part * A::kWord);
+            const Vec<Int<16>, A::kWord> x = read_word<Memory<A>::kEmbedWords>(memory.x, from, part * A::kWord);
             if (keep) {
-                write_lanes<A::kWord, Memory<A>::kEmbedGroups>(memory.x, written, part * A::kWord, x);
+                write_lanes<Memory<A>::kEmbedWords>(memory.x, to, part * A::kWord, x);
             } else {
                 Vec<Int<48>, A::kWord> sum = load(package_sum, part);
             WEIGH_LANES:
@@ -54,22 +60,23 @@ COMPACT:
             }
         }
         if (part < A::kHeads) {
-            const Statistics statistics = load(memory.head_statistics, row * A::kHeads + part);
-            if (keep) store(memory.head_statistics, written * A::kHeads + part, statistics);
+            const Statistics statistics = load(memory.head_statistics, from * A::kHeads + part);
+            if (keep) store(memory.head_statistics, to * A::kHeads + part, statistics);
         }
-        if (++part == kParts) {
-            part = 0;
+        const bool ends_row = part == kParts - 1;
+        part = ends_row ? 0 : to_int(part) + 1;
+        if (ends_row) {
             if (keep) {
-                store(memory.row_statistics, written, load(memory.row_statistics, row));
-                ++written;
+                store(memory.row_statistics, to, load(memory.row_statistics, from));
+                written = written + 1;
             } else {
                 weight += probability;
                 dropped_any = true;
             }
-            ++row;
+            row = row + 1;
         }
     }
-    return written;
+    return to_int(written);
 }
 
 /// Divides the weighted sum by the weight and writes the package token to `row`, lane by lane, with its statistics.
@@ -85,25 +92,39 @@ void write_package(const Vec<Int<48>, A::kWord> (&package_sum)[A::kEmbedLanes / 
 WRITE_PACKAGE:
     for (int lane = 0; loop.runs(lane < A::kEmbedLanes); ++lane) {
 #pragma HLS PIPELINE II = 1
+#pragma HLS DEPENDENCE variable = memory.x inter false
+        // no word is written before it was read for the last time
         const int i = lane % A::kWord;
-        if (i == 0) word = read_lanes<A::kWord, Memory<A>::kEmbedGroups>(memory.x, row, lane);
-        const Int<16> package = divide<15, 16>(load(package_sum, lane / A::kWord)[i], divisor);
-        const Int<16> value = add ? saturate<16>(Int<17>(Int<17>(word[i]) + package)) : package;
-        const Int<32> square = Int<32>(value) * value;
-        word[i] = value;
-        row_sums.sum += value;
-        row_sums.squares += square;
-        head_sums.sum += value;
-        head_sums.squares += square;
+        const Int<16> older = pick_lane(read_word<Memory<A>::kEmbedWords>(memory.x, row, lane), i);
+        const Int<16> package = divide<15, 16>(pick_lane(load(package_sum, lane / A::kWord), i), divisor);
+        const Int<16> value = add ? saturate<16>(Int<17>(Int<17>(older) + package)) : package;
+        const Statistics sums = {Int<27>(value), Int<42>(Int<32>(value) * value)};
+        shift_in(word, value);
+        row_sums = gather(lane == 0, row_sums, sums);
+        head_sums = gather(lane % A::kHeadLanes == 0, head_sums, sums);
         if (i == A::kWord - 1) {
-            write_lanes<A::kWord, Memory<A>::kEmbedGroups>(memory.x, row, lane - i, word);
+            write_lanes<Memory<A>::kEmbedWords>(memory.x, row, lane - i, word);
         }
         if ((lane + 1) % A::kHeadLanes == 0) {
             store(memory.head_statistics, row * A::kHeads + lane / A::kHeadLanes, head_sums);
-            head_sums = {0, 0};
         }
     }
     memory.row_statistics[row] = row_sums;
+}
+
+/// All of X, for C-simulation alone.
+template <class A>
+inline void trace_rows(int index, int num_rows, const Memory<A>& memory) {
+#ifdef SPVIT_TRACE
+    for (int row = 0; row < num_rows; ++row) {
+        for (int lane = 0; lane < A::kEmbedLanes; lane += A::kGroup) {
+            const int word = row * Memory<A>::kEmbedWords + lane / A::kWord;
+            trace::record(index, row, lane, memory.x[lane % A::kWord / A::kGroup][word]);
+        }
+    }
+#else
+    (void)index, (void)num_rows, (void)memory;
+#endif
 }
 
 /// Packs what `decide` dropped. Nothing dropped: nothing changes.
@@ -111,11 +132,12 @@ template <class A>
 void token_packager(int index, Tokens& tokens, Memory<A>& memory) {
 #pragma HLS INLINE off
     Vec<Int<48>, A::kWord> package_sum[A::kEmbedLanes / A::kWord];
+#pragma HLS AGGREGATE variable = package_sum compact = bit
+#pragma HLS BIND_STORAGE variable = package_sum type = ram_s2p impl = lutram
     Int<41> weight = 0;
     const int old_tokens = tokens.num_tokens;
-    int rows = old_tokens;
     timing::memory(package_sum, "package_sum");
-    rows = compact<A>(tokens, memory, package_sum, weight);
+    const int rows = compact<A>(tokens, memory, package_sum, weight);
     tokens.num_tokens = rows;
     if (rows < old_tokens && A::kPackage != Package::NONE) {
         const bool add = A::kPackage == Package::ADD && tokens.num_packages > 0;
@@ -125,11 +147,7 @@ void token_packager(int index, Tokens& tokens, Memory<A>& memory) {
             ++tokens.num_packages;
         }
     }
-    for (int row = 0; row < tokens.num_tokens; ++row) {
-        for (int lane = 0; lane < A::kEmbedLanes; lane += A::kGroup) {
-            trace::record(index, row, lane, memory.x[row * Memory<A>::kEmbedGroups + lane / A::kGroup]);
-        }
-    }
+    trace_rows(index, tokens.num_tokens, memory);
 }
 
 }  // namespace spvit

@@ -13,14 +13,13 @@ void mean_features(int index, const Tokens& tokens, Memory<A>& memory) {
 #pragma HLS INLINE off
     const int count = row_range<A>(Rows::CANDIDATES, tokens).count;
     const Reciprocal divisor = reciprocal(Int<41>(count > 0 ? count : 1));
-    Vec<Int<27>, A::kTileOut> sums = {};
     Vec<Int<16>, A::kTileIn> means = {};
     timing::Pipeline loop("POOL_FEATURES");
 POOL_FEATURES:
     for (int lane = 0; loop.runs(lane < A::kHeadLanes); ++lane) {
 #pragma HLS PIPELINE II = 1
-        if (lane % A::kTileOut == 0) sums = load(memory.feature_sum, lane / A::kTileOut);
-        const Int<16> mean = count > 0 ? divide<15, 16>(Int<48>(shift_out(sums)), divisor) : Int<16>(0);
+        const Int<27> sum = pick_lane(load(memory.feature_sum, lane / A::kTileOut), lane % A::kTileOut);
+        const Int<16> mean = count > 0 ? divide<15, 16>(Int<48>(sum), divisor) : Int<16>(0);
         shift_in(means, mean);
         if (lane % A::kTileIn == A::kTileIn - 1) store(memory.pooled, lane / A::kTileIn, means);
         trace::record(index, 0, lane, Vec<Int<16>, 1>{{mean}});

@@ -20,9 +20,9 @@ using Int = ap_int<W>;
 template <int W>
 using UInt = ap_uint<W>;
 
-/// x * 2^n in W bits.
+/// x * 2^n in W bits, 0 <= n < 64; a signed amount would build a shifter to the right as well.
 template <int W, class T>
-inline Int<W> shift_left(const T& x, int n) {
+inline Int<W> shift_left(const T& x, UInt<6> n) {
     return Int<W>(x) << n;
 }
 
@@ -170,6 +170,20 @@ constexpr int ceil_log2(int n) {
 /// Of an unsigned number from 0 to `largest`.
 constexpr int bits_for(int largest) { return ceil_log2(largest + 1); }
 constexpr int larger(int a, int b) { return a > b ? a : b; }
+
+/// x * Factor in W bits, as a sum of shifts: what is done in every lane must not take a DSP in each.
+template <int W, int Factor, class T>
+inline Int<W> times(const T& x) {
+#pragma HLS INLINE
+    static_assert(Factor > 0, "a sum of shifts");
+    Int<W> product = 0;
+TIMES_BITS:
+    for (int bit = 0; bit < bits_for(Factor); ++bit) {
+#pragma HLS UNROLL
+        if ((Factor >> bit) % 2 != 0) product += shift_left<W>(x, bit);
+    }
+    return product;
+}
 
 }  // namespace spvit
 

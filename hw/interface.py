@@ -140,11 +140,11 @@ class Interface:
 
     @property
     def logits(self) -> Buffer:
-        return Buffer("logits", "result", "int16", (self.num_classes,), False)
+        return Buffer("logits", "logits", "int16", (self.num_classes,), False)
 
     @property
     def status(self) -> Buffer:
-        return Buffer("status", "result", "int32", (self.status_words,), False)
+        return Buffer("status", "status", "int32", (self.status_words,), False)
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:

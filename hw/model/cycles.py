@@ -17,7 +17,14 @@ from dataclasses import dataclass, field
 
 from hw.architecture import PARAM_LANES
 from hw.layout import Layout
-from hw.model.latency import COST_FRACTION, RMW_CYCLES, STRIPE_WORDS, Assumptions, pipeline_cycles
+from hw.model.latency import (
+    COST_FRACTION,
+    PACKAGE_SUM_CYCLES,
+    RMW_CYCLES,
+    STRIPE_WORDS,
+    Assumptions,
+    pipeline_cycles,
+)
 from hw.program import Op, Program, Rows, Step, Weights
 from spvit.config import PruningConfig
 
@@ -264,7 +271,7 @@ class Walk:
     def _package(self, kept: int) -> None:
         layout, policy = self.layout, self.pruning.package
         before = self.tokens
-        parts = max(layout.embed_lanes // layout.architecture.word, layout.model.num_heads)
+        parts = max(layout.embed_lanes // layout.architecture.word, layout.model.num_heads, PACKAGE_SUM_CYCLES)
         self._loop("COMPACT", before * parts)
         candidates = self._rows(Rows.CANDIDATES)
         self.tokens -= candidates - kept

@@ -50,6 +50,8 @@ COST_FRACTION = 256
 """The memory's time is counted in 1/256 cycles."""
 RMW_CYCLES = 8
 """Shortest tile (kRmwCycles)."""
+PACKAGE_SUM_CYCLES = 4
+"""The packager takes as many for a row at least (kPackageSumCycles)."""
 MARGIN = 1.125
 """Of kPipelineCycles over the expected depth of ENGINE."""
 
@@ -120,7 +122,7 @@ def memory_spans() -> dict[tuple[str, str], int]:
         ("ENGINE", "partial_row_statistics"): rmw,
         ("ENGINE", "partial_head_statistics"): rmw,
         ("ENGINE", "partial_score_max"): rmw,
-        ("COMPACT", "package_sum"): 1,  # lookup-table RAM: read, add and write within a cycle
+        ("COMPACT", "package_sum"): rmw,
     }
 
 

@@ -178,7 +178,7 @@ def _parts(layout: Layout) -> list[Part]:
     def assumed(name: str) -> Cost:
         return ASSUMED[name][0]
 
-    bundles = architecture.weight_ports + 2  # image, result
+    bundles = architecture.weight_ports + 3  # image, logits, status: one width each
     norm = single("norm_lane")
     return [
         Part("array: columns", tile_out, sized("column", tile_in, FAST=fast)),

@@ -38,7 +38,7 @@ def top_name(unit: str | None) -> str:
 
 
 def memory_ports(bundles: tuple[str, ...], ports: int) -> tuple[MemoryPort, ...]:
-    """Spread the kernel's m_axi bundles over the board's ports: weights first, one each; then image and result."""
+    """Spread the kernel's m_axi bundles over the board's ports: weights first, one each; then the others."""
     used = min(ports, len(bundles))
     return tuple(MemoryPort(index, bundles[index::used]) for index in range(used))
 

@@ -92,7 +92,7 @@ inline int cycles(int count) { return clock().scaled(count); }
 }  // namespace timing
 
 template <class T, std::size_t Size>
-inline const T& load(const T (&array)[Size], int index, timing::Site site = timing::Site::here()) {
+inline T load(const T (&array)[Size], int index, timing::Site site = timing::Site::here()) {
     timing::clock().access(&array, index, site.line, false);
     return array[index];
 }

@@ -89,7 +89,7 @@ struct World {
             for (int lane = 0; lane < A::kEmbedLanes; lane += A::kWord) {
                 Vec<Int<16>, A::kWord> word;
                 for (int i = 0; i < A::kWord; ++i) word[i] = Int<16>(x[row * A::kEmbedLanes + lane + i]);
-                write_lanes<A::kWord, Memory<A>::kEmbedGroups>(memory().x, row, lane, word);
+                write_lanes<Memory<A>::kEmbedWords>(memory().x, row, lane, word);
             }
         }
     }
@@ -98,7 +98,7 @@ struct World {
     static void get_x(Out x, Out row_statistics, Out head_statistics) {
         for (int row = 0; row < A::kRows; ++row) {
             for (int lane = 0; lane < A::kEmbedLanes; lane += A::kTileOut) {
-                const auto part = read_lanes<A::kTileOut, Memory<A>::kEmbedGroups>(memory().x, row, lane);
+                const auto part = slice<A::kTileOut>(read_word<Memory<A>::kEmbedWords>(memory().x, row, lane), lane);
                 for (int i = 0; i < A::kTileOut; ++i) x[row * A::kEmbedLanes + lane + i] = to_int(part[i]);
             }
             row_statistics[2 * row] = wide(memory().row_statistics[row].sum);
@@ -162,13 +162,17 @@ struct World {
         }
     }
 
+    static Int<16>& work_lane(int bank, int row, int lane) {
+        const int group = lane % A::kWord / A::kImageLanes;
+        return memory().work[bank][group][row * Memory<A>::kBankWords + lane / A::kWord][lane % A::kImageLanes];
+    }
+
     // work [kRows][kBanks * kBankLanes]
     static void set_work(In work) {
         for (int row = 0; row < A::kRows; ++row) {
             for (int lane = 0; lane < kBanks * A::kBankLanes; ++lane) {
                 const int within = lane % A::kBankLanes;
-                memory().work[lane / A::kBankLanes][row * Memory<A>::kBankGroups + within / A::kImageLanes]
-                             [within % A::kImageLanes] = Int<16>(work[row * kBanks * A::kBankLanes + lane]);
+                work_lane(lane / A::kBankLanes, row, within) = Int<16>(work[row * kBanks * A::kBankLanes + lane]);
             }
         }
     }
@@ -177,9 +181,7 @@ struct World {
         for (int row = 0; row < A::kRows; ++row) {
             for (int lane = 0; lane < kBanks * A::kBankLanes; ++lane) {
                 const int within = lane % A::kBankLanes;
-                work[row * kBanks * A::kBankLanes + lane] =
-                    to_int(memory().work[lane / A::kBankLanes][row * Memory<A>::kBankGroups + within / A::kImageLanes]
-                                        [within % A::kImageLanes]);
+                work[row * kBanks * A::kBankLanes + lane] = to_int(work_lane(lane / A::kBankLanes, row, within));
             }
         }
     }
@@ -265,7 +267,7 @@ struct World {
             const int key = to_int(fill.index);
             if (key < num_tokens) {
                 const int lane = to_int(fill.lane) / A::kWord * A::kWord;
-                word = read_lanes<A::kWord, Memory<A>::kBankGroups>(memory().work[kKeyBank], key, lane);
+                word = read_word<Memory<A>::kBankWords>(memory().work[kKeyBank], key, lane);
             }
             fill_column<A>(fill, {{}, word, {}}, num_tokens, active_tile);
             fill.advance();

@@ -43,10 +43,10 @@ def test_buffers():
     assert shapes == {
         **{f"weights_{p}": (f"weights_{p}", "int16", (690_000, 8), 690_000 * 16) for p in range(4)},
         "image": ("image", "uint8", (224, 224, 3), 150_528),
-        "logits": ("result", "int16", (1000,), 2000),
-        "status": ("result", "int32", (3 + 3 * 8,), 108),
+        "logits": ("logits", "int16", (1000,), 2000),
+        "status": ("status", "int32", (3 + 3 * 8,), 108),
     }
-    assert DEIT_S.bundles == ("weights_0", "weights_1", "weights_2", "weights_3", "image", "result")
+    assert DEIT_S.bundles == ("weights_0", "weights_1", "weights_2", "weights_3", "image", "logits", "status")
     assert [buffer.name for buffer in DEIT_S.buffers if not buffer.is_read] == ["logits", "status"]
 
 
@@ -54,7 +54,7 @@ def test_the_manifest_brings_it_back():
     manifest = json.loads(json.dumps(DEIT_S.to_manifest()))
     assert Interface.from_manifest(manifest) == DEIT_S
     assert manifest["registers"]["digest"] == 0x48
-    assert manifest["buffers"]["logits"] == {"bundle": "result", "dtype": "int16", "shape": [1000]}
+    assert manifest["buffers"]["logits"] == {"bundle": "logits", "dtype": "int16", "shape": [1000]}
     del manifest["rows"]
     with pytest.raises(KeyError, match="rows"):
         Interface.from_manifest(manifest)

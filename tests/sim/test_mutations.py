@@ -132,7 +132,7 @@ class Mutation:
 
 MUTATIONS = [
     Mutation("fixed_point.hpp", "(more || (floor & 1) != 0)", "true", ""),
-    Mutation("prologue.hpp", "first_key + i < num_tokens ? exp2_negative", "true ? exp2_negative", ".context."),
+    Mutation("prologue.hpp", "i < tokens ? exp2_negative", "true ? exp2_negative", ".context."),
     Mutation("token_packager.hpp", "memory.x, written, part * A::kWord", "memory.x, tokens.num_tokens - 1 - written, part * A::kWord", ".package"),
     Mutation("tables.hpp", "kReciprocalBase[256] = {\n    1", "kReciprocalBase[256] = {\n    2", ""),
     *(
@@ -143,10 +143,10 @@ MUTATIONS = [
             Mutation("tables.hpp", "kExp[1024] = {\n    2", "kExp[1024] = {\n    1", ".context."),
             Mutation("tables.hpp", "kSigmoidBase[512] = {\n    2", "kSigmoidBase[512] = {\n    1", ".keep"),
             Mutation("tables.hpp", "kRsqrtBase[256] = {\n    1", "kRsqrtBase[256] = {\n    2", ""),
-            Mutation("epilogue.hpp", "first_key + i < num_tokens && ", "", ".context."),
+            Mutation("epilogue.hpp", "i < tokens ? scores[i]", "true ? scores[i]", ".context."),
             Mutation("engine.hpp", "first_token ? Int<27>(0) : sums[i]", "sums[i]", ".pool."),
-            Mutation("engine.hpp", "if (tile.out_tile != 0) {", "if (false) {", ".attn.k"),
-            Mutation("engine.hpp", "if (tile.part != 0) {", "if (tile.out_tile != 0) {", ".embed."),
+            Mutation("engine.hpp", "gather(tile.out_tile == 0, of_row", "gather(true, of_row", ".attn.k"),
+            Mutation("engine.hpp", "gather(tile.part == 0, of_head", "gather(tile.out_tile == 0, of_head", ".embed."),
             Mutation("engine.hpp", "tile.out_tile != 0 && before > largest", "before > largest", ".context."),
             Mutation("prologue.hpp", "first_lane >= A::kEmbedLanes ? 1 : 0;", "1;", ".attn.k"),
             Mutation("memory.hpp", "const int skew = (first_dim + key)", "const int skew = (first_dim)", ".context."),
@@ -159,7 +159,7 @@ MUTATIONS = [
             Mutation("token_selector.hpp", "Int<48>(Int<48>(weights) * step.threshold)", "Int<48>(Int<48>(weights) << 21)", ".keep"),
             Mutation("inner_product.hpp", "Int<17>(a[j]) + w[j + N / 2]", "Int<17>(Int<16>(a[j] + w[j + N / 2]))", ""),
             Mutation("tile.hpp", "tile.shadow_bias[column] = 0;", "", ""),
-            Mutation("accelerator.hpp", "(y * kWordsPerLine + word) * A::kImageLanes", "word * A::kImageLanes", "patch_embed"),
+            Mutation("input_loader.hpp", "(y * kWordsPerLine + word) * A::kImageLanes", "word * A::kImageLanes", "patch_embed"),
         ]
     ),
 ]  # fmt: skip
