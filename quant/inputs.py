@@ -126,6 +126,22 @@ def calibration_images(spec: ModelSpec, source: str | None) -> tuple[Pixels, str
     return pixels[chosen], f"{len(chosen)} of {len(pixels)} images of {source}"
 
 
+def poverty(pixels: Pixels) -> str | None:
+    """Why images [N, S, S, chans] teach nothing about a model's ranges, as a sentence; None: they may."""
+    count = len(pixels)
+    if (pixels == pixels[:, :1, :1]).all():
+        which = "the one image is" if count == 1 else f"all {count} images are"
+        what = f"{which} of a single colour"
+    elif count > 1 and (pixels == pixels[:1]).all():
+        what = f"all {count} images are the same"
+    else:
+        return None
+    return (
+        f"warning: calibration: {what}, so hardly a range of the model is seen, and what follows says little of other "
+        "images; give CALIB= pictures like those that it will be given"
+    )
+
+
 def views(photographs: Pixels) -> Pixels:
     """Each photograph whole, its middle and its corners enlarged, and all of these mirrored: [12 N, S, S, chans]."""
     size = photographs.shape[1]

@@ -26,7 +26,7 @@ from quant.build import add_arguments
 from quant.calibrate import choose_formats, observe_ranges
 from quant.export import to_network
 from quant.fold import fold
-from quant.inputs import Plan, plan
+from quant.inputs import Plan, plan, poverty
 from quant.model import QuantizedSPViT
 from quant.network import QuantizedNetwork, save_network
 from quant.report import Report, compare
@@ -47,6 +47,8 @@ def ensure_network(args: argparse.Namespace, console: Console | None = None) -> 
     """The folder of the quantized network, made now unless it is there already, from the same inputs."""
     console = console or Console()
     todo = plan(args)
+    if (warning := poverty(todo.pixels)) is not None:
+        console.print(warning, style="yellow", highlight=False, markup=False, soft_wrap=True)
     if todo.inputs.written_in(todo.folder):
         console.print(f"{todo.folder}: up to date", highlight=False, soft_wrap=True)
     else:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from quant import inputs
 from quant.build import add_arguments
-from quant.inputs import calibration_images, plan, views
+from quant.inputs import calibration_images, plan, poverty, views
 from spvit.config import registry, resolve_model, shipped_weights
 from spvit.errors import CheckpointError, ImageError
 from spvit.files import whole_folder
@@ -47,6 +47,30 @@ def test_images_of_a_folder_are_taken_evenly(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "MAX_IMAGES", 4)
     pixels, words = calibration_images(MICRO, str(tmp_path))
     assert pixels[:, 0, 0, 0].tolist() == [0, 3, 6, 9] and words == f"4 of 10 images of {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    ("levels", "what"),
+    [
+        ([[255]], "the one image is of a single colour"),
+        ([[0], [255], [7]], "all 3 images are of a single colour"),
+        ([[1, 2], [1, 2]], "all 2 images are the same"),
+        ([[1, 2]], None),
+        ([[1, 2], [2, 1]], None),
+        ([[1, 1], [2, 1]], None),
+    ],
+)
+def test_images_that_teach_nothing_are_warned_of(levels, what):
+    """levels: of the left and the right half."""
+    pixels = np.array([np.broadcast_to(np.repeat(row, 8 // len(row))[None, :, None], (8, 8, 3)) for row in levels])
+    said = poverty(pixels.astype(np.uint8))
+    assert (said is None) == (what is None)
+    assert what is None or said.startswith(f"warning: calibration: {what}, so hardly a range")
+
+
+def test_the_bundled_images_teach_something():
+    for name in ("micro", "deit_digits"):
+        assert poverty(calibration_images(resolve_model(name), None)[0]) is None
 
 
 def test_a_folder_that_is_not_there_is_a_users_error():

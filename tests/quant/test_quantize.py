@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from quant import quantize as command
@@ -202,6 +203,13 @@ def test_a_running_mean_and_another_image_size(tmp_path):
     assert "model_ema is taken" in text
     net, _ = load_checkpoint_with_report(folder / "float.safetensors", MICRO.model, MICRO.pruning.without())
     assert torch.equal(net.norm.weight, states[1]["norm.weight"])
+
+
+def test_one_white_image_is_warned_of_each_time(tmp_path):
+    Image.new("RGB", (8, 8), "white").save(tmp_path / "white.png")
+    options = ("--calib", str(tmp_path / "white.png"), "--out", str(tmp_path / "white"))
+    for _ in range(2):
+        assert run(*options)[1].startswith("warning: calibration: the one image is of a single colour")
 
 
 def test_an_unpruned_model_has_no_selectors(tmp_path):
