@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hw import interface
+from hw import clock, interface
 from hw.layout import Design
 from hw.render import UNITS, design_digest, design_interface, template_environment
 from hw.target import Target
 
 VENDOR, LIBRARY, _, VERSION = interface.KERNEL_VLNV.split(":")
 PS_CELL = "zynq_ultra_ps_e_0"
+WIZARD_CELL = "clk_wiz_0"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def render_scripts(design: Design, target: Target, title: str, num_words: int) -
         "vendor": VENDOR,
         "library": LIBRARY,
         "version": VERSION,
+        "uncertainty": clock.UNCERTAINTY,
     }
     environment = template_environment()
     files = {"tcl/hls.tcl": environment.get_template("hls.tcl.j2").render(context)}
@@ -91,6 +93,9 @@ def _block_design(bundles: tuple[str, ...], target: Target) -> dict[str, Any]:
         "folder": interface.BITSTREAM_FOLDER,
         "board_pattern": target.board_part.rpartition(":")[0] + ":*",
         "hp_ports": memory_ports(bundles, target.ports),
+        "clock": target.clock,
+        "tolerance": clock.TOLERANCE,
+        "wizard_cell": WIZARD_CELL,
         "ps_cell": PS_CELL,
         "kernel_cell": interface.KERNEL_CELL,
         "kernel_vlnv": interface.KERNEL_VLNV,

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from hw import interface as names
+from hw.clock import UNCERTAINTY
 from hw.generate import make_project, write_project
 from hw.interface import Interface
 from hw.target import resolve_target
@@ -83,6 +84,7 @@ def test_hls_simulates_synthesizes_and_exports_the_accelerator(build):
         ["open_solution", "-reset", "solution1", "-flow_target", "vivado"],
         ["set_part", "xczu9eg-ffvb1156-2-e"],
         ["create_clock", "-period", "5.000", "-name", "default"],
+        ["set_clock_uncertainty", "27%"],
         ["config_compile", "-pipeline_style", "frp"],
         ["config_interface", "-m_axi_addr64"],
         [
@@ -225,6 +227,7 @@ def test_the_configuration_file_says_what_the_tcl_says(build, unit):
         "/part": [said["set_part", False][1]],
         "flow_target": [said["open_solution", False][-1]],
         "clock": [said["create_clock", False][2] + "ns"],
+        "clock_uncertainty": [said["set_clock_uncertainty", False][1]],
         "syn.top": [top],
         "syn.compile.pipeline_style": [said["config_compile", False][2]],
         "syn.interface.m_axi_addr64": ["true"],
@@ -292,6 +295,9 @@ class BlockDesign:
                     buses += [f"{cell}/{letter}{i:02d}_AXI" for i in range(int(configured[f"CONFIG.{side}"]))]
             elif kind == "proc_sys_reset":
                 wires += [f"{cell}/{pin}" for pin in ("slowest_sync_clk", "ext_reset_in", "peripheral_aresetn")]
+                wires += [f"{cell}/dcm_locked"] * any("clk_wiz" in vlnv for vlnv in self.cells.values())
+            elif kind == "clk_wiz":
+                wires += [f"{cell}/{pin}" for pin in ("clk_in1", "resetn", "locked", "clk_out1")]
             elif kind == "axi_intc":
                 wires += [f"{cell}/{pin}" for pin in ("s_axi_aclk", "s_axi_aresetn", "intr", "irq")]
                 buses.append(f"{cell}/s_axi")
@@ -342,31 +348,73 @@ def test_every_port_is_connected_once(build, block_design):
 
 @uses_tclsh
 def test_one_clock_and_one_reset_reach_every_cell(block_design):
-    clock = set(block_design.net_of(f"{PS}/pl_clk0"))
-    reset = set(block_design.net_of("proc_sys_reset_0/peripheral_aresetn"))
-    pins = {pin for net in block_design.nets for pin in net}
-    clocks = {pin for pin in pins if re.search(r"(clk|_clk0)$", pin)}
-    assert clock == clocks
+    check_clock_and_reset(block_design, "clk_wiz_0/clk_out1")
+
+
+def check_clock_and_reset(design, source):
+    """The clock from `source` reaches every clock pin but the wizard's own, and one reset every reset pin."""
+    reset = set(design.net_of("proc_sys_reset_0/peripheral_aresetn"))
+    pins = {pin for net in design.nets for pin in net}
+    before = {f"{PS}/pl_clk0", "clk_wiz_0/clk_in1"} - {source}
+    assert set(design.net_of(source)) - {source} == {pin for pin in pins if re.search(r"clk\d?$", pin)} - before - {
+        source
+    }
     assert reset - {"proc_sys_reset_0/peripheral_aresetn"} == {
         pin for pin in pins if re.search(r"(aresetn|ap_rst_n)$", pin) and not pin.startswith("proc_sys_reset_0")
     }
-    assert block_design.net_of("proc_sys_reset_0/ext_reset_in")[0] == f"{PS}/pl_resetn0"
+    assert f"{PS}/pl_resetn0" in design.net_of("proc_sys_reset_0/ext_reset_in")
 
 
 @uses_tclsh
-def test_the_clock_is_the_targets(build, tmp_path):
-    for mhz, text in ((200, "200"), (150, "150"), (187.5, "187.5")):
-        scripts = render_scripts(DESIGN, replace(TARGET, clock_mhz=mhz), "micro", 1)
-        path = tmp_path / "tcl" / "vivado.tcl"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(scripts["tcl/vivado.tcl"])
-        if not (tmp_path / "hls").exists():
-            export_ip(tmp_path, "hls")
-        run, calls = run_tcl(path, tmp_path)
-        assert run.returncode == 0
-        assert BlockDesign.of(calls).properties[PS]["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ"] == text
-        assert f"create_clock -period {1000 / mhz:.3f} " in scripts["tcl/hls.tcl"]
-        assert f"clock={1000 / mhz:.3f}ns" in scripts["tcl/hls_config.cfg"].splitlines()
+def test_the_clock_comes_from_a_wizard_whose_lock_holds_the_reset(block_design):
+    """200 MHz is no whole fraction of the board's IOPLL, so PL0 alone cannot make it."""
+    assert block_design.cells["clk_wiz_0"] == "xilinx.com:ip:clk_wiz"
+    assert block_design.net_of("clk_wiz_0/clk_in1") == [f"{PS}/pl_clk0", "clk_wiz_0/clk_in1"]
+    assert block_design.net_of("clk_wiz_0/locked") == ["clk_wiz_0/locked", "proc_sys_reset_0/dcm_locked"]
+    assert block_design.net_of("clk_wiz_0/resetn")[0] == f"{PS}/pl_resetn0"
+    wizard, ps = block_design.properties["clk_wiz_0"], block_design.properties[PS]
+    assert (ps["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ"], ps["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__SRCSEL"]) == (
+        "99.990000", "IOPLL",
+    )  # fmt: skip
+    assert {key: wizard[f"CONFIG.{key}"] for key in ("OVERRIDE_MMCM", "USE_LOCKED", "RESET_TYPE")} == {
+        "OVERRIDE_MMCM": "true", "USE_LOCKED": "true", "RESET_TYPE": "ACTIVE_LOW",
+    }  # fmt: skip
+    factors = [float(wizard[f"CONFIG.MMCM_{key}"]) for key in ("CLKFBOUT_MULT_F", "DIVCLK_DIVIDE", "CLKOUT0_DIVIDE_F")]
+    assert 99.99 * factors[0] / factors[1] / factors[2] == pytest.approx(199.98)
+
+
+@pytest.mark.parametrize(
+    ("source", "mhz", "pl0"),
+    [("wizard", 200, "99.990000"), ("wizard", 150, "99.990000"), ("wizard", 187.5, "99.990000"), ("pl0", 187.5, "187.481250")],
+)  # fmt: skip
+@uses_tclsh
+def test_the_clock_is_the_targets(tmp_path, source, mhz, pl0):
+    target = replace(TARGET, clock_mhz=mhz, clock_source=source)
+    scripts = render_scripts(DESIGN, target, "micro", 1)
+    path = tmp_path / "tcl" / "vivado.tcl"
+    path.parent.mkdir()
+    path.write_text(scripts["tcl/vivado.tcl"])
+    export_ip(tmp_path, "hls")
+    run, calls = run_tcl(path, tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    design = BlockDesign.of(calls)
+    assert design.properties[PS]["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ"] == pl0
+    assert ("clk_wiz_0" in design.cells) == (source == "wizard")
+    check_clock_and_reset(design, "clk_wiz_0/clk_out1" if source == "wizard" else f"{PS}/pl_clk0")
+    assert f"create_clock -period {1000 / mhz:.3f} " in scripts["tcl/hls.tcl"]
+    assert f"clock={1000 / mhz:.3f}ns" in scripts["tcl/hls_config.cfg"].splitlines()
+    assert f"set_clock_uncertainty {100 * UNCERTAINTY:g}%" in scripts["tcl/hls.tcl"]
+
+
+@uses_tclsh
+def test_another_pl0_than_the_manifests_stops_vivado(build):
+    run, calls = run_tcl(build / "tcl" / "vivado.tcl", build, PL0_MHZ="107.132")
+    assert run.returncode == 1
+    assert run.stderr == (
+        "ERROR: PL0 runs at 107.132 MHz, the manifest counts on 99.990000: give clock_source_mhz, the IOPLL of this "
+        "board's preset, in the target's file\n"
+    )
+    assert calls[-1][0] == "get_property"
 
 
 @uses_tclsh
@@ -396,7 +444,7 @@ def test_every_master_reaches_ddr_through_the_port_that_it_is_wired_to(build, bl
         base = f"{PS}/SAXIGP{port + 2}/HP{port}"
         assert segments == [f"{base}_DDR_LOW", f"{base}_DDR_HIGH"]
         excluded = [segment for where, segment in block_design.excluded if where == space]
-        assert excluded == [f"{base}_QSPI", f"{base}_LPS_OCM"]
+        assert excluded == [f"{base}_QSPI", f"{base}_LPS_OCM", f"{base}_PCIE_LOW"]
 
 
 @uses_tclsh
