@@ -1,8 +1,8 @@
 """How a board makes the accelerator's clock, and what of each period a schedule may use.
 
-Enters: a target's `clock_source`, what it is made from, the part and the clock that is asked for. Leaves: a `Clock`, with
-every divider that the block design sets and the ratio from which the host computes what the fabric runs at; or a
-ConfigError that names the nearest clocks that can be made.
+Enters: a target's `clock_source`, what it is made from, the part and the clock that is asked for. Leaves: a `Clock`,
+with every divider that the block design sets and the ratio from which the host computes what the fabric runs at; or a
+ConfigError that names the nearest clocks that can be made. Standard library alone: the board imports this module too.
 
     wizard  PL0 of the processing system feeds a Clocking Wizard, whose MMCME4 makes almost any clock from it
     pl0     PL0 itself: the IOPLL divided by a whole number
@@ -12,7 +12,7 @@ ConfigError that names the nearest clocks that can be made.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -74,8 +74,28 @@ class Clock:
         """The fabric's clock over PL0."""
         return self.multiply / self.divide / self.output_divide
 
+    @property
+    def least_pl0_mhz(self) -> float:
+        """Below this the wizard's MMCM does not lock, and the design stays in reset."""
+        return VCO_MHZ[0] * self.divide / self.multiply if self.source == "wizard" else 0.0
+
     def to_manifest(self) -> dict[str, Any]:
         return asdict(self) | {"ratio": self.ratio}
+
+    @classmethod
+    def from_manifest(cls, values: Mapping[str, Any]) -> Clock:
+        """Raises KeyError, TypeError or ValueError where it is none."""
+        first, second = values["pl0_divisors"]
+        multiply, output_divide = float(values["multiply"]), float(values["output_divide"])
+        clock = cls(
+            str(values["source"]), float(values["mhz"]), float(values["pl0_mhz"]), (int(first), int(second)), multiply,
+            int(values["divide"]), output_divide,
+        )  # fmt: skip
+        if not all(
+            0 < value < float("inf") for value in (clock.mhz, clock.multiply, clock.divide, clock.output_divide)
+        ):
+            raise ValueError(f"clock {dict(values)} is none")
+        return clock
 
 
 def usable_ns(clock_mhz: float) -> float:
