@@ -10,11 +10,11 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 from rich.console import Console
 
@@ -22,6 +22,7 @@ from hw.generate import MANIFEST, Project, check_request, ensure_project
 from hw.interface import BITSTREAM, BITSTREAM_FOLDER
 from hw.render import design_interface
 from hw.target import resolve_target, target_names
+from hw.templates import render
 from quant.build import add_arguments, build_folder
 from quant.quantize import ensure_network
 from spvit.command import Parser
@@ -33,10 +34,10 @@ ARCHIVE = "deploy.tar.gz"
 ROOT = Path(__file__).parents[1]
 RUNTIME = (
     "host/__init__.py", "host/accelerator.py", "host/benchmark.py", "host/board.py", "host/bundle.py",
-    "host/drawing.py", "host/figures.py", "host/interrupts.py", "host/lock.py", "host/measure.py", "host/power.py",
-    "host/result.py", "hw/__init__.py", "hw/clock.py", "hw/interface.py", "spvit/__init__.py", "spvit/command.py",
-    "spvit/errors.py", "spvit/files.py", "spvit/images/__init__.py", "spvit/images/preprocess.py",
-    "spvit/images/sources.py", "spvit/schema.py",
+    "host/drawing.py", "host/figures.py", "host/measure.py", "host/power.py", "host/result.py",
+    "hw/__init__.py", "hw/interface.py", "spvit/__init__.py", "spvit/command.py", "spvit/errors.py",
+    "spvit/files.py", "spvit/images/__init__.py", "spvit/images/preprocess.py", "spvit/images/sources.py",
+    "spvit/schema.py",
 )  # fmt: skip
 """What the board imports."""
 SAMPLE_DIGITS = 8
@@ -107,8 +108,8 @@ def pack(files: Mapping[str, bytes], name: str) -> bytes:
 
 
 def bundle_name(folder: Path) -> str:
-    """The folder that the archive unpacks to."""
-    return f"spvit-{folder.resolve().name}"
+    """The folder that the archive unpacks to; a name that needs no quotation marks."""
+    return f"spvit-{re.sub(r'[^A-Za-z0-9._-]+', '_', folder.resolve().name)}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -136,18 +137,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _readme(project: Project, name: str, has_bitstream: bool, image_source: str) -> bytes:
     design = project.design
     interface = design_interface(design, project.stripes.shape[1])
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True, autoescape=False)
-    template = environment.from_string((ROOT / "host" / "deploy" / "README.md.j2").read_text())
-    text = template.render(
-        name=name,
-        model=design.network.model.name,
-        board=project.target.name,
-        has_bitstream=has_bitstream,
-        buffer_mb=sum(buffer.nbytes for buffer in interface.buffers) / 1e6,
-        digest=json.loads(project.files[MANIFEST])["digest"],
-        image_source=image_source,
-    )
-    return text.encode()
+    values = {
+        "name": name,
+        "model": design.network.model.name,
+        "board": project.target.name,
+        "has_bitstream": has_bitstream,
+        "buffer_mb": sum(buffer.nbytes for buffer in interface.buffers) / 1e6,
+        "digest": json.loads(project.files[MANIFEST])["digest"],
+        "image_source": image_source,
+    }
+    return render(ROOT / "host" / "deploy" / "README.md.j2", values).encode()
 
 
 if __name__ == "__main__":

@@ -12,13 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from hw.architecture import PORT_LANES
 from hw.interface import Interface
 from hw.layout import Design
 from hw.model.latency import pipeline_cycles
 from hw.program import Buffer, Epilogue, Op, Prologue, Step, Weights
+from hw.templates import render
 from quant import functions as f
 from quant.formats import (
     ACTIVATION_BITS,
@@ -117,14 +116,13 @@ def render_sources(design: Design, title: str, num_words: int) -> dict[str, str]
         "tables": _tables(),
     }
     sources = kernel_sources()
-    environment = template_environment()
     for name in ("config.hpp", "tables.hpp", "program.hpp", "top.hpp", "top.cpp"):
-        sources[name] = environment.get_template(f"{name}.j2").render(context)
+        sources[name] = render(TEMPLATES / f"{name}.j2", context)
     names = {name for name, _ in kernels}
     for unit, description in UNITS.items():
         if _camel(unit) in names:
             own = {"name": unit, "kernel": _camel(unit), "description": description}
-            sources[f"{unit}.cpp"] = environment.get_template("unit.cpp.j2").render(context | own)
+            sources[f"{unit}.cpp"] = render(TEMPLATES / "unit.cpp.j2", context | own)
     return sources
 
 
@@ -243,20 +241,6 @@ def _tables() -> list[tuple[str, list[int]]]:
         for name, table in tables.items()
         for part in ("base", "slope")
     ]
-
-
-def template_environment() -> Environment:
-    """What renders every template: a name that is not given is an error."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    environment.filters["snake"] = lambda camel: "".join(f"_{c.lower()}" if c.isupper() else c for c in camel)[1:]
-    return environment
 
 
 def _camel(name: str) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hw import clock, interface
+from hw import interface
 from hw.layout import Design
-from hw.render import UNITS, design_digest, design_interface, template_environment
+from hw.render import TEMPLATES, UNITS, design_digest, design_interface
 from hw.target import Target
+from hw.templates import render
 
 VENDOR, LIBRARY, _, VERSION = interface.KERNEL_VLNV.split(":")
 PS_CELL = "zynq_ultra_ps_e_0"
-WIZARD_CELL = "clk_wiz_0"
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,16 @@ def render_scripts(design: Design, target: Target, title: str, num_words: int) -
         "vendor": VENDOR,
         "library": LIBRARY,
         "version": VERSION,
-        "uncertainty": clock.UNCERTAINTY,
     }
-    environment = template_environment()
-    files = {"tcl/hls.tcl": environment.get_template("hls.tcl.j2").render(context)}
+    files = {"tcl/hls.tcl": render(TEMPLATES / "hls.tcl.j2", context)}
     for top, source in sources.items():
         unit = None if top == interface.TOP else source.removesuffix(".cpp")
         name = config_name(unit)
         values = context | {"top": top, "source": source, "unit": unit, "name": name}
-        files[f"tcl/{name}"] = environment.get_template("hls_config.cfg.j2").render(values)
-        files[f"tb/{top}.cpp"] = environment.get_template("testbench.cpp.j2").render(values)
+        files[f"tcl/{name}"] = render(TEMPLATES / "hls_config.cfg.j2", values)
+        files[f"tb/{top}.cpp"] = render(TEMPLATES / "testbench.cpp.j2", values)
     if target.has_processing_system:
-        files["tcl/vivado.tcl"] = environment.get_template("vivado.tcl.j2").render(
-            context | _block_design(own.bundles, target)
-        )
+        files["tcl/vivado.tcl"] = render(TEMPLATES / "vivado.tcl.j2", context | _block_design(own.bundles, target))
     return files
 
 
@@ -93,9 +89,6 @@ def _block_design(bundles: tuple[str, ...], target: Target) -> dict[str, Any]:
         "folder": interface.BITSTREAM_FOLDER,
         "board_pattern": target.board_part.rpartition(":")[0] + ":*",
         "hp_ports": memory_ports(bundles, target.ports),
-        "clock": target.clock,
-        "tolerance": clock.TOLERANCE,
-        "wizard_cell": WIZARD_CELL,
         "ps_cell": PS_CELL,
         "kernel_cell": interface.KERNEL_CELL,
         "kernel_vlnv": interface.KERNEL_VLNV,

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.console import Console
 
 from host.measure import PAPER_TABLE_4_MS
@@ -24,6 +23,7 @@ from hw.model.latency import OPERATORS
 from hw.model.memory import on_chip_arrays
 from hw.model.resources import ERROR, HEADROOM
 from hw.target import Target, add_clock, with_clock
+from hw.templates import render as render_template
 from quant.build import add_arguments, build_folder
 from sim.report import charts, data
 from sim.report.evidence import Evidence, engine_name, read_evidence, timing_name
@@ -255,10 +255,6 @@ def engine_facts(estimate: Estimate) -> list[tuple[str, str]]:
 def render(estimate: Estimate, evidence: Evidence) -> str:
     """The page."""
     spec, target = estimate.spec, estimate.target
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=True, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
     rows = paper_rows(spec, target)
     context: dict[str, Any] = {
         "model": spec.model.name,
@@ -279,7 +275,7 @@ def render(estimate: Estimate, evidence: Evidence) -> str:
         "operators": OPERATORS,
         "evidence": evidence,
     }
-    return environment.get_template("report.html.j2").render(context)
+    return render_template(Path(__file__).with_name("report.html.j2"), context)
 
 
 def _paper_chart(rows: Sequence[PaperRow]) -> str:

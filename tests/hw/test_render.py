@@ -4,9 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from jinja2 import StrictUndefined, UndefinedError
 
-from hw import render
 from hw.architecture import Architecture
 from hw.generate import make_design, make_project
 from hw.model.latency import pipeline_cycles
@@ -109,15 +107,6 @@ def test_each_include_is_there(project):
         if path.startswith("src/"):
             wanted = set(re.findall(r'^#include "([^"]+)"', text, flags=re.MULTILINE))
             assert wanted - found <= {"ap_int.h", "hls_stream.h", "timed.hpp"}, path
-
-
-def test_nothing_undefined_is_rendered_as_nothing():
-    """A value that a template asks for and nobody gives is an error."""
-    environment = render.template_environment()
-    assert environment.undefined is StrictUndefined
-    with pytest.raises(UndefinedError, match="'title' is undefined"):
-        environment.get_template("config.hpp.j2").render()
-    assert environment.autoescape is False
 
 
 def test_no_template_syntax_is_left(project):
