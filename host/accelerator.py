@@ -119,6 +119,7 @@ class Accelerator:
         Raises ImageError, DeviceError.
         """
         with self._alone(), ThreadPoolExecutor(1, "spvit preprocessing") as pool:
+            self._board.check_clock()  # PL0 is anyone's to set
             source = iter(images)
             coming = pool.submit(self._prepare, source)
             while (prepared := coming.result()) is not None:
@@ -229,6 +230,8 @@ class Accelerator:
         """Allocate what is not allocated, and send the weights: once, or again after an error."""
         if not self._is_open:
             raise DeviceError(f"{self.bundle.folder}: closed; make a new Accelerator")
+        if not self._board.is_ready:  # its loading was interrupted
+            self._board.program()
         if self._buffers:
             return
         interface = self.bundle.interface

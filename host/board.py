@@ -1,24 +1,21 @@
-"""The overlay through PYNQ: registers by name, buffers, waiting by interrupt or by polling. One process at a time.
+"""The overlay through PYNQ: registers by name, buffers, its clock, waiting by interrupt or by polling.
 
 Nothing here knows of images; `host.accelerator` does. The emulated device runs this very code.
 """
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
-import os
-import tempfile
-import threading
 import time
 import warnings
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any
 
 from pynq import Clocks, Device, Overlay, allocate
 
 from host.bundle import Bundle
+from host.interrupts import forget_waits, in_loop, shortly
+from host.lock import Lock
+from hw.clock import TOLERANCE
 from hw.interface import (
     AP_DONE,
     AP_IDLE,
@@ -30,17 +27,17 @@ from hw.interface import (
     TIMER_CELL,
     Buffer,
 )
-from spvit.errors import BundleError, DeviceBusyError, DeviceError, DeviceMemoryError
+from spvit.errors import BundleError, DeviceError, DeviceMemoryError
 
 BOARD_NAME = Path("/proc/device-tree/chosen/pynq_board")
 POLL_SECONDS = 50e-6
+LOOK_SECONDS = 0.25  # a hundred images: what a lost interrupt costs, once
+GRACE_SECONDS = 0.05
 MODES = ("auto", "interrupt", "polling")
 
 # AXI Timer (PG079), counter 0: counts up, captures when capturetrig0 rises
 TCSR0, TLR0, TCR0 = 0x00, 0x04, 0x08
 CAPTURE_MODE, CAPTURE_ENABLE, LOAD, ENABLE, CAPTURED = 1 << 0, 1 << 3, 1 << 5, 1 << 7, 1 << 8
-
-Result = TypeVar("Result")
 
 
 class Board:
@@ -54,7 +51,8 @@ class Board:
         self.is_emulated = bool(getattr(self.device, "is_emulated", False))
         self._bitstream = self._find_bitstream()
         self._check_board()
-        self._lock = _lock(self.device.tag)
+        self.clock_mhz = 0.0
+        self._lock = Lock(self.device.tag)
         try:
             self.program()
             if wait == "interrupt" and self._interrupt is None:
@@ -69,6 +67,7 @@ class Board:
 
     def program(self) -> None:
         """Load the bitstream; this also ends whatever the accelerator was doing. Raises DeviceError."""
+        self.is_ready = False  # until the end: whoever interrupts this leaves nothing that runs
         try:
             self._overlay = Overlay(str(self._bitstream), device=self.device)
         except Exception as error:  # noqa: BLE001 - PYNQ and its parsers raise whatever a broken overlay leads them into
@@ -77,17 +76,48 @@ class Board:
                 "that the bundle's README names"
             ) from None
         self._check_registers()
-        self._kernel = _in_loop(self._open_kernel())
+        self.check_clock()  # before the first register is touched: a design without a clock does not answer the bus
+        self._kernel = in_loop(self._open_kernel())
         self._interrupt: Any = getattr(self._kernel, INTERRUPT_PIN, None)
         self._timer = getattr(self._overlay, TIMER_CELL) if TIMER_CELL in self._overlay.ip_dict else None
-        self.clock_mhz = float(Clocks.fclk0_mhz)
         if self._interrupt is not None:
             self.registers.GIER = 1
             self.registers.IP_IER = 1
+        self.is_ready = True
+
+    def check_clock(self) -> None:
+        """Read what the fabric runs at: `clock_mhz`. Raises DeviceError above the design's clock; warns below it, once.
+
+        PYNQ takes the PS's reference for 33.333 MHz, whatever the board's preset says: a thousandth is no other clock.
+        """
+        clock, wanted = self.bundle.clock, self.bundle.clock_mhz
+        pl0_mhz = float(Clocks.fclk0_mhz)
+        found = pl0_mhz * clock.ratio
+        what = f"the accelerator's clock is {found:.2f} MHz (PL0 at {pl0_mhz:.2f}" + (
+            f", times {clock.ratio:g} by the design's Clocking Wizard)" if clock.source == "wizard" else ")"
+        )
+        mend = (
+            f"load it beside the .hwh that make bitstream left, which sets PL0 to {clock.pl0_mhz:.2f}, and leave "
+            "Clocks.fclk0_mhz alone"
+        )
+        if found > wanted * (1 + TOLERANCE):
+            raise DeviceError(f"{self._bitstream}: {what}, above the {wanted:g} that the bundle was built for; {mend}")
+        if pl0_mhz < clock.least_pl0_mhz:
+            raise DeviceError(
+                f"{self._bitstream}: {what}, and its MMCM does not lock with PL0 below {clock.least_pl0_mhz:.2f}; "
+                f"{mend}"
+            )
+        if found < wanted * (1 - TOLERANCE) and found != self.clock_mhz:
+            warnings.warn(
+                f"{self._bitstream}: {what}, below the {wanted:g} that the bundle was built for; figures are for "
+                f"{found:.2f} MHz; {mend}",
+                stacklevel=2,
+            )
+        self.clock_mhz = found
 
     def release(self) -> None:
         """Let the next process have it. Does nothing the second time."""
-        self._lock.close()
+        self._lock.release()
 
     @property
     def registers(self) -> Any:
@@ -122,7 +152,14 @@ class Board:
         """Whether it finished in time."""
         deadline = time.perf_counter() + timeout_s
         if self.waits_by_interrupt:
-            finished = _in_loop(self._wait_interrupt(deadline))
+            finished, arrived = in_loop(self._wait_interrupt(deadline))
+            if not arrived:
+                self.waits_by_interrupt = False
+                warnings.warn(
+                    f"{self._bitstream}: the accelerator finished and no interrupt arrived; it is polled from here on, "
+                    "and a new Accelerator waits by interrupt again",
+                    stacklevel=2,
+                )
         else:
             finished = self._poll(deadline)
         if finished and self._interrupt is not None:
@@ -145,19 +182,22 @@ class Board:
         return f"CTRL=0x{control:x}, {state}"
 
     async def _open_kernel(self) -> Any:
+        forget_waits()
         return getattr(self._overlay, KERNEL_CELL)  # in the loop that its interrupts will arrive in
 
-    async def _wait_interrupt(self, deadline: float) -> bool:
-        """An interrupt may be left over from before, so it is only a reason to look."""
+    async def _wait_interrupt(self, deadline: float) -> tuple[bool, bool]:
+        """Whether it finished, and whether it said so.
+
+        An interrupt may be left over from before, so it is only a reason to look; and none may come, so this looks now
+        and then all the same.
+        """
         while not self._is_finished():
             remaining = deadline - time.perf_counter()
             if remaining <= 0:
-                return False
-            try:
-                await asyncio.wait_for(self._interrupt.wait(), remaining)
-            except asyncio.TimeoutError:  # noqa: UP041 - two classes before Python 3.11, which the board may have
-                return self._is_finished()
-        return True
+                return False, True
+            if not await shortly(self._interrupt, min(remaining, LOOK_SECONDS)) and self._is_finished():
+                return True, await shortly(self._interrupt, GRACE_SECONDS)
+        return True, True
 
     def _poll(self, deadline: float) -> bool:
         while not self._is_finished():
@@ -223,38 +263,6 @@ def _active_device() -> Any:
             "PYNQ finds no board here; run this on the ZCU102 as root, or use the emulated device (--emulated, in a "
             "checkout of the project)"
         ) from None
-
-
-def _lock(tag: str) -> IO[str]:
-    """Held until it is closed, or the process ends. Raises DeviceBusyError."""
-    path = Path(tempfile.gettempdir()) / f"spvit-{tag}.lock"
-    try:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
-    except OSError as error:
-        raise DeviceError(f"{path}: cannot be opened ({error.strerror}); run as root") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = file.read().strip() or "unknown"
-        file.close()
-        who = "this process already" if owner == str(os.getpid()) else f"process {owner}"
-        raise DeviceBusyError(f"{who} uses the accelerator ({path}); close it there first") from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
-
-
-_loop: asyncio.AbstractEventLoop | None = None
-
-
-def _in_loop(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run in the one event loop that PYNQ's interrupts belong to: a thread of its own, since Jupyter's loop is busy."""
-    global _loop
-    if _loop is None:
-        _loop = asyncio.new_event_loop()
-        threading.Thread(target=_loop.run_forever, name="spvit interrupts", daemon=True).start()
-    return asyncio.run_coroutine_threadsafe(work, _loop).result()
 
 
 def _one_line(error: Exception) -> str:

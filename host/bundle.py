@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hw.clock import Clock
 from hw.interface import BITSTREAM, BITSTREAM_FOLDER, Interface
 from spvit.errors import BundleError
 from spvit.files import read_json, sha256
 from spvit.images.preprocess import Preprocessing
 
 MANIFEST = "manifest.json"
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Bundle:
     weights_checksum  what the accelerator makes of them as they arrive
     bitstream         None where it was not built
     board             name of the target
-    clock_mhz         that the design was built for
+    clock_mhz         that the design was built for; clock: how the board makes it
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class Bundle:
     patch_size: int
     logits_frac_bits: int
     clock_mhz: float
+    clock: Clock
     weights: tuple[Path, ...]
     weights_checksum: int
     bitstream: Path | None
@@ -113,6 +115,7 @@ def _bundle(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
         patch_size=int(model["patch_size"]),
         logits_frac_bits=int(manifest["logits_frac_bits"]),
         clock_mhz=float(target["clock_mhz"]),
+        clock=Clock.from_manifest(manifest["clock"]),
         weights=tuple(folder / "weights" / f"{buffer.name}.bin" for buffer in interface.weights),
         weights_checksum=int(manifest["weights_checksum"]),
         bitstream=bitstream if bitstream.exists() else None,

@@ -59,6 +59,7 @@ class Measurement:
     """Of one bundle.
 
     kind         what the times are: board, estimate, none
+    clock_mhz    that the accelerator ran at, and what its design was built for
     latency_ms   one image through the accelerator, from start to interrupt
     end_to_end_ms  with preprocessing and transfers, one image at a time
     throughput   images per second, preprocessing beside the accelerator
@@ -73,6 +74,7 @@ class Measurement:
     board: str
     digest: str
     clock_mhz: float
+    design_clock_mhz: float
     images: int
     warm_up: int
     runs: int
@@ -147,8 +149,8 @@ def measure(
             known["throughput"] = count / (time.perf_counter() - start)
         known |= {"end_to_end_ms": Summary.of(walls), "shares": _shares(results), "power_w": meter.mean_w}
     return Measurement(
-        kind, bundle.name, bundle.board, bundle.digest, accelerator.clock_mhz, len(images), warm_up, len(results),
-        accelerator.waits_by_interrupt, bundle.num_tokens, latency, **known,
+        kind, bundle.name, bundle.board, bundle.digest, accelerator.clock_mhz, bundle.clock_mhz, len(images), warm_up,
+        len(results), accelerator.waits_by_interrupt, bundle.num_tokens, latency, **known,
         tokens=[list(result.tokens) for result in first],
         classes=[int(np.argmax(result.logits)) for result in first],
         by_tokens=_by_tokens(results),
@@ -175,7 +177,11 @@ def write_report(report: dict[str, Any], path: Path) -> None:
 def summary_table(pruned: Measurement, baseline: Measurement | None = None) -> str:
     """Latency and throughput beside the baseline's and the paper's, in plain text."""
     columns = {f"{pruned.model}": pruned} | ({"unpruned": baseline} if baseline is not None else {})
-    lines = [pruned.label, _row("", *columns)]
+    lines = [
+        pruned.label,
+        f"clock: {pruned.clock_mhz:.2f} MHz, built for {pruned.design_clock_mhz:g}",
+        _row("", *columns),
+    ]
     lines += [
         _row(f"latency {name}, ms", *(_ms(m.latency_ms, name) for m in columns.values()))
         for name in ("median", "p95", "p99", "mean")

@@ -43,7 +43,7 @@ from spvit.errors import FileError, exit_on_user_error
 from spvit.files import check_writable, read_bytes, staged
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 2
+MANIFEST_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,7 @@ def _manifest(
         "digest": design_digest(design, len(words)),
         "network_digest": network.digest,
         "target": asdict(target),
+        "clock": target.clock.to_manifest(),
         "model": to_table(network.model),
         "pruning": to_table(network.pruning),
         "architecture": asdict(design.architecture),

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from hw import clock
+from hw.clock import Clock, make_clock
 from spvit.errors import ConfigError
 from spvit.files import read_toml
 from spvit.schema import (
@@ -25,7 +27,7 @@ from spvit.schema import (
 )  # fmt: skip
 
 TARGETS = Path(__file__).with_name("targets")
-TABLES = ("resources", "memory")
+TABLES = ("clocking", "resources", "memory")
 SOURCES = ("part", "clock", "resources", "memory")  # of the figures
 CLOCK_MHZ = Number(1, 1000)
 BOARD_PART = Text(r"[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+){3}", "a board as Vivado knows it, vendor:board:part0:1.0", 100)
@@ -38,6 +40,8 @@ class Target:
 
     processor       beside the fabric: `zynq_ultra_ps_e`, or `none` on a card that a host reaches over PCIe
     clock_mhz       of the accelerator
+    clock_source    how that is made: `wizard` or `pl0` of a processing system, `shell` of a card (hw/clock.py)
+    clock_source_mhz  from what: the IOPLL that the board's preset sets, or the shell's fastest kernel clock
     bram36          36 Kbit block RAMs; uram: 288 Kbit ones
     ports           AXI ports to DDR or HBM that the kernel may use, each port_bits wide
     bandwidth_gbps  GB/s that the ports together are planned to deliver
@@ -49,6 +53,8 @@ class Target:
     part: Annotated[str, PART]
     processor: Annotated[str, Choice("zynq_ultra_ps_e", "none")]
     clock_mhz: Annotated[float, CLOCK_MHZ]
+    clock_source: Annotated[str, Choice(*clock.SOURCES)]
+    clock_source_mhz: Annotated[float, Number(1, 10_000)]
     dsp: Annotated[int, Whole(1, 100_000)]
     bram36: Annotated[int, Whole(1, 100_000)]
     uram: Annotated[int, Whole(0, 100_000)]
@@ -66,6 +72,11 @@ class Target:
     def has_processing_system(self) -> bool:
         """Whether a block design can be made: the processor and its DDR controller are on the chip."""
         return self.processor != "none"
+
+    @property
+    def clock(self) -> Clock:
+        """How the accelerator's clock is made. Raises ConfigError where it cannot be."""
+        return make_clock(self.clock_source, self.clock_source_mhz, self.part, self.clock_mhz)
 
 
 def target_names() -> tuple[str, ...]:
@@ -86,7 +97,16 @@ def resolve_target(name: str) -> Target:
             values |= value
         else:
             values[key] = value
-    return from_table(Target, values, f"{path}:")
+    has_processor = values.get("processor") != "none"
+    values.setdefault("clock_source", "wizard" if has_processor else "shell")
+    values.setdefault("clock_source_mhz", clock.PLL_MHZ if has_processor else clock.SHELL_MHZ)
+    target = from_table(Target, values, f"{path}:")
+    if target.has_processing_system == (target.clock_source == "shell"):
+        raise ConfigError(
+            f"{path}: clock_source={target.clock_source!r} goes with another processor than {target.processor!r}; a "
+            "processing system has wizard or pl0, a card without one shell"
+        )
+    return _checked(target, f"{path}: clock_mhz={target.clock_mhz:g}")
 
 
 def add_clock(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +115,16 @@ def add_clock(parser: argparse.ArgumentParser) -> None:
 
 
 def with_clock(target: Target, clock_mhz: float | None) -> Target:
-    """The target with the accelerator at another clock, or as it is. Raises ConfigError."""
+    """The target with the accelerator at another clock that it can make, or as it is. Raises ConfigError."""
     if clock_mhz is None:
         return target
-    return replace(target, clock_mhz=clock_mhz)
+    return _checked(replace(target, clock_mhz=clock_mhz), f"--clock {clock_mhz:g} on {target.name}")
+
+
+def _checked(target: Target, named: str) -> Target:
+    """The target, whose clock can be made. Raises ConfigError."""
+    try:
+        target.clock  # noqa: B018 - raises
+    except ConfigError as error:
+        raise ConfigError(f"{named}: {error}") from None
+    return target

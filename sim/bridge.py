@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from hw.interface import STATUS_ERROR, STATUS_HEADER, UNWRITTEN, Error, Interface
 from hw.layout import Design
-from hw.program import Op, Step
+from hw.program import Op, Step, build_program
 from hw.render import design_interface
-from hw.weights import port_stripes, row_words, step_words, weight_stream
+from hw.weights import port_stripes, row_words, step_words, stream_checksum, weight_stream
+from quant.network import QuantizedNetwork
 from spvit.errors import BuildError
 
 ERROR_SIZE = 512
@@ -28,11 +30,13 @@ class _Sink(ctypes.Structure):
 @dataclass(frozen=True)
 class CsimResult:
     """logits  int16 [classes]
+    status  int32, the whole buffer (hw.interface)
     tokens  rows after each selector
     trace   by step: int32 [rows, lanes], padding included, `UNTOUCHED` where nothing was written
     """
 
     logits: NDArray[np.int16]
+    status: NDArray[np.int32]
     tokens: list[int]
     trace: dict[str, NDArray[np.int32]]
 
@@ -66,21 +70,50 @@ class Accelerator:
         self._interface = design_interface(design, self._stripes.shape[1])
         self._trace: dict[str, NDArray[np.int32]] = {}
 
+    @property
+    def stripe_words(self) -> int:
+        return int(self._stripes.shape[1])
+
+    @property
+    def checksum(self) -> int:
+        """Of the weights that it is given."""
+        return stream_checksum(self._stripes.swapaxes(0, 1).reshape(self._stripes.shape[1], -1))
+
+    def with_network(self, network: QuantizedNetwork) -> Accelerator:
+        """The same C++ on another network's weights; its sizes, formats and thresholds must be the same."""
+        design = replace(self.design, network=network)
+        assert build_program(network) == design.program, "its program is another one"
+        other = copy(self)
+        other.design, other._stripes = design, port_stripes(weight_stream(design)[0])
+        assert other._stripes.shape == self._stripes.shape
+        return other
+
     def run(self, pixels: NDArray[np.uint8]) -> CsimResult:
         """One image, uint8 [S, S, in_chans]. Raises CsimError."""
         interface = self._interface
-        logits = np.zeros(interface.num_classes, np.int16)
-        status = np.full(interface.status_words, UNWRITTEN, np.int32)
         sinks = self._sinks(range(len(self.design.program.steps)))
-        image = np.ascontiguousarray(pixels)
-        stripes = [stripe.ctypes.data for stripe in self._stripes]
-        run_top(
-            self._library, interface, stripes, (interface.port_words, interface.digest),
-            (image.ctypes.data, logits.ctypes.data, status.ctypes.data), sinks,
-        )  # fmt: skip
+        logits, status = self._call(pixels, (interface.port_words, interface.digest), sinks)
         if status[STATUS_ERROR] != Error.NONE:
             raise CsimError(f"it refused its own design: {Error(int(status[STATUS_ERROR])).name}")
-        return CsimResult(logits, status[STATUS_HEADER :: interface.stage_words].tolist(), self._trace)
+        return CsimResult(logits, status, status[STATUS_HEADER :: interface.stage_words].tolist(), self._trace)
+
+    def answer(self, num_words: int, digest: int) -> NDArray[np.int32]:
+        """The status buffer after a run by a host that writes these registers."""
+        model = self.design.network.model
+        black = np.zeros((model.img_size, model.img_size, model.in_chans), np.uint8)
+        return self._call(black, (num_words, digest), None)[1]
+
+    def _call(
+        self, pixels: NDArray[np.uint8], registers: tuple[int, int], sinks: ctypes.Array[_Sink] | None
+    ) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
+        """Logits and the status buffer."""
+        logits = np.zeros(self._interface.num_classes, np.int16)
+        status = np.full(self._interface.status_words, UNWRITTEN, np.int32)
+        image = np.ascontiguousarray(pixels)
+        stripes = [stripe.ctypes.data for stripe in self._stripes]
+        buffers = (image.ctypes.data, logits.ctypes.data, status.ctypes.data)
+        run_top(self._library, self._interface, stripes, registers, buffers, sinks)
+        return logits, status
 
     def run_unit(
         self,

@@ -1,4 +1,4 @@
-"""The C-simulation's trace against the golden's taps: every value of every step, padding and untouched rows too."""
+"""The C-simulation against the golden: every value of every step, padding and untouched rows too, logits, status."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hw import interface
 from hw.layout import Design
 from hw.program import Op, Rows, Step
-from sim.bridge import UNTOUCHED
+from hw.render import design_interface
+from sim.bridge import UNTOUCHED, Accelerator, CsimResult
 from sim.golden import GoldenResult
 
 
@@ -38,6 +40,35 @@ class Comparison:
     taps: int
     values: int
     mismatches: tuple[Mismatch, ...]
+
+
+def compare_run(accelerator: Accelerator, result: CsimResult, golden: GoldenResult, image: int = 0) -> Comparison:
+    """Everything that one image leaves: taps, logits, tokens, and each word of the status buffer."""
+    comparison = compare_taps(accelerator.design, result.trace, golden, image)
+    status = expected_status(accelerator.design, golden, accelerator.stripe_words, accelerator.checksum, image)
+    vectors = {
+        "logits": (result.logits, golden.logits[image]),
+        "tokens": (np.array(result.tokens), np.array([stage[image] for stage in golden.tokens])),
+        "status": (result.status, status),
+    }
+    found = [vector_mismatch(name, *pair) for name, pair in vectors.items() if not np.array_equal(*pair)]
+    return Comparison(comparison.taps, comparison.values, (*comparison.mismatches, *found))
+
+
+def refusal_mismatches(accelerator: Accelerator) -> list[Mismatch]:
+    """A host that was made for another design, or has other weights, is told so, and nothing else is written."""
+    own = design_interface(accelerator.design, accelerator.stripe_words)
+    found = []
+    for error, num_words, digest in (
+        (interface.Error.NUM_WORDS, own.port_words + 1, own.digest),
+        (interface.Error.DIGEST, own.port_words, own.digest ^ 1),
+    ):
+        expected = np.full(own.status_words, interface.UNWRITTEN, np.int32)
+        expected[interface.STATUS_ERROR], expected[interface.STATUS_STAGES] = error, 0
+        status = accelerator.answer(num_words, digest)
+        if not np.array_equal(status, expected):
+            found.append(vector_mismatch(f"status to another host ({error.name})", status, expected))
+    return found
 
 
 def compare_taps(
@@ -76,6 +107,32 @@ def compare_tap(design: Design, step: Step, written: NDArray[np.int32], tap: NDA
         int(expected[row, lane]),
         count,
     )
+
+
+def expected_status(
+    design: Design, golden: GoldenResult, num_words: int, checksum: int, image: int = 0
+) -> NDArray[np.int32]:
+    """What the accelerator must leave in the status buffer for one image of the golden's. See hw.interface."""
+    own = design_interface(design, num_words)
+    status = np.full(own.status_words, interface.UNWRITTEN, np.int32)
+    status[interface.STATUS_ERROR] = interface.Error.NONE
+    status[interface.STATUS_STAGES] = own.num_stages
+    status[interface.STATUS_CHECKSUM] = np.uint32(checksum).astype(np.int32)
+    rows, stage = own.rows, 0
+    decided = np.zeros((0, 2), np.int32)
+    for step in design.program.steps:
+        if step.op is Op.DECIDE:
+            decided = golden.taps[step.name][image]
+        elif step.op is Op.PACKAGE:
+            flags = np.zeros(own.keep_words * interface.KEEP_ROWS_PER_WORD, np.uint8)
+            flags[:rows] = 1
+            flags[own.num_prefix_tokens : own.num_prefix_tokens + len(decided)] = decided[:, 0]
+            rows = golden.tokens[stage][image]
+            record = interface.STATUS_HEADER + stage * own.stage_words
+            status[record] = rows
+            status[record + 1 : record + own.stage_words] = np.packbits(flags, bitorder="little").view("<i4")
+            stage += 1
+    return status
 
 
 def vector_mismatch(

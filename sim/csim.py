@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import array_api_compat.torch as arrays
@@ -27,11 +27,13 @@ from quant.quantize import ensure_network
 from sim.agreement import Agreement, float_reference
 from sim.bridge import Accelerator, CsimError
 from sim.build import build_library
-from sim.compare import Mismatch, compare_taps, vector_mismatch
+from sim.compare import Mismatch, compare_run, refusal_mismatches
 from sim.compiler import Compiler
+from sim.constructed import cases
 from sim.golden import Golden, GoldenResult
 from sim.units import compare_unit
 from spvit.command import Parser
+from spvit.cost import count_macs
 from spvit.errors import exit_on_user_error
 from spvit.files import write_json
 from spvit.images.preprocess import Preprocessing
@@ -41,6 +43,8 @@ SHOWN_IMAGES = 10
 MAX_BATCH = 32
 BATCH_ACTIVATIONS = 2_000_000  # of one kind, over a batch of the golden: its taps stay within a few hundred MB
 SHOWN_MISMATCHES = 10
+CONSTRUCTED, CONSTRUCTED_OF_LARGE = 10, 3
+LARGE_MACS = 0.3e9
 
 
 @dataclass
@@ -50,6 +54,7 @@ class CsimReport:
     tokens                per image, rows after each selector
     top1_agreement_float  share of images with the float model's best class
     saturations           by tap: values that did not fit int16
+    constructed           inputs that no photograph brings: by name, rows at first and after each selector
     """
 
     model: str
@@ -70,6 +75,7 @@ class CsimReport:
     accuracy: float | None = None
     accuracy_float: float | None = None
     saturations: dict[str, int] = field(default_factory=dict)
+    constructed: dict[str, list[int]] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -107,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         mismatches = run_unit(accelerator, args.top, images, report)
     else:
         mismatches = run_images(accelerator, network_folder(args), images, report, console)
+        mismatches += run_constructed(accelerator, report, console)
     return finish(report, mismatches, folder / report_name(args.top), console)
 
 
@@ -178,20 +185,45 @@ def run_image(
         result = accelerator.run(images.pixels[i])
     except CsimError as error:
         raise SystemExit(f"C-simulation of {images.names[i]} stopped: {error}") from None
-    comparison = compare_taps(accelerator.design, result.trace, expected, place)
+    comparison = compare_run(accelerator, result, expected, place)
     seconds = time.monotonic() - start
-    mismatches = list(comparison.mismatches)
-    golden_tokens = [stage[place] for stage in expected.tokens]
-    if not np.array_equal(result.logits, expected.logits[place]):
-        mismatches.append(vector_mismatch("logits", result.logits, expected.logits[place]))
-    if result.tokens != golden_tokens:
-        mismatches.append(vector_mismatch("tokens", np.array(result.tokens), np.array(golden_tokens)))
     report.images += 1
     report.taps_compared += comparison.taps + 2  # logits and token counts
     report.values_compared += comparison.values
     report.tokens.append(result.tokens)
     report.seconds += seconds
-    return mismatches, seconds
+    return list(comparison.mismatches), seconds
+
+
+def run_constructed(accelerator: Accelerator, report: CsimReport, console: Console) -> list[Mismatch]:
+    """The same C++ on weights and images that no photograph brings (`sim.constructed`)."""
+    design = accelerator.design
+    count = (
+        CONSTRUCTED
+        if count_macs(design.network.model, design.network.pruning.without()).total < LARGE_MACS
+        else CONSTRUCTED_OF_LARGE
+    )
+    mismatches: list[Mismatch] = []
+    values, start = 0, time.monotonic()
+    for case in track(
+        cases(design.network, design.program, count), "constructed inputs", count, console=console, transient=True
+    ):
+        own = accelerator.with_network(case.network)
+        expected = Golden(case.network, design.program, arrays).run(case.pixels[None], taps=True)
+        try:
+            comparison = compare_run(own, own.run(case.pixels), expected)
+        except CsimError as error:
+            raise SystemExit(f"C-simulation of constructed inputs ({case.name}) stopped: {error}") from None
+        mismatches += [replace(one, tap=f"{case.name}: {one.tap}") for one in comparison.mismatches]
+        values += comparison.values
+        report.constructed[case.name] = [design.layout.rows, *(stage[0] for stage in expected.tokens)]
+    mismatches += refusal_mismatches(accelerator)
+    console.print(
+        f"constructed inputs: {', '.join(report.constructed)}: {values:,} values, "
+        f"{sum(one.count for one in mismatches):,} differ; {time.monotonic() - start:.1f} s",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    return mismatches
 
 
 def saturation_line(saturations: Mapping[str, int]) -> str:

@@ -21,9 +21,10 @@ SLAVES = {
 KERNEL_IRQ, PS_IRQ = "kernel_irq", "ps_irq"  # the two nets that matter to PYNQ
 
 
-def handoff(interface: Interface, clock_mhz: float, interrupt: bool = True) -> str:
+def handoff(interface: Interface, pl0_mhz: float, interrupt: bool = True) -> str:
     """The file's text.
 
+    pl0_mhz    what PYNQ is to set PL0 to before it loads the bitstream
     interrupt  whether the kernel's interrupt reaches the PS
     """
     root = Element("EDKSYSTEM", EDWVERSION="1.2", VIVADOVERSION="none: emulated")
@@ -31,7 +32,7 @@ def handoff(interface: Interface, clock_mhz: float, interrupt: bool = True) -> s
     SubElement(root, "EXTERNALPORTS")
     SubElement(root, "EXTERNALINTERFACES")
     modules = SubElement(root, "MODULES")
-    _processing_system(modules, clock_mhz, interrupt)
+    _processing_system(modules, pl0_mhz, interrupt)
     kernel = _slave(modules, names.KERNEL_CELL, interface.registers)
     controller = _slave(modules, names.INTERRUPT_CELL)
     timer = _slave(modules, names.TIMER_CELL)
@@ -45,8 +46,8 @@ def handoff(interface: Interface, clock_mhz: float, interrupt: bool = True) -> s
     return tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _processing_system(modules: Element, clock_mhz: float, interrupt: bool) -> None:
-    parameters = {"PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ": f"{clock_mhz:g}"}
+def _processing_system(modules: Element, pl0_mhz: float, interrupt: bool) -> None:
+    parameters = {"PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ": f"{pl0_mhz:.6f}"}
     for clock in range(4):
         parameters[f"PSU__FPGA_PL{clock}_ENABLE"] = "1" if clock == 0 else "0"
         parameters[f"PSU__CRL_APB__PL{clock}_REF_CTRL__SRCSEL"] = "IOPLL"

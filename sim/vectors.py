@@ -20,17 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from hw import interface
 from hw.generate import check_request, ensure_project
 from hw.layout import Design
-from hw.program import Op
-from hw.render import UNITS, design_interface
+from hw.render import UNITS
 from hw.vendor.scripts import top_name
 from hw.weights import port_stripes, row_words, step_words, stream_checksum, weight_stream
 from quant.build import add_arguments, build_folder
 from quant.quantize import ensure_network
+from sim.compare import expected_status
 from sim.csim import default_images
-from sim.golden import Golden, GoldenResult
+from sim.golden import Golden
 from sim.units import Entry, entries
 from spvit.command import Parser
 from spvit.errors import exit_on_user_error
@@ -84,30 +83,6 @@ def unit_cases(design: Design, unit: str, pixels: NDArray[np.uint8]) -> Iterator
         for position, entry in enumerate(found):
             if entry.unit == unit:
                 yield _unit_case(design, entry, found[position + 1])
-
-
-def expected_status(design: Design, golden: GoldenResult, num_words: int, checksum: int) -> NDArray[np.int32]:
-    """What the accelerator must leave in the status buffer. See hw.interface."""
-    own = design_interface(design, num_words)
-    status = np.full(own.status_words, interface.UNWRITTEN, np.int32)
-    status[interface.STATUS_ERROR] = interface.Error.NONE
-    status[interface.STATUS_STAGES] = own.num_stages
-    status[interface.STATUS_CHECKSUM] = np.uint32(checksum).astype(np.int32)
-    rows, stage = own.rows, 0
-    decided = np.zeros((0, 2), np.int32)
-    for step in design.program.steps:
-        if step.op is Op.DECIDE:
-            decided = golden.taps[step.name][0]
-        elif step.op is Op.PACKAGE:
-            flags = np.zeros(own.keep_words * interface.KEEP_ROWS_PER_WORD, np.uint8)
-            flags[:rows] = 1
-            flags[own.num_prefix_tokens : own.num_prefix_tokens + len(decided)] = decided[:, 0]
-            rows = golden.tokens[stage][0]
-            record = interface.STATUS_HEADER + stage * own.stage_words
-            status[record] = rows
-            status[record + 1 : record + own.stage_words] = np.packbits(flags, bitorder="little").view("<i4")
-            stage += 1
-    return status
 
 
 def write_cases(cases: Iterator[Case], calls: int, folder: Path) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hw import interface
+from hw import clock, interface
 from hw.layout import Design
 from hw.render import TEMPLATES, UNITS, design_digest, design_interface
 from hw.target import Target
@@ -17,6 +17,7 @@ from hw.templates import render
 
 VENDOR, LIBRARY, _, VERSION = interface.KERNEL_VLNV.split(":")
 PS_CELL = "zynq_ultra_ps_e_0"
+WIZARD_CELL = "clk_wiz_0"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def render_scripts(design: Design, target: Target, title: str, num_words: int) -
         "vendor": VENDOR,
         "library": LIBRARY,
         "version": VERSION,
+        "uncertainty": clock.UNCERTAINTY,
     }
     files = {"tcl/hls.tcl": render(TEMPLATES / "hls.tcl.j2", context)}
     for top, source in sources.items():
@@ -89,6 +91,9 @@ def _block_design(bundles: tuple[str, ...], target: Target) -> dict[str, Any]:
         "folder": interface.BITSTREAM_FOLDER,
         "board_pattern": target.board_part.rpartition(":")[0] + ":*",
         "hp_ports": memory_ports(bundles, target.ports),
+        "clock": target.clock,
+        "tolerance": clock.TOLERANCE,
+        "wizard_cell": WIZARD_CELL,
         "ps_cell": PS_CELL,
         "kernel_cell": interface.KERNEL_CELL,
         "kernel_vlnv": interface.KERNEL_VLNV,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -102,7 +103,7 @@ class HlsProject:
     def _v(self, step: str, *results: Path) -> Step:
         compile_ = step == "csynth"
         what = ("v++", "-c", "--mode", "hls") if compile_ else ("vitis-run", "--mode", "hls", _VITIS_RUN[step])
-        options = ("--config", config_name(self.unit), "--work_dir", str(self.folder.resolve()))
+        options = ("--config", config_name(self.unit), "--work_dir", f"../{self.folder.relative_to(self.build)}")
         return Step(STEP_NAMES[step], (*what, *options), self.build / "tcl", results)
 
 
@@ -154,7 +155,7 @@ def run_step(step: Step, log: Path, append: bool = False) -> float:
     start = time.monotonic()
     first_line = len(log.read_text(errors="replace").splitlines()) if append and log.exists() else 0
     with log.open("ab" if append else "wb") as output:
-        output.write(f"$ {' '.join(step.command)}\n".encode())
+        output.write(f"$ {shlex.join(step.command)}\n".encode())
         output.flush()
         process = subprocess.Popen(
             step.command, cwd=step.folder, env=os.environ | dict(step.environment), stdin=subprocess.DEVNULL,

@@ -5,9 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +20,15 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from pynq import Clocks
 
 from host.accelerator import Accelerator
 from host.board import Board
+from host.lock import Lock
+from host.measure import measure, summary_table
+from hw.generate import make_project, write_project
 from hw.interface import KERNEL_CELL, Error
+from hw.target import resolve_target
 from sim.device.emulated import NEVER, EmulatedDevice, Fault
 from spvit.errors import (
     BundleError,
@@ -34,7 +43,7 @@ from spvit.errors import (
 from spvit.images.sources import ImageSet
 
 ROOT = Path(__file__).parents[2]
-CLOCK_MHZ = 199.998  # what PYNQ's dividers make of 33.333 MHz
+CLOCK_MHZ = 199.998  # twice the PL0 that PYNQ reads: 33.333 MHz x 90 / 2 / 15
 
 
 def check(build, result, images=None):
@@ -275,6 +284,66 @@ def test_on_a_board_every_part_is_measured(build):
     assert timing.transfer_ms > 0
 
 
+# --- the clock: what PYNQ reads, times the wizard's ratio ---
+
+
+@pytest.mark.parametrize("pl0_mhz", [107.1, 150, 300])
+def test_a_clock_above_the_designs_is_refused(build, pl0_mhz):
+    device = build.device(pl0_mhz=pl0_mhz)
+    with pytest.raises(DeviceError) as error:
+        Accelerator(build.folder, device)
+    found = Clocks.fclk0_mhz
+    assert str(error.value) == (
+        f"{device.bitstream}: the accelerator's clock is {2 * found:.2f} MHz (PL0 at {found:.2f}, times 2 by the design's "
+        "Clocking Wizard), above the 200 that the bundle was built for; load it beside the .hwh that make bitstream left, "
+        "which sets PL0 to 99.99, and leave Clocks.fclk0_mhz alone"
+    )
+    assert device.memory.bytes_in_use == 0
+    Accelerator(build.folder, build.device(tag=device.tag)).close()  # the lock was given back
+
+
+def test_a_clock_below_the_designs_is_said_and_used(build):
+    device = build.device(pl0_mhz=93.75, cycles=lambda _: 1000)
+    with pytest.warns(
+        UserWarning, match=r"clock is 187\.50 MHz .*, below the 200 that the bundle was built for; figur"
+    ):
+        accelerator = Accelerator(build.folder, device)
+    with accelerator:
+        assert accelerator.clock_mhz == pytest.approx(187.498, abs=1e-3)
+        result = accelerator.infer(build.pixels)
+        own, _ = measure(accelerator, list(build.pixels))
+    check(build, result)
+    assert result.images[0].timing.compute_ms == pytest.approx(1000 / 187.498e3, rel=1e-5)
+    assert own.clock_mhz == accelerator.clock_mhz
+    assert "187.50 MHz, built for 200" in summary_table(own)
+
+
+def test_a_clock_at_which_the_wizard_does_not_lock_is_refused(build):
+    with pytest.raises(DeviceError, match=r"and its MMCM does not lock with PL0 below 50\.00; load it beside"):
+        Accelerator(build.folder, build.device(pl0_mhz=46.87))
+
+
+def test_a_clock_that_is_raised_later_is_refused_too(build):
+    with Accelerator(build.folder, build.device()) as accelerator:
+        check(build, accelerator.infer(build.pixels))
+        Clocks.fclk0_mhz = 150
+        with pytest.raises(DeviceError, match=r"clock is 300\.00 MHz \(PL0 at 150\.00, times 2"):
+            accelerator.infer(build.pixels)
+        Clocks.fclk0_mhz = 99.99
+        check(build, accelerator.infer(build.pixels))
+
+
+def test_pl0_itself_as_the_clock(build, tmp_path):
+    design, target = build.design, replace(resolve_target("zcu102"), clock_source="pl0", clock_mhz=187.5)
+    write_project(make_project(design, target), tmp_path / "pl0")
+    shutil.copytree(build.folder / "csim", tmp_path / "pl0" / "csim")
+    with Accelerator(tmp_path / "pl0", EmulatedDevice(tmp_path / "pl0")) as accelerator:
+        assert accelerator.clock_mhz == pytest.approx(33.333 * 90 / 2 / 8)
+        check(build, accelerator.infer(build.pixels))
+    with pytest.raises(DeviceError, match=r"clock is 214\.28 MHz \(PL0 at 214\.28\), above the 187\.5 that"):
+        Accelerator(tmp_path / "pl0", EmulatedDevice(tmp_path / "pl0", pl0_mhz=214.26))
+
+
 # --- faults: the named error, buffers freed, the next call right ---
 
 
@@ -398,7 +467,121 @@ def test_an_interrupt_from_the_keyboard_resets_and_frees(build, monkeypatch):
         check(build, accelerator.infer(build.pixels))
 
 
+# --- waits that were given up ---
+
+
+def give_up_by_timeout(accelerator, pixels):
+    accelerator.timeout_s = 0.1
+    with pytest.raises(DeviceTimeoutError):
+        accelerator.infer(pixels)
+
+
+def give_up_by_ctrl_c(accelerator, pixels):
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        accelerator.infer(pixels)
+    timer.join()
+
+
+@pytest.mark.parametrize("give_up", [give_up_by_timeout, give_up_by_ctrl_c])
+@pytest.mark.parametrize("wait", ["interrupt", "polling"])
+def test_after_a_wait_that_was_given_up_all_goes_at_its_usual_speed(build, monkeypatch, give_up, wait):
+    """In this Accelerator and in the next ones. A lost interrupt would cost half a minute here."""
+    monkeypatch.setattr("host.board.LOOK_SECONDS", 30.0)
+    device = build.device()
+
+    def infer(accelerator):
+        accelerator.timeout_s = 30.0
+        device.faults = [Fault(delay_s=0.03)] * len(build.pixels)  # so that each is surely waited for
+        start = time.monotonic()
+        check(build, accelerator.infer(build.pixels))
+        assert time.monotonic() - start < 10
+
+    for _ in range(2):
+        with Accelerator(build.folder, device, wait) as accelerator:
+            infer(accelerator)
+            for _ in range(2):
+                device.faults = [Fault(delay_s=NEVER)]
+                give_up(accelerator, build.pixels[0])
+                infer(accelerator)
+    assert accelerator.waits_by_interrupt == (wait == "interrupt")
+
+
+def test_interrupts_that_never_arrive_are_said_and_polling_goes_on(build, monkeypatch):
+    device = build.device()
+    monkeypatch.setattr(device.controller.line, "set_level", lambda level: None)
+    device.faults = [Fault(delay_s=0.03)] * 2 * len(build.pixels)
+    with Accelerator(build.folder, device) as accelerator:
+        with pytest.warns(
+            UserWarning, match=r"^.*/spvit.bit: the accelerator finished and no interrupt arrived; it is p"
+        ):
+            check(build, accelerator.infer(build.pixels))
+        assert not accelerator.waits_by_interrupt
+        check(build, accelerator.infer(build.pixels))
+
+
+def test_a_loading_that_was_interrupted_is_done_again(build, monkeypatch):
+    device = build.device()
+    with Accelerator(build.folder, device) as accelerator:
+        device.faults = [Fault(delay_s=NEVER)]
+        monkeypatch.setattr(Board, "_check_registers", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        accelerator.timeout_s = 0.1
+        with pytest.raises(KeyboardInterrupt):
+            accelerator.infer(build.pixels)
+        monkeypatch.undo()
+        accelerator.timeout_s = 10.0
+        check(build, accelerator.infer(build.pixels))
+    assert device.downloads == 3
+
+
 # --- who may have it ---
+
+
+def test_no_lock_is_left_behind(build, tmp_path, monkeypatch):
+    """Not by a close, not by an Accelerator that nobody closes, and a stale file of a process that was killed is no bar."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    locks = lambda: [path.name for path in tmp_path.glob("*.lock")]  # noqa: E731
+    device = build.device()
+    with Accelerator(build.folder, device):
+        assert locks() == [f"spvit-{device.tag}.lock"]
+    assert locks() == []
+    left = Accelerator(build.folder, device)
+    del left
+    gc.collect()
+    assert locks() == []
+    (tmp_path / f"spvit-{device.tag}.lock").write_text("1")
+    Accelerator(build.folder, device).close()
+    assert locks() == []
+
+
+def test_a_lock_is_taken_once_by_whoever_comes(tmp_path, monkeypatch):
+    """Who releases takes the file away; who waited at it must not end with a file that is gone."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    held, most, failures = [], [], []
+
+    def contend():
+        for _ in range(200):
+            try:
+                lock = Lock("contended")
+            except DeviceBusyError:
+                continue
+            except BaseException as error:  # noqa: BLE001
+                failures.append(error)
+                return
+            held.append(1)
+            most.append(len(held))
+            time.sleep(0)
+            held.pop()
+            lock.release()
+
+    threads = [threading.Thread(target=contend) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == [] and max(most) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_accelerator_in_this_process(build):

@@ -86,11 +86,11 @@ def test_a_manifest_that_is_no_text(folder):
     assert refused(folder) == "F/manifest.json: cannot be read as text (line 1 is UTF-16); save it as UTF-8"
 
 
-@pytest.mark.parametrize("schema", [1, 3, "2"])
+@pytest.mark.parametrize("schema", [2, 4, "3"])
 def test_another_schema(folder, schema):
     change(folder, schema=schema)
     assert refused(folder) == (
-        f"F/manifest.json: schema={schema!r}, this runtime reads 2; make the bundle again with the project that this "
+        f"F/manifest.json: schema={schema!r}, this runtime reads 3; make the bundle again with the project that this "
         "runtime comes from"
     )
 

@@ -14,7 +14,9 @@ ENTRIES = [
 
 
 def measurement(model="deit_t", kind="estimate", by_tokens=ENTRIES, latency_ms=None):
-    return Measurement(kind, model, "zcu102", "d" * 64, 200.0, 4, 0, 4, True, 197, latency_ms, by_tokens=by_tokens)
+    return Measurement(
+        kind, model, "zcu102", "d" * 64, 200.0, 200.0, 4, 0, 4, True, 197, latency_ms, by_tokens=by_tokens
+    )
 
 
 def drawn(figure):

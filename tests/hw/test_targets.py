@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from hw.target import TARGETS, resolve_target, target_names
+from hw.target import TARGETS, resolve_target, target_names, with_clock
 from spvit.errors import ConfigError
 
 WHOLE = (TARGETS / "zcu102.toml").read_text()
@@ -62,6 +63,32 @@ def test_a_file_of_ones_own(tmp_path):
     assert (target.name, target.clock_mhz, target.dsp) == ("mine", 187.5, 2520)
 
 
+def test_a_file_that_does_not_say_how_its_clock_is_made(tmp_path):
+    """A Clocking Wizard behind the usual IOPLL, and on a card its shell."""
+    path = tmp_path / "mine.toml"
+    path.write_text(re.sub(r"\[clocking\]\n(.*\n)*?\n", "", WHOLE))
+    target = resolve_target(str(path))
+    assert (target.clock_source, target.clock_source_mhz, target.clock.mhz) == ("wizard", 1499.985, 199.998)
+    card = (TARGETS / "u50.toml").read_text()
+    path.write_text(re.sub(r"\[clocking\]\n(.*\n)*?\n", "", card))
+    target = resolve_target(str(path))
+    assert (target.clock_source, target.clock_source_mhz, target.clock.mhz) == ("shell", 500, 300)
+
+
+def test_another_clock():
+    zcu102, pl0 = resolve_target("zcu102"), replace(resolve_target("zcu102"), clock_source="pl0", clock_mhz=150)
+    assert with_clock(zcu102, None) is zcu102
+    assert with_clock(zcu102, 150).clock.mhz == 149.985
+    for target, mhz, sentence in (
+        (zcu102, 900, "the MMCM of a Clocking Wizard makes 10 to 775 MHz on speed grade -2"),
+        (pl0, 200, "PL0 divides the IOPLL's 1499.85 MHz by a whole number; the nearest are 187.48 (by 8) and 214.26 (by 7)"),
+        (resolve_target("u50"), 600, "the card's platform scales its kernel clock up to 500 MHz"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as error:
+            with_clock(target, mhz)
+        assert str(error.value) == f"--clock {mhz} on {target.name}: cannot be made: {sentence}"
+
+
 # --- wrong files ---
 
 
@@ -78,7 +105,11 @@ def test_an_unknown_name():
     )
 
 
-@pytest.mark.parametrize("field", re.findall(r"^(\w+) = ", WHOLE.partition("[sources]")[0], flags=re.MULTILINE))
+FIELDS = re.findall(r"^(\w+) = ", WHOLE.partition("[sources]")[0], flags=re.MULTILINE)
+OPTIONAL = {"clock_source", "clock_source_mhz"}
+
+
+@pytest.mark.parametrize("field", [field for field in FIELDS if field not in OPTIONAL])
 def test_a_missing_field(tmp_path, field):
     path = tmp_path / "board.toml"
     path.write_text(re.sub(rf"^{field} = .*\n", "", WHOLE, count=1, flags=re.MULTILINE))
@@ -111,9 +142,23 @@ def test_an_unknown_field(tmp_path, table):
         ),
         ('"zynq_ultra_ps_e"', '"microblaze"', "processor='microblaze' must be one of zynq_ultra_ps_e, none"),
         (
+            '"wizard"',
+            '"pl0"',
+            "clock_mhz=200: cannot be made: PL0 divides the IOPLL's 1499.85 MHz by a whole number; the nearest are 187.48 "
+            "(by 8) and 214.26 (by 7)",
+        ),
+        ('"wizard"', '"rpll"', "clock_source='rpll' must be one of wizard, pl0, shell"),
+        (
+            '"wizard"',
+            '"shell"',
+            "clock_source='shell' goes with another processor than 'zynq_ultra_ps_e'; a processing system has wizard or "
+            "pl0, a card without one shell",
+        ),
+        ("= 1499.85", "= 0", "clock_source_mhz=0 must be a number from 1 to 10,000"),
+        (
             "[resources]",
             "[resource]",
-            "has no resource; did you mean sources? it knows name, board_part, part, processor, clock_mhz, dsp, ",
+            "has no resource; did you mean sources? it knows name, board_part, part, processor, clock_mhz, ",
         ),
     ],
 )

@@ -10,8 +10,9 @@ from hw.generate import make_design
 from hw.program import Epilogue, Op, Weights
 from hw.weights import pair_terms, port_stripes, row_words, shifts, step_words, stream_checksum, weight_stream
 from quant.wiring import wiring
+from sim.constructed import with_linear
 from spvit.errors import NetworkError
-from tests.sim.networks import MICRO, design_of, micro, random_network, with_linear
+from tests.sim.networks import MICRO, design_of, micro, random_network
 
 ENGINES = [(8, 16, "fast", 1), (16, 8, "direct", 1), (64, 64, "fast", 4), (32, 64, "direct", 2), (128, 8, "fast", 4)]
 

@@ -24,6 +24,7 @@ from quant.functions import MAX_CONTEXT_UP
 from quant.model import QuantizedSPViT
 from quant.network import QuantizedLinear, QuantizedNetwork, linear_shapes
 from quant.wiring import Wire, wiring
+from sim.constructed import with_linear
 from sim.golden import Golden
 from spvit.calibration import calibrate_thresholds
 from spvit.config import ModelConfig, PruningConfig, resolve_model
@@ -96,26 +97,12 @@ def random_images(model: ModelConfig, count: int, seed: int = 0) -> NDArray[np.u
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-def with_linear(network: QuantizedNetwork, name: str, **fields: Any) -> QuantizedNetwork:
-    """The network with one layer's weight or bias replaced."""
-    return replace(network, linears={**network.linears, name: replace(network.linears[name], **fields)})
-
-
 def with_extreme_tensors(network: QuantizedNetwork, rng: np.random.Generator) -> QuantizedNetwork:
     """The network with random ends of int16 for all weights, biases and positions; its formats stay."""
     for name, linear in network.linears.items():
         weight, bias = (_integers(rng, tensor.shape, extreme=True) for tensor in (linear.weight, linear.bias))
         network = with_linear(network, name, weight=weight, bias=bias)
     return replace(network, position=_integers(rng, network.position.shape, extreme=True))
-
-
-def deciding(network: QuantizedNetwork, selector: int, scores: int) -> QuantizedNetwork:
-    """The network with every token of one selector given the same scores, int16: all stay, or all go."""
-    for name, linear in network.linears.items():
-        if name.startswith(f"selectors.{selector}.scorers.") and name.endswith(".fc3"):
-            bias = np.full_like(linear.bias, scores)
-            network = with_linear(network, name, weight=np.zeros_like(linear.weight), bias=bias)
-    return network
 
 
 def _activation_formats(

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 import sim.csim
+from hw.interface import STATUS_CHECKSUM, STATUS_ERROR, STATUS_HEADER, STATUS_STAGES, Error
 from sim.bridge import Accelerator, CsimError
 from sim.build import build_library
-from sim.csim import main
+from sim.csim import CONSTRUCTED, main
 from spvit.errors import exit_on_user_error
 
 CONTRACT = {"images", "taps_compared", "mismatches", "tokens", "top1_agreement_float", "max_abs_logit_error",
@@ -124,7 +125,40 @@ def test_wrong_logits_and_token_counts_are_mismatches(folder, monkeypatch, capsy
     assert run("--model", "micro", "--out", folder) == 1
     printed = capsys.readouterr().out
     assert "MISMATCH logits[0, 2]: C-simulation " in printed and "MISMATCH tokens[0, 1]: C-simulation " in printed
-    assert report_of(folder)["mismatches"] == 4
+    assert report_of(folder)["mismatches"] == 2 * (2 + CONSTRUCTED)
+
+
+@pytest.mark.parametrize(
+    "word", [STATUS_ERROR, STATUS_STAGES, STATUS_CHECKSUM, STATUS_HEADER, STATUS_HEADER + 1, STATUS_HEADER + 5]
+)
+def test_every_word_of_the_status_buffer_counts(folder, monkeypatch, capsys, word):
+    whole = Accelerator._call
+
+    def wrong(self, *arguments):
+        logits, status = whole(self, *arguments)
+        if (
+            word != STATUS_ERROR or status[STATUS_ERROR] != Error.NONE
+        ):  # what a good run answers there is looked at first
+            status[word] ^= 1 << 9
+        return logits, status
+
+    monkeypatch.setattr(Accelerator, "_call", wrong)
+    assert run("--model", "micro", "--out", folder) == 1
+    printed = capsys.readouterr().out
+    assert f"[0, {word}]: C-simulation " in printed
+    named = "status to another host (DIGEST)" if word == STATUS_ERROR else "status"
+    assert f"MISMATCH {named}[0, {word}]" in printed.replace("ends of int16: ", "")
+
+
+def test_constructed_inputs_are_run_and_told(folder, capsys):
+    assert run("--model", "micro", "--out", folder) == 0
+    report = report_of(folder)
+    assert len(report["constructed"]) == CONSTRUCTED and report["constructed"]["all dropped"] == [17, 2, 2, 2]
+    assert report["images"] == 2  # photographs
+    assert (
+        "constructed inputs: ends of int16, all dropped, all equal, just kept, just dropped, "
+        in capsys.readouterr().out
+    )
 
 
 def test_a_stopped_simulation_ends_with_1_and_leaves_the_old_report(folder, monkeypatch, capsys):

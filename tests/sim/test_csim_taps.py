@@ -10,19 +10,10 @@ import pytest
 
 from quant.network import QuantizedNetwork
 from sim.bridge import Accelerator
+from sim.constructed import deciding, with_linear
 from spvit.config import ModelConfig, resolve_model
 from tests.sim.conftest import Simulators, golden_of, reload, simulate
-from tests.sim.networks import (
-    MICRO,
-    deciding,
-    design_of,
-    micro,
-    quantized,
-    random_images,
-    random_network,
-    with_extreme_tensors,
-    with_linear,
-)
+from tests.sim.networks import MICRO, design_of, micro, quantized, random_images, random_network, with_extreme_tensors
 
 DISTILLED = replace(MICRO.model, distilled=True)
 PIXELS = random_images(MICRO.model, 3)

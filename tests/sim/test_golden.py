@@ -15,20 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw.layout import Design
+from sim.constructed import deciding, with_linear
 from sim.golden import Golden, GoldenResult, cut_patches
 from spvit.config import ModelConfig
 from tests.quant.integers import Golden as Witness
-from tests.sim.networks import (
-    MICRO,
-    deciding,
-    design_of,
-    golden_taps,
-    micro,
-    quantized,
-    random_images,
-    random_network,
-    with_linear,
-)
+from tests.sim.networks import MICRO, design_of, golden_taps, micro, quantized, random_images, random_network
 
 # What never leaves the accelerator's pipeline: the LayerNorms' results, and what GELU takes.
 UNTAPPED = ("pixels", "norm", ".norm", ".norm1", ".norm2", ".embed", ".fc1", ".fc2")

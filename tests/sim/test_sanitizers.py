@@ -14,8 +14,9 @@ import pytest
 from hw.render import design_interface
 from hw.weights import port_stripes, weight_stream
 from sim.build import build_library, compile_flags
+from sim.constructed import deciding
 from tests.sim.conftest import golden_of
-from tests.sim.networks import MICRO, deciding, design_of, micro, random_images, with_extreme_tensors
+from tests.sim.networks import MICRO, design_of, micro, random_images, with_extreme_tensors
 
 PIXELS = random_images(MICRO.model, 1)
 RUNNER = """

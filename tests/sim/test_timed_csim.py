@@ -17,13 +17,14 @@ from hw.model.estimate import make_estimate
 from hw.program import build_program
 from hw.target import resolve_target, with_clock
 from sim.bridge import CsimError
+from sim.constructed import deciding
 from sim.timed.timing import TimedAccelerator
 from sim.timed_csim import at_keep_ratios, main, parse_engine
 from spvit.config import resolve_model
 from spvit.cost import count_macs, kept_patches, tokens_per_stage
 from spvit.errors import BuildError, ConfigError, NetworkError
 from tests.sim.conftest import golden_of
-from tests.sim.networks import MICRO, deciding, design_of, micro, random_images
+from tests.sim.networks import MICRO, design_of, micro, random_images
 
 ROOT = Path(__file__).parents[2]
 

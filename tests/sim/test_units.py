@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from hw.render import UNITS
+from sim.constructed import deciding
 from sim.units import compare_unit, entries
 from tests.sim.conftest import golden_of
-from tests.sim.networks import MICRO, deciding, design_of, micro, quantized, random_images
+from tests.sim.networks import MICRO, design_of, micro, quantized, random_images
 
 PIXELS = random_images(MICRO.model, 3)
 

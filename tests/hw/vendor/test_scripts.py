@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from hw import interface as names
+from hw.clock import UNCERTAINTY
 from hw.generate import make_project, write_project
 from hw.interface import Interface
 from hw.target import resolve_target
 from hw.vendor.scripts import memory_ports, render_scripts
+from hw.vendor.tools import FORMS, HlsProject, bitstream_step
 from sim.build import header_folder
 from sim.vectors import accelerator_cases, unit_cases, write_cases
 from tests.sim.networks import design_of, micro, random_images
@@ -73,27 +75,29 @@ def run_tcl(script, folder, **environment):
 def test_hls_simulates_synthesizes_and_exports_the_accelerator(build):
     run, calls = run_tcl(build / "tcl" / "hls.tcl", build)
     assert (run.returncode, run.stderr) == (0, "")
-    flags = f"-std=c++14 -I{build}/src -DSPVIT_EXACT_WIDTHS -Wno-unknown-pragmas"
+    flags = "-std=c++14 -DSPVIT_EXACT_WIDTHS -Wno-unknown-pragmas"
     assert calls == [
         ["open_project", "-reset", "spvit_top"],
         ["set_top", "spvit_top"],
-        ["add_files", f"{build}/src/top.cpp", "-cflags", flags],
-        ["add_files", "-tb", f"{build}/tb/spvit_top.cpp", "-cflags", flags],
+        ["add_files", "../src/top.cpp", "-cflags", flags],
+        ["add_files", "-tb", "../tb/spvit_top.cpp", "-cflags", flags],
         ["open_solution", "-reset", "solution1", "-flow_target", "vivado"],
         ["set_part", "xczu9eg-ffvb1156-2-e"],
         ["create_clock", "-period", "5.000", "-name", "default"],
+        ["set_clock_uncertainty", "27%"],
         ["config_compile", "-pipeline_style", "frp"],
         ["config_interface", "-m_axi_addr64"],
         [
             "config_export", "-format", "ip_catalog", "-rtl", "verilog",
             "-vendor", "xilinx.com", "-library", "hls", "-ipname", "spvit_top", "-version", "1.0",
         ],
-        ["csim_design", "-O", "-argv", f"{build}/tb/spvit_top"],
+        ["csim_design", "-O"],
         ["csynth_design"],
         ["export_design"],
     ]  # fmt: skip
     assert names.KERNEL_VLNV == "xilinx.com:hls:spvit_top:1.0"
-    assert all(Path(word).exists() for call in calls if call[0] == "add_files" for word in call if word.endswith("cpp"))
+    added = [word for call in calls if call[0] == "add_files" for word in call if word.endswith("cpp")]
+    assert all((build / "hls" / word).exists() for word in added) and len(added) == 2
 
 
 @uses_tclsh
@@ -103,7 +107,7 @@ def test_hls_takes_each_kernel_as_a_top_of_its_own(build, unit):
     assert run.returncode == 0
     assert ["set_top", f"{unit}_top"] in calls
     added = [call for call in calls if call[0] == "add_files"]
-    assert added[0][1] == f"{build}/src/{unit}.cpp" and added[1][2] == f"{build}/tb/{unit}_top.cpp"
+    assert added[0][1] == f"../src/{unit}.cpp" and added[1][2] == f"../tb/{unit}_top.cpp"
     assert calls[-1] == ["csynth_design"]
 
 
@@ -114,7 +118,7 @@ def test_cosim_continues_what_synthesis_left(build):
     assert calls == [
         ["open_project", "spvit_top"],
         ["open_solution", "solution1"],
-        ["cosim_design", "-O", "-rtl", "verilog", "-argv", f"{build}/tb/spvit_top"],
+        ["cosim_design", "-O", "-rtl", "verilog"],
     ]
 
 
@@ -138,6 +142,34 @@ def test_hls_stops_at_the_step_that_fails(build, failing):
 def test_hls_refuses_what_it_does_not_know(build, variable, value, sentence):
     run, calls = run_tcl(build / "tcl" / "hls.tcl", build, **{variable: value})
     assert (run.returncode, run.stderr, calls) == (1, f"ERROR: {sentence}\n", [])
+
+
+@uses_tclsh
+def test_a_space_in_the_builds_path_stays_one_word(build, tmp_path):
+    """To Vitis HLS no path goes that has one: its commands take lists. Vivado's property of paths is a list, too."""
+    folder = tmp_path / "my builds {1}"
+    shutil.copytree(build, folder)
+    run, calls = run_tcl(folder / "tcl" / "hls.tcl", folder)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert not [word for call in calls for word in call if str(tmp_path) in word]
+    run, calls = run_tcl(folder / "tcl" / "vivado.tcl", folder)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert ["create_project", "-force", "spvit", f"{folder}/vivado", "-part", TARGET.part] in calls
+    (repositories,) = [call[2] for call in calls if call[:2] == ["set_property", "ip_repo_paths"]]
+    split = subprocess.run(["tclsh"], input=f"puts [lindex {{{repositories}}} 0]", capture_output=True, text=True)
+    assert split.stdout.strip() == f"{folder}/hls/spvit_top/solution1/impl/ip"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_command_line_carries_the_builds_path(tmp_path, form):
+    for unit in (None, "mlp_block"):
+        project = HlsProject(tmp_path / "my builds", unit, form)
+        for step in (*project.synthesis_steps(), *project.cosim_steps()):
+            assert not [word for word in step.command if str(tmp_path) in word], step.command
+            if "--work_dir" in step.command:
+                work = step.folder / step.command[step.command.index("--work_dir") + 1]
+                assert os.path.normpath(work) == str(project.folder)
+    assert not [word for word in bitstream_step(tmp_path / "my builds", ()).command if str(tmp_path) in word]
 
 
 @uses_tclsh
@@ -188,14 +220,14 @@ def test_the_configuration_file_says_what_the_tcl_says(build, unit):
     said = {(call[0], "-tb" in call): call for call in calls}
     added = [said["add_files", False], said["add_files", True]]
     for key, call, position in (("syn", added[0], 1), ("tb", added[1], 2)):
-        assert [(build / "tcl" / path).resolve() for path in values[f"{key}.file"]] == [Path(call[position])]
-        flags = values[f"{key}.cflags"][0].replace("-I../src", f"-I{build}/src")
-        assert flags == call[call.index("-cflags") + 1]
+        assert values[f"{key}.file"] == [call[position]] and (build / "tcl" / call[position]).exists()
+        assert values[f"{key}.cflags"] == [call[call.index("-cflags") + 1]]
     export = said["config_export", False]
     assert {key: values[key] for key in values if key not in ("syn.file", "syn.cflags", "tb.file", "tb.cflags")} == {
         "/part": [said["set_part", False][1]],
         "flow_target": [said["open_solution", False][-1]],
         "clock": [said["create_clock", False][2] + "ns"],
+        "clock_uncertainty": [said["set_clock_uncertainty", False][1]],
         "syn.top": [top],
         "syn.compile.pipeline_style": [said["config_compile", False][2]],
         "syn.interface.m_axi_addr64": ["true"],
@@ -263,6 +295,9 @@ class BlockDesign:
                     buses += [f"{cell}/{letter}{i:02d}_AXI" for i in range(int(configured[f"CONFIG.{side}"]))]
             elif kind == "proc_sys_reset":
                 wires += [f"{cell}/{pin}" for pin in ("slowest_sync_clk", "ext_reset_in", "peripheral_aresetn")]
+                wires += [f"{cell}/dcm_locked"] * any("clk_wiz" in vlnv for vlnv in self.cells.values())
+            elif kind == "clk_wiz":
+                wires += [f"{cell}/{pin}" for pin in ("clk_in1", "resetn", "locked", "clk_out1")]
             elif kind == "axi_intc":
                 wires += [f"{cell}/{pin}" for pin in ("s_axi_aclk", "s_axi_aresetn", "intr", "irq")]
                 buses.append(f"{cell}/s_axi")
@@ -313,31 +348,73 @@ def test_every_port_is_connected_once(build, block_design):
 
 @uses_tclsh
 def test_one_clock_and_one_reset_reach_every_cell(block_design):
-    clock = set(block_design.net_of(f"{PS}/pl_clk0"))
-    reset = set(block_design.net_of("proc_sys_reset_0/peripheral_aresetn"))
-    pins = {pin for net in block_design.nets for pin in net}
-    clocks = {pin for pin in pins if re.search(r"(clk|_clk0)$", pin)}
-    assert clock == clocks
+    check_clock_and_reset(block_design, "clk_wiz_0/clk_out1")
+
+
+def check_clock_and_reset(design, source):
+    """The clock from `source` reaches every clock pin but the wizard's own, and one reset every reset pin."""
+    reset = set(design.net_of("proc_sys_reset_0/peripheral_aresetn"))
+    pins = {pin for net in design.nets for pin in net}
+    before = {f"{PS}/pl_clk0", "clk_wiz_0/clk_in1"} - {source}
+    assert set(design.net_of(source)) - {source} == {pin for pin in pins if re.search(r"clk\d?$", pin)} - before - {
+        source
+    }
     assert reset - {"proc_sys_reset_0/peripheral_aresetn"} == {
         pin for pin in pins if re.search(r"(aresetn|ap_rst_n)$", pin) and not pin.startswith("proc_sys_reset_0")
     }
-    assert block_design.net_of("proc_sys_reset_0/ext_reset_in")[0] == f"{PS}/pl_resetn0"
+    assert f"{PS}/pl_resetn0" in design.net_of("proc_sys_reset_0/ext_reset_in")
 
 
 @uses_tclsh
-def test_the_clock_is_the_targets(build, tmp_path):
-    for mhz, text in ((200, "200"), (150, "150"), (187.5, "187.5")):
-        scripts = render_scripts(DESIGN, replace(TARGET, clock_mhz=mhz), "micro", 1)
-        path = tmp_path / "tcl" / "vivado.tcl"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(scripts["tcl/vivado.tcl"])
-        if not (tmp_path / "hls").exists():
-            export_ip(tmp_path, "hls")
-        run, calls = run_tcl(path, tmp_path)
-        assert run.returncode == 0
-        assert BlockDesign.of(calls).properties[PS]["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ"] == text
-        assert f"create_clock -period {1000 / mhz:.3f} " in scripts["tcl/hls.tcl"]
-        assert f"clock={1000 / mhz:.3f}ns" in scripts["tcl/hls_config.cfg"].splitlines()
+def test_the_clock_comes_from_a_wizard_whose_lock_holds_the_reset(block_design):
+    """200 MHz is no whole fraction of the board's IOPLL, so PL0 alone cannot make it."""
+    assert block_design.cells["clk_wiz_0"] == "xilinx.com:ip:clk_wiz"
+    assert block_design.net_of("clk_wiz_0/clk_in1") == [f"{PS}/pl_clk0", "clk_wiz_0/clk_in1"]
+    assert block_design.net_of("clk_wiz_0/locked") == ["clk_wiz_0/locked", "proc_sys_reset_0/dcm_locked"]
+    assert block_design.net_of("clk_wiz_0/resetn")[0] == f"{PS}/pl_resetn0"
+    wizard, ps = block_design.properties["clk_wiz_0"], block_design.properties[PS]
+    assert (ps["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ"], ps["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__SRCSEL"]) == (
+        "99.990000", "IOPLL",
+    )  # fmt: skip
+    assert {key: wizard[f"CONFIG.{key}"] for key in ("OVERRIDE_MMCM", "USE_LOCKED", "RESET_TYPE")} == {
+        "OVERRIDE_MMCM": "true", "USE_LOCKED": "true", "RESET_TYPE": "ACTIVE_LOW",
+    }  # fmt: skip
+    factors = [float(wizard[f"CONFIG.MMCM_{key}"]) for key in ("CLKFBOUT_MULT_F", "DIVCLK_DIVIDE", "CLKOUT0_DIVIDE_F")]
+    assert 99.99 * factors[0] / factors[1] / factors[2] == pytest.approx(199.98)
+
+
+@pytest.mark.parametrize(
+    ("source", "mhz", "pl0"),
+    [("wizard", 200, "99.990000"), ("wizard", 150, "99.990000"), ("wizard", 187.5, "99.990000"), ("pl0", 187.5, "187.481250")],
+)  # fmt: skip
+@uses_tclsh
+def test_the_clock_is_the_targets(tmp_path, source, mhz, pl0):
+    target = replace(TARGET, clock_mhz=mhz, clock_source=source)
+    scripts = render_scripts(DESIGN, target, "micro", 1)
+    path = tmp_path / "tcl" / "vivado.tcl"
+    path.parent.mkdir()
+    path.write_text(scripts["tcl/vivado.tcl"])
+    export_ip(tmp_path, "hls")
+    run, calls = run_tcl(path, tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    design = BlockDesign.of(calls)
+    assert design.properties[PS]["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ"] == pl0
+    assert ("clk_wiz_0" in design.cells) == (source == "wizard")
+    check_clock_and_reset(design, "clk_wiz_0/clk_out1" if source == "wizard" else f"{PS}/pl_clk0")
+    assert f"create_clock -period {1000 / mhz:.3f} " in scripts["tcl/hls.tcl"]
+    assert f"clock={1000 / mhz:.3f}ns" in scripts["tcl/hls_config.cfg"].splitlines()
+    assert f"set_clock_uncertainty {100 * UNCERTAINTY:g}%" in scripts["tcl/hls.tcl"]
+
+
+@uses_tclsh
+def test_another_pl0_than_the_manifests_stops_vivado(build):
+    run, calls = run_tcl(build / "tcl" / "vivado.tcl", build, PL0_MHZ="107.132")
+    assert run.returncode == 1
+    assert run.stderr == (
+        "ERROR: PL0 runs at 107.132 MHz, the manifest counts on 99.990000: give clock_source_mhz, the IOPLL of this "
+        "board's preset, in the target's file\n"
+    )
+    assert calls[-1][0] == "get_property"
 
 
 @uses_tclsh
@@ -367,7 +444,7 @@ def test_every_master_reaches_ddr_through_the_port_that_it_is_wired_to(build, bl
         base = f"{PS}/SAXIGP{port + 2}/HP{port}"
         assert segments == [f"{base}_DDR_LOW", f"{base}_DDR_HIGH"]
         excluded = [segment for where, segment in block_design.excluded if where == space]
-        assert excluded == [f"{base}_QSPI", f"{base}_LPS_OCM"]
+        assert excluded == [f"{base}_QSPI", f"{base}_LPS_OCM", f"{base}_PCIE_LOW"]
 
 
 @uses_tclsh

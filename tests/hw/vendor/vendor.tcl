@@ -11,6 +11,7 @@ array set signatures {
     open_solution         {{1 1} {-reset 0 -flow_target 1}}
     set_part              {{1 1} {}}
     create_clock          {{0 0} {-period 1 -name 1}}
+    set_clock_uncertainty {{1 2} {}}
     config_compile        {{0 0} {-pipeline_style 1}}
     config_interface      {{0 0} {-m_axi_addr64 0}}
     config_export         {{0 0} {-format 1 -rtl 1 -vendor 1 -library 1 -ipname 1 -version 1}}
@@ -68,7 +69,7 @@ proc unknown {command args} {
                 error "$command: $word needs a value"
             }
             if {$word eq "-dict"} {
-                lappend words dict
+                lappend words dict [lindex $args $i]
             }
         } else {
             error "$command: unknown option $word"
@@ -87,6 +88,15 @@ proc unknown {command args} {
     return [answer $command $words]
 }
 
+# What the properties that were set make of PL0
+proc fabric_mhz {} {
+    set mhz $::set(CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ)
+    if {[info exists ::set(CONFIG.MMCM_CLKFBOUT_MULT_F)]} {
+        set mhz [expr {$mhz * $::set(CONFIG.MMCM_CLKFBOUT_MULT_F) / $::set(CONFIG.MMCM_DIVCLK_DIVIDE) / $::set(CONFIG.MMCM_CLKOUT0_DIVIDE_F)}]
+    }
+    return $mhz
+}
+
 proc answer {command words} {
     switch $command {
         get_board_parts {
@@ -94,12 +104,25 @@ proc answer {command words} {
             return [list [string map {* 3.3} [lindex $words 0]] [string map {* 3.10} [lindex $words 0]]]
         }
         get_bd_addr_segs {
+            # what an HP port of a Zynq UltraScale+ reaches (UG1085)
+            set segments [lmap kind {DDR_LOW DDR_HIGH QSPI LPS_OCM PCIE_LOW} {string map [list * $kind] [lindex $words 0]}]
+            if {[string match {*[*]*} [lindex $words 0]]} { return $segments }
             if {[info exists ::env(NO_DDR_HIGH)] && [string match *_DDR_HIGH [lindex $words 0]]} { return {} }
             return [lindex $words 0]
         }
         get_property {
-            if {[lindex $words 0] eq "STATUS"} { return "route_design ERROR" }
+            lassign $words name object
+            switch $name {
+                STATUS { return "route_design ERROR" }
+                CONFIG.PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ {
+                    return [expr {[info exists ::env(PL0_MHZ)] ? $::env(PL0_MHZ) : $::set(CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ)}]
+                }
+                CONFIG.FREQ_HZ { return [expr {[fabric_mhz] * 1e6}] }
+            }
             return [expr {[info exists ::env(STOPPED)] ? "72%" : "100%"}]
+        }
+        set_property {
+            if {[lindex $words 0] eq "dict"} { array set ::set [lindex $words 1] }
         }
         launch_runs {
             foreach result {spvit.runs/impl_1/spvit_wrapper.bit spvit.gen/sources_1/bd/spvit/hw_handoff/spvit.hwh} {

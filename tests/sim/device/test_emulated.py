@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from pynq import MMIO, Overlay, allocate
+from pynq import MMIO, Clocks, Overlay, allocate
 
 from host.accelerator import Accelerator
 from hw import interface as names
@@ -15,7 +15,10 @@ from hw.model.latency import assumptions
 from hw.target import resolve_target
 from sim.bridge import load_library, run_top
 from sim.build import build_library
-from sim.device.emulated import DDR_BASE, PAGE_BYTES, EmulatedDevice, Fault, InterruptController, Timer
+from sim.device.clocks import IOPLL_CTRL, PL0_REF_CTRL
+from sim.device.emulated import EmulatedDevice, Fault
+from sim.device.interrupts import InterruptController, Timer
+from sim.device.memory import DDR_BASE, PAGE_BYTES
 from sim.timed.timing import TimedAccelerator
 from spvit.errors import DeviceError
 from tests.host.conftest import Build, build  # noqa: F401 - a fixture
@@ -191,6 +194,27 @@ def test_a_slice_flushes_the_whole_buffer(device):
     buffer[:] = 0
     buffer[:1].invalidate()
     assert buffer.tolist() == list(range(8))
+
+
+# --- clocks ---
+
+
+def test_the_pll_is_the_boards(build, device):  # noqa: F811
+    """1499.85 MHz by the preset, from which PL0 makes 99.99 and never 200."""
+    crl = MMIO(IOPLL_CTRL & ~0xFFF, 0x100, device=device)
+    pll, pl0 = crl.read(IOPLL_CTRL & 0xFFF), crl.read(PL0_REF_CTRL & 0xFFF)
+    assert (pll >> 8 & 0x7F, pll >> 16 & 1) == (90, 1)
+    assert (pl0 >> 8 & 0x3F, pl0 >> 16 & 0x3F) == (15, 1)
+    assert Clocks.fclk0_mhz == pytest.approx(33.333 * 90 / 2 / 15)
+    with pytest.warns(UserWarning, match="closest possible value 214"):
+        Clocks.fclk0_mhz = 200
+
+
+def test_each_devices_clocks_are_its_own(build):  # noqa: F811
+    first, second = build.device(), build.device(pl0_mhz=150)
+    for device, mhz in ((first, 99.99), (second, 150), (first, 99.99)):
+        Overlay(str(device.bitstream), device=device)
+        assert Clocks.fclk0_mhz == pytest.approx(mhz, rel=1e-3)
 
 
 # --- interrupt controller and timer ---
