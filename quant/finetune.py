@@ -176,19 +176,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         asked = {"data": name, "ckpt": str(checkpoint), "epochs": options.epochs, "rate": options.rate}
         asked |= {"reading": checkpoint_options(options).parts or None}
         parts = {"model": asdict(spec.model), "pruning": asdict(spec.pruning), "recipe": recipe.identity}
-        journal = Journal.beside(out, options.resume, parts | {"asked": asked})
-        if distributed.is_first():
-            print(f"weights: {found}")
-        before = accuracies(net, data)
-        tuned = finetune(net, Run(data, recipe, journal, device), options.epochs, options.rate)
-        after = accuracies(tuned, data)
-        if distributed.is_first():
-            save_checkpoint(out, tuned)
-            show(before, after, min(COMPARED_IMAGES, len(data.test)))
-            keep = "" if options.keep is None else f" KEEP={options.keep}"
-            print(f"{out}: make hls TARGET=zcu102 MODEL={options.model} CKPT={out}{keep}")
-        distributed.wait_for_all()
-        journal.remove()
+        with Journal.beside(out, options.resume, parts | {"asked": asked}) as journal:
+            if distributed.is_first():
+                print(f"weights: {found}")
+            before = accuracies(net, data)
+            tuned = finetune(net, Run(data, recipe, journal, device), options.epochs, options.rate)
+            after = accuracies(tuned, data)
+            if distributed.is_first():
+                save_checkpoint(out, tuned)
+                show(before, after, min(COMPARED_IMAGES, len(data.test)))
+                keep = "" if options.keep is None else f" KEEP={options.keep}"
+                print(f"{out}: make hls TARGET=zcu102 MODEL={options.model} CKPT={out}{keep}")
+            distributed.wait_for_all()
+            journal.remove()
     finally:
         distributed.stop()
 

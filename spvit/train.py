@@ -77,15 +77,20 @@ def train(request: Request, run: Run) -> Trained:
     spec, recipe = request.spec, run.recipe
     if request.budget is not None and not request.progressive:
         spec = replace(spec, pruning=replace(spec.pruning, keep=solved_keep(spec, request.budget)))
+    # what chooses the rates is not what the choice is judged by, nor what the weights so far have seen
+    searching = run
+    if request.progressive:
+        rest, held_out = run.data.hold_out(recipe.held_out_images)
+        searching = replace(run, data=rest)
     pruned: SPViT | None = None
     if request.checkpoint is not None:
         teacher, pruned = load_backbone(spec, request.checkpoint, request.options)
         teacher = teacher.to(run.device)
     else:
-        teacher = train_backbone(spec, run)
+        teacher = train_backbone(spec, searching)
     steps: tuple[progressive.Step, ...] = ()
     if request.progressive:
-        net, steps = progressive.search(teacher, spec.pruning, run)
+        net, steps = progressive.search(teacher, spec.pruning, searching, held_out)
         net = progressive.phased(net, recipe.merge_within, recipe.seed)
         if request.budget is not None:
             met = met_budget(replace(spec, pruning=net.pruning), request.budget)
@@ -237,22 +242,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = distributed.start(options.device)
     try:
         out, journal = open_journal(options, request.spec, recipe)
-        try:
-            trained = train(request, Run(data, recipe, journal, device))
-        except KeyboardInterrupt:
-            if journal.path is not None and journal.path.exists() and distributed.is_first():
-                print(f"\nstopped; RESUME={journal.path} goes on", file=sys.stderr)
-            raise
-        if distributed.is_first():
-            write(out, trained, data)
-            keep = ",".join(f"{fraction:g}" for fraction in trained.net.pruning.keep) or "none"
-            print(trained.result)
-            model = out.with_suffix(".toml") if trained.steps else f"{options.model} KEEP={keep}"
-            print(f"{out}: make hls TARGET={options.target or 'zcu102'} CKPT={out} MODEL={model}")
-        distributed.wait_for_all()
-        journal.remove()
+        with journal:
+            train_and_write(request, Run(data, recipe, journal, device), out, options)
     finally:
         distributed.stop()
+
+
+def train_and_write(request: Request, run: Run, out: Path, options: argparse.Namespace) -> None:
+    """Train, and leave the weights and what they reach."""
+    journal = run.journal
+    try:
+        trained = train(request, run)
+    except KeyboardInterrupt:
+        if journal.path is not None and journal.path.exists() and distributed.is_first():
+            print(f"\nstopped; RESUME={journal.path} goes on", file=sys.stderr)
+        raise
+    if distributed.is_first():
+        write(out, trained, run.data)
+        keep = ",".join(f"{fraction:g}" for fraction in trained.net.pruning.keep) or "none"
+        print(trained.result)
+        model = out.with_suffix(".toml") if trained.steps else f"{options.model} KEEP={keep}"
+        print(f"{out}: make hls TARGET={options.target or 'zcu102'} CKPT={out} MODEL={model}")
+    distributed.wait_for_all()
+    journal.remove()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ can go on anywhere, and of which each process gets its rows. An image that canno
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -45,6 +45,9 @@ class Source(Protocol):
     def views(self, chosen: Sequence[int] | None = None) -> Iterator[Batch]:
         """All images, or the chosen ones, as inference sees them."""
 
+    def part(self, chosen: Sequence[int]) -> "Source":
+        """A source of some of the images."""
+
     @property
     def unreadable(self) -> dict[str, str]:
         """Files that were skipped, and why."""
@@ -61,6 +64,13 @@ class Data:
     def calibration(self, count: int) -> Tensor:
         """Evenly spaced training images, at most `count`, as inference sees them: (B, in_chans, S, S)."""
         return sample(self.training, count).images
+
+    def hold_out(self, most: int) -> tuple["Data", Source]:
+        """Without some of the training images, evenly spaced, and these: at most `most`, and at most a fifth."""
+        count = len(self.training)
+        held = torch.linspace(0, count - 1, max(1, min(most, count // 5))).round().int().unique().tolist()
+        rest = sorted({*range(count)} - {*held})
+        return replace(self, training=self.training.part(rest)), self.training.part(held)
 
     @property
     def unreadable(self) -> tuple[str, ...]:
@@ -167,6 +177,9 @@ class InMemory:
                     images = jitter(images)
             yield distributed.own_rows(images), distributed.own_rows(self.labels[chosen])
 
+    def part(self, chosen: Sequence[int]) -> "InMemory":
+        return InMemory(self.images[list(chosen)], self.labels[list(chosen)], self.jittered)
+
     def views(self, chosen: Sequence[int] | None = None) -> Iterator[Batch]:
         rows = torch.arange(len(self)) if chosen is None else torch.tensor(chosen, dtype=torch.long)
         for part in rows.split(INFERENCE_BATCH):
@@ -205,6 +218,11 @@ class Folder:
             for step in range(start, self.steps(batch))
         ]
         return self._load(_Reader(self, order.tolist(), place), batches)
+
+    def part(self, chosen: Sequence[int]) -> "Folder":
+        """What it skips, this one knows, too."""
+        files, labels = [self.files[position] for position in chosen], [self.labels[position] for position in chosen]
+        return replace(self, files=files, labels=labels)
 
     def views(self, chosen: Sequence[int] | None = None) -> Iterator[Batch]:
         order = list(range(len(self))) if chosen is None else list(chosen)

@@ -4,6 +4,8 @@ Enters: an unpruned transformer. Selectors come one block at a time, from the la
 all else is fine-tuned, and prunes more and more until accuracy falls below the tolerance. Neighbours with similar rates
 become one phase, of which the first selector stays; the first phase's rate then meets the budget. Leaves: the pruning,
 and the selectors trained so far. The journal keeps every step.
+
+Accuracy here is that on training images that were held out: what chooses on the test part could not be judged by it.
 """
 
 from collections.abc import Mapping
@@ -18,6 +20,7 @@ from spvit.cost import kept_patches
 from spvit.errors import ConfigError, TrainingError
 from spvit.pruned_vit import SPViT
 from spvit.training.budget import CostOf
+from spvit.training.data import Source
 from spvit.training.loop import Run
 from spvit.training.measure import accuracy
 from spvit.training.pruning import prune, selectors_of, with_selectors
@@ -32,7 +35,7 @@ class Step:
 
     location  the block that it stands before
     rate      fraction of the original patches that are gone after it; 0: none could be spared, and it was taken out
-    accuracy  on the test part, of the model with this selector and all behind it
+    accuracy  on the images held out, of the model with this selector and all behind it
     """
 
     location: int
@@ -68,13 +71,14 @@ class Progress:
         return cls(steps, state["trying"], state["accuracy"], state["weights"])
 
 
-def search(teacher: SPViT, pruning: PruningConfig, run: Run) -> tuple[SPViT, tuple[Step, ...]]:
+def search(teacher: SPViT, pruning: PruningConfig, run: Run, held_out: Source) -> tuple[SPViT, tuple[Step, ...]]:
     """A selector before each block that can spare tokens, each trained at its rate, and how it came to that.
 
-    pruning  what the selectors are like; its locations and keep ratios are what is sought
+    pruning   what the selectors are like; its locations and keep ratios are what is sought
+    held_out  images that `run` does not train on
     Raises TrainingError when no block can spare any token.
     """
-    unpruned = accuracy(teacher.to(run.device), run.data.test)
+    unpruned = accuracy(teacher.to(run.device), held_out)
     state = run.journal.done.get(NAME)
     progress = Progress((), None, unpruned, teacher.state_dict()) if state is None else Progress.from_state(state)
     least = unpruned - run.recipe.accuracy_drop
@@ -82,7 +86,7 @@ def search(teacher: SPViT, pruning: PruningConfig, run: Run) -> tuple[SPViT, tup
         while (trial := _next_rate(progress, location, teacher.config, run)) is not None:
             net = _net_of(progress, teacher, pruning, run, {location: trial})
             prune(net, teacher, run, f"block {location} to {trial:.0%}", run.recipe.progressive_epochs)
-            reached = _calibrated_accuracy(net, run)
+            reached = _calibrated_accuracy(net, run, held_out)
             if reached < least:
                 break
             weights = {name: value.cpu() for name, value in net.state_dict().items()}
@@ -127,9 +131,9 @@ def _pruning_of(pruning: PruningConfig, rates: Mapping[int, float]) -> PruningCo
     return replace(pruning, locations=locations, keep=tuple(round(1 - rates[location], 6) for location in locations))
 
 
-def _calibrated_accuracy(net: SPViT, run: Run) -> float:
+def _calibrated_accuracy(net: SPViT, run: Run, held_out: Source) -> float:
     calibrate_thresholds(net, run.data.calibration(run.recipe.calibration_images), net.pruning.keep, nearest=True)
-    return accuracy(net, run.data.test)
+    return accuracy(net, held_out)
 
 
 def merge_phases(rates: Mapping[int, float], within: float) -> dict[int, float]:

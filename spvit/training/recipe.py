@@ -77,6 +77,9 @@ class Recipe:
         "accuracy below the unpruned model's at which a selector's rate stops rising", 0.005
     )
     rate_step: Annotated[float, Number(0.01, 1)] = _is("by which a selector's pruning rate rises", 0.1)
+    held_out_images: Annotated[int, Whole(1, 10_000_000)] = _is(
+        "training images, at most a fifth of them, on which rates are chosen; no phase before sees them", 10_000
+    )
     merge_within: Annotated[float, SHARE] = _is(
         "difference of pruning rates below which neighbours become one phase", 0.15
     )

@@ -4,8 +4,11 @@ Enters: what each finished phase leaves for the next, and the running one's mode
 position. Leaves: one file, written whole or not at all; until it is, the one before stays.
 """
 
+import fcntl
 import io
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,39 @@ VERSION = 1
 OUT_FOLDER = Path("build/train")  # where weights go unless OUT= says otherwise
 
 
+class Lock:
+    """What one process at a time holds beside a file; the kernel frees it, however the process ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConfigError where another process holds it."""
+        self.path = path.with_name(f".{path.name}.lock")
+        self.made = [folder for folder in self.path.parents if not folder.exists()]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(self.file, 20).decode(errors="replace")
+                os.close(self.file)
+                raise ConfigError(
+                    f"{path}: process {holder} trains there; wait for its end, or choose another OUT="
+                ) from None
+            if self.path.exists() and self.path.stat().st_ino == os.fstat(self.file).st_ino:
+                break
+            os.close(self.file)  # its last holder has removed it since
+        os.ftruncate(self.file, 0)
+        os.write(self.file, f"{os.getpid()}".encode())
+
+    def release(self) -> None:
+        """Leaves neither the file nor an empty folder behind."""
+        self.path.unlink(missing_ok=True)
+        os.close(self.file)
+        with suppress(OSError):
+            for folder in self.made:
+                folder.rmdir()
+
+
 class Journal:
     """What is done, by name, and the phase that runs; a file of it, unless `path` is None.
 
@@ -32,6 +68,7 @@ class Journal:
         self.identity = {section: dict(values) for section, values in identity.items()}
         self.done: State = {}
         self.running: tuple[str, State] | None = None
+        self.lock: Lock | None = None  # held from `beside` to the end of a `with`
 
     @classmethod
     def beside(cls, out: Path, resume: Path | None, identity: Mapping[str, Mapping[str, Any]]) -> "Journal":
@@ -42,15 +79,25 @@ class Journal:
         if out.suffix != ".safetensors":
             raise CheckpointError(f"{out}: checkpoints are written as .safetensors; choose a name that ends so")
         check_writable_file(out, CheckpointError)
-        if resume is not None:
-            return cls.resume(resume, identity)
-        path = out.with_suffix(".state")
-        if path.exists():
-            raise ConfigError(
-                f"{path}: a training stands there unfinished; go on with RESUME={path}, choose another OUT=, or "
-                "delete it"
-            )
-        return cls(path, identity)
+        path = out.with_suffix(".state") if resume is None else resume
+        if resume is not None and not resume.is_file():
+            _read(resume)  # refused
+        lock = Lock(path) if distributed.is_first() else None
+        try:
+            if resume is None and path.exists():
+                raise ConfigError(
+                    f"{path}: a training stands there unfinished; go on with RESUME={path}, choose another OUT=, or "
+                    "delete it"
+                )
+            if out.exists() and (resume is None or resume != out.with_suffix(".state")):  # not this training's own
+                raise ConfigError(f"{out}: is there already and would be lost; choose another OUT=, or remove it first")
+            journal = cls(path, identity) if resume is None else cls.resume(resume, identity)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+        journal.lock = lock
+        return journal
 
     @classmethod
     def resume(cls, path: Path, identity: Mapping[str, Mapping[str, Any]]) -> "Journal":
@@ -87,6 +134,15 @@ class Journal:
         """The training is over: its weights are written, and its state is of no more use."""
         if self.path is not None and distributed.is_first():
             self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Another process may have the file now."""
+        if self.lock is not None:
+            self.lock.release()
+        self.lock = None
 
     def _write(self) -> None:
         if self.path is None or not distributed.is_first():

@@ -104,6 +104,16 @@ def test_the_command_writes_a_checkpoint_and_tells(command, capsys):
     assert written["parts"]["training"]["cost"] == pytest.approx(written["target"], rel=0.01)
 
 
+def test_a_second_training_does_not_take_the_firsts_place(command, tmp_path):
+    command("--out", "a.safetensors", "--backbone-epochs", "0", "--pruning-epochs", "0")
+    whole = Path("a.safetensors").read_bytes()
+    with pytest.raises(
+        ConfigError, match=r"^a\.safetensors: is there already and would be lost; choose another OUT=, or"
+    ):
+        command("--out", "a.safetensors")
+    assert Path("a.safetensors").read_bytes() == whole
+
+
 def test_a_checkpoint_and_a_budget_on_the_board(command, capsys):
     """Milliseconds from the accelerator's own estimate are the cost that is met."""
     sizes = MODEL.partition("[pruning]")[0]

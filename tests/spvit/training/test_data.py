@@ -10,7 +10,7 @@ from PIL import Image
 from spvit import distributed
 from spvit.errors import ConfigError, ImageError
 from spvit.images.preprocess import Preprocessing
-from spvit.training.data import InMemory, epoch_order, load_data, load_digits, sample
+from spvit.training.data import Data, InMemory, epoch_order, load_data, load_digits, sample
 from spvit.training.recipe import Recipe
 from tests.spvit.training.tiny import DIGITS, RECIPE, few_digits
 
@@ -189,3 +189,25 @@ def test_data_that_is_not_there_or_does_not_fit():
         ConfigError, match=r'^augment="deit" is for photographs in a folder; for digits choose jitter or none$'
     ):
         load_data("digits", DIGITS.model, replace(RECIPE, augment="deit"))
+
+
+# --- held out ---
+
+
+@pytest.mark.parametrize(("count", "most", "held"), [(100, 10, 10), (100, 1000, 20), (7, 3, 1), (3, 9, 1)])
+def test_some_training_images_can_be_held_out(count, most, held):
+    images = torch.arange(count, dtype=torch.float32)[:, None, None, None]
+    training = InMemory(images, torch.arange(count), jittered=True)
+    rest, apart = Data("x", training, training).hold_out(most)
+    assert len(apart) == held and rest.test is training and rest.training.jittered
+    chosen = apart.labels.tolist()
+    assert chosen == apart.images.flatten().int().tolist() and chosen[0] == 0
+    assert sorted([*chosen, *rest.training.labels.tolist()]) == list(range(count))
+
+
+def test_a_part_of_a_folder(photographs):
+    data = load(photographs)
+    part = data.training.part([1, 3])
+    assert part.files == [data.training.files[1], data.training.files[3]]
+    assert part.labels == [data.training.labels[1], data.training.labels[3]]
+    assert part.unreadable is data.training.unreadable

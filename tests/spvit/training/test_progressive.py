@@ -14,6 +14,7 @@ from spvit.train import Request, train, write
 from spvit.training import progressive
 from spvit.training.backbone import train_backbone
 from spvit.training.budget import parse_budget
+from spvit.training.data import InMemory
 from spvit.training.progressive import Progress, meet_budget, merge_phases, search
 from spvit.training.state import Journal
 from tests.spvit.training.tiny import RECIPE, SPEC, few_digits, make_run
@@ -71,7 +72,7 @@ def test_selectors_come_from_the_last_block_to_the_first_and_rates_stop_at_the_t
     def prune(net, teacher, run, name, epochs):
         trained.append((net.pruning.locations, net.pruning.keep))
 
-    def reached(net, run):
+    def reached(net, run, held_out):
         rates = zip(net.pruning.locations, net.pruning.keep, strict=True)
         return 0.9 if all(1 - keep <= spare[location] + 1e-9 for location, keep in rates) else 0.5
 
@@ -79,7 +80,9 @@ def test_selectors_come_from_the_last_block_to_the_first_and_rates_stop_at_the_t
     monkeypatch.setattr(progressive, "_calibrated_accuracy", reached)
     monkeypatch.setattr(progressive, "accuracy", lambda net, test: 0.95)
     run = make_run()
-    net, steps = search(train_backbone(SPEC, make_run(replace(RECIPE, backbone_epochs=0))), SPEC.pruning, run)
+    net, steps = search(
+        train_backbone(SPEC, make_run(replace(RECIPE, backbone_epochs=0))), SPEC.pruning, run, run.data.test
+    )
     assert [(step.location, step.rate, step.accuracy) for step in steps] == [
         (3, 0.8, 0.9),
         (2, 0.4, 0.9),
@@ -96,12 +99,50 @@ def test_selectors_come_from_the_last_block_to_the_first_and_rates_stop_at_the_t
     assert (net.pruning.locations, net.pruning.keep) == ((2, 3), (0.6, 0.2))
 
 
+def test_what_chooses_the_rates_is_neither_trained_on_nor_what_they_are_judged_by(monkeypatch):
+    """Until they are chosen; then all training images are used."""
+    data = few_digits(200)
+    judged, seen = [], {}
+
+    class Watched(InMemory):
+        def epoch(self, place, batch, start=0):
+            seen.setdefault(place[1], set()).update(image.numpy().tobytes() for image in self.images)
+            return super().epoch(place, batch, start)
+
+        def part(self, chosen):
+            return Watched(self.images[list(chosen)], self.labels[list(chosen)], self.jittered)
+
+    def judge(net, source):
+        judged.append(source)
+        return 0.5
+
+    monkeypatch.setattr(progressive, "accuracy", judge)
+    watched = replace(data, training=Watched(data.training.images, data.training.labels))
+    recipe = replace(
+        RECIPE, backbone_epochs=1, pruning_epochs=1, progressive_epochs=1, rate_step=0.9, held_out_images=30
+    )
+    train(Request(SPEC, progressive=True), make_run(recipe, watched))
+    everything = {image.numpy().tobytes() for image in data.training.images}
+    assert len(everything) == 200 and judged and len({len(source) for source in judged}) == 1
+    for source in judged:
+        held = {image.numpy().tobytes() for image in source.images}
+        assert len(held) == 30 and held < everything
+        for phase, images in seen.items():
+            assert images == (everything if phase == "selectors" else everything - held), phase
+    assert {"selectors", "backbone"} < seen.keys()
+
+
 def test_nothing_to_prune(monkeypatch):
     monkeypatch.setattr(progressive, "prune", lambda *_: None)
-    monkeypatch.setattr(progressive, "_calibrated_accuracy", lambda net, run: 0.1)
+    monkeypatch.setattr(progressive, "_calibrated_accuracy", lambda *_: 0.1)
     monkeypatch.setattr(progressive, "accuracy", lambda net, test: 0.95)
     with pytest.raises(TrainingError) as stopped:
-        search(train_backbone(SPEC, make_run(replace(RECIPE, backbone_epochs=0))), SPEC.pruning, make_run())
+        search(
+            train_backbone(SPEC, make_run(replace(RECIPE, backbone_epochs=0))),
+            SPEC.pruning,
+            make_run(),
+            few_digits().test,
+        )
     assert str(stopped.value) == (
         "tiny: no block can spare a token within accuracy_drop=0.1 of the unpruned 95.00%; allow a larger drop, a smaller "
         "rate_step or more progressive_epochs"

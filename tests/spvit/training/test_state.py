@@ -3,6 +3,9 @@
 import os
 import resource
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from spvit import distributed
 from spvit.errors import CheckpointError, ConfigError
 from spvit.training.state import Journal
 
+ROOT = Path(__file__).parents[3]
 IDENTITY = {"model": {"name": "tiny", "locations": (1, 2)}, "recipe": {"seed": 0}}
 
 
@@ -118,3 +122,96 @@ def test_a_flipped_bit_is_found(tmp_path):
     assert str(refused.value).startswith(
         f"{path}: not the state of a training, or cut short; begin anew without RESUME="
     )
+
+
+# --- where a training may stand ---
+
+
+def beside(out, resume=None):
+    return Journal.beside(out, resume, IDENTITY)
+
+
+def refused(out, resume=None):
+    with pytest.raises(ConfigError) as caught:
+        beside(out, resume)
+    return str(caught.value)
+
+
+def test_weights_that_are_there_are_not_lost(tmp_path):
+    out = tmp_path / "weights.safetensors"
+    out.write_text("of last week")
+    sentence = f"{out}: is there already and would be lost; choose another OUT=, or remove it first"
+    assert refused(out) == sentence
+    other = tmp_path / "other.state"
+    Journal(other, IDENTITY).save("selectors", {})
+    assert refused(out, other) == sentence
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["other.state", "weights.safetensors"]
+
+
+def test_a_training_that_was_stopped_after_it_wrote_its_weights_goes_on(tmp_path):
+    out = tmp_path / "weights.safetensors"
+    Journal(out.with_suffix(".state"), IDENTITY).save("selectors", {"step": 3})
+    out.write_text("its own")
+    with beside(out, out.with_suffix(".state")) as journal:
+        assert journal.progress_of("selectors") == {"step": 3}
+
+
+def test_an_unfinished_training_is_not_begun_anew(tmp_path):
+    path = tmp_path / "weights.state"
+    Journal(path, IDENTITY).save("selectors", {})
+    sentence = (
+        f"{path}: a training stands there unfinished; go on with RESUME={path}, choose another OUT=, or delete it"
+    )
+    assert refused(tmp_path / "weights.safetensors") == sentence
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from spvit.training.state import Journal
+with Journal.beside(Path(sys.argv[1]), None, {}) as journal:
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that trains to the same place."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "weights.safetensors")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_second_process_at_the_same_place_is_refused(tmp_path, holder, resumes):
+    path = tmp_path / "weights.state"
+    if resumes:
+        Journal(path, IDENTITY).save("selectors", {})
+    said = refused(tmp_path / "weights.safetensors", path if resumes else None)
+    assert said == f"{path}: process {holder.pid} trains there; wait for its end, or choose another OUT="
+    with beside(tmp_path / "others.safetensors"):
+        pass
+    holder.kill()  # whatever ends it
+    holder.wait()
+    with beside(tmp_path / "weights.safetensors", path if resumes else None) as journal:
+        assert journal.lock is not None
+    assert [file.name for file in tmp_path.iterdir()] == (["weights.state"] if resumes else [])
+
+
+def test_a_place_is_free_after_a_refusal_and_after_a_mistake(tmp_path):
+    out = tmp_path / "weights.safetensors"
+    out.write_text("")
+    refused(out)
+    out.unlink()
+    with pytest.raises(ZeroDivisionError), beside(out):
+        1 / 0  # noqa: B018
+    with beside(out):
+        assert [file.name for file in tmp_path.iterdir()] == [".weights.state.lock"]
+    with beside(tmp_path / "a" / "b" / "weights.safetensors"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert list(tmp_path.iterdir()) == []
