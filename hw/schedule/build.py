@@ -712,7 +712,7 @@ class Builder:
             if any(target not in self._loop.blocks for target in block.successors) and block.terminator.operands:
                 node = self._value(block.terminator.operands[0])
                 if node is not None:
-                    graph.order(node, self._start, 1, 1, ends=True, why="the loop's condition")
+                    graph.order(node, self._start, 0, 1, chained=True, why="the loop's condition")
         for node in range(1, len(graph.nodes)):
             if not graph.inputs[node]:
                 graph.order(self._start, node, 0)
@@ -733,7 +733,7 @@ class Builder:
             return
         node = self.graph.nodes[phi]
         stored = self.graph.add("carry", node.width, [value], node.name, self.graph.nodes[value].debug)
-        self.graph.order(stored, phi, 1, 1, why=node.name)
+        self.graph.order(stored, phi, 0, 1, chained=True, why=node.name)
 
     def _carry_registers(self) -> None:
         for name, offset in list(self._carried):
@@ -760,22 +760,18 @@ class Builder:
         self.graph.memories.append(memory)
         if not any(one.is_write for one in sites):
             return
-        pragma = self._memories.dependence(self._loop, name, variable)
-        says = pragma[0] if pragma else None
-        apart = says is not None and says.has("false")
-        distance = pragma[1] if pragma and pragma[1] > 0 else 1
-        inter = not (apart and not says.has("intra")) if says else True
-        intra = not (apart and says.has("intra")) if says else True
+        inter = self._memories.distance(self._loop, name, variable, inter=True)
+        intra = self._memories.distance(self._loop, name, variable, inter=False)
         for first in sites:
             for second in sites:
                 if not (first.is_write or second.is_write) or not first.banks & second.banks:
                     continue
                 states = 1 if first.is_write else 0
                 before = first.position < second.position and self._region.reaches(first.block, second.block)
-                if intra and before and not _differ(first.index, second.index):
+                if intra is not None and before and not _differ(first.index, second.index):
                     self.graph.order(first.node, second.node, states, why=memory.name)
-                if inter:
-                    self.graph.order(first.node, second.node, states, distance, why=memory.name)
+                if inter is not None:
+                    self.graph.order(first.node, second.node, states, inter, why=memory.name)
 
 
 def _differ(a: Index, b: Index) -> bool:

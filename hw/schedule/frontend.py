@@ -30,6 +30,7 @@ FLAGS = (
     "-fno-sanitize=all", "-fno-stack-protector", "-fno-threadsafe-statics", "-Wno-unused-label",
 )  # fmt: skip
 OPTIONS = (
+    "-simplifycfg-merge-cond-stores=false",  # two conditional stores stay two sites
     "-pragma-unroll-threshold=1000000000",
     "-pragma-unroll-full-max-iterations=1000000",
     "-unroll-full-max-count=1000000",

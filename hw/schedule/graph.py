@@ -28,13 +28,16 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """`to` begins `states` after `source` at least (after it ends, if `ends`), `distance` iterations later."""
+    """`to` waits for `source`, `distance` iterations before.
+
+    chained  it begins when the other's value is there; else, `states` after the state in which the other begins
+    """
 
     source: int
     to: int
     states: int
     distance: int
-    ends: bool
+    chained: bool
     why: str = ""
 
 
@@ -82,8 +85,8 @@ class Graph:
         self.inputs.append(tuple(dict.fromkeys(i for i in inputs if i is not None)))
         return len(self.nodes) - 1
 
-    def order(self, source: int, to: int, states: int, distance: int = 0, ends: bool = False, why: str = "") -> None:
-        self.orders.append(Order(source, to, states, distance, ends, why))
+    def order(self, source: int, to: int, states: int, distance: int = 0, chained: bool = False, why: str = "") -> None:
+        self.orders.append(Order(source, to, states, distance, chained, why))
 
     def port_interval(self) -> tuple[int, str]:
         """The initiation interval that the memories' ports allow, and the memory that asks for it."""

@@ -81,7 +81,7 @@ class Memories:
         self._function = function
         self.debug = Debug(module)
         self._storages: dict[tuple[str, int], Storage] = {}
-        self.dependences: dict[tuple[str, str, int], tuple[Pragma, int]] = {}  # loop's header, object, region's offset
+        self._dependences: dict[tuple[str, str, int, bool], int | None] = {}
         for block, mark in self._marks():
             self._read_mark(block, mark, pragmas, loops)
 
@@ -105,7 +105,8 @@ class Memories:
                 loop = innermost(loops, block)
                 if loop is None:
                     raise BuildError(f"{pragma.place}: DEPENDENCE of {pragma.variable} stands in no loop")
-                self.dependences[loop.header, address.object, region.offset] = (pragma, int(value))
+                distance = None if pragma.has("false") else max(1, int(value))
+                self._dependences[loop.header, address.object, region.offset, not pragma.has("intra")] = distance
             elif pragma.directive == "AGGREGATE":
                 storage.aggregated = True
             elif pragma.directive == "BIND_STORAGE":
@@ -186,9 +187,12 @@ class Memories:
         """Per bank and cycle; without a pragma, two of either kind."""
         return self.storage(name, region).ports
 
-    def dependence(self, loop: Loop, name: str, region: Region) -> tuple[Pragma, int] | None:
-        """What a loop's pragma says of an array: the pragma and its distance."""
-        return self.dependences.get((loop.header, name, region.offset))
+    def distance(self, loop: Loop, name: str, region: Region, inter: bool) -> int | None:
+        """Iterations between accesses to an array that may meet, at least, as a loop's pragma says; None: they never do.
+
+        inter  between iterations, else within one
+        """
+        return self._dependences.get((loop.header, name, region.offset, inter), 1 if inter else 0)
 
     @cache  # noqa: B019 - lives as long as its function
     def address(self, token: str) -> Address | Choice:

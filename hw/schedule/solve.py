@@ -8,7 +8,7 @@ scheduler sees). A recurrence is a strongly connected component; an interval is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from hw.schedule.delays import Model, Timing
@@ -18,6 +18,8 @@ EPSILON = 1e-6
 MAX_INTERVAL = 256
 PERIOD_STEP = 0.01
 LONGEST_PERIOD = 64.0
+TURNS = 8
+"""Of a recurrence, after which it counts as one that does not come to rest."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Problem:
         count = len(graph.nodes)
         self.orders_in = [[] for _ in range(count)]
         for order in graph.orders:
-            self.orders_in[order.to].append((order.source, order.states, order.distance, order.ends))
+            self.orders_in[order.to].append((order.source, order.states, order.distance, order.chained))
         sequence = self._sequence()
         place = {node: i for i, node in enumerate(sequence)}
         self.components = _components(count, self._sources)
@@ -150,15 +152,51 @@ class Solver:
         ready: dict[int, float] = {}
         inside = set(component)
         causes: dict[int, int] = {}
-        backward = 2 + sum(d > 0 for n in component for s, _, d, _ in self._problem.orders_in[n] if s in inside)
-        for _ in range(backward):
-            if not self._sweep(component, period, interval, starts, ready, causes, inside):
-                return True
-            cycle = _cycle(causes)
-            if cycle:  # it drives itself
-                self._critical = cycle
+        most = 0.0
+        while self._sweep(component, period, interval, starts, ready, causes, inside):
+            most = most or TURNS * (period + max(ready.values()))
+            cycles = list(_cycles(causes))
+            for cycle in cycles:
+                if self._grows(cycle, period, interval, starts, ready):
+                    self._critical = cycle
+                    return False
+            if max(starts.values()) > most:  # several cycles that drive each other
+                self._critical = max(cycles, key=len, default=tuple(component))
                 return False
-        raise AssertionError("times neither settle nor grow in a circle")
+        return True
+
+    def _grows(
+        self, cycle: tuple[int, ...], period: float, interval: int, starts: dict[int, float], ready: dict[int, float]
+    ) -> bool:
+        """Whether a cycle drives itself on: it is longer than its iterations last, or does not come to rest alone."""
+        length = self._length(cycle, period, interval)
+        if length is not None and length > EPSILON:
+            return True
+        own_starts = {node: starts[node] for node in cycle}
+        own_ready = {node: ready[node] for node in cycle}
+        inside = set(cycle)
+        first = own_starts[cycle[0]]
+        for _ in range(TURNS):
+            if not self._sweep(list(cycle), period, interval, own_starts, own_ready, {}, inside):
+                return False
+            if own_starts[cycle[0]] >= first + period - EPSILON:
+                return True  # everything repeats itself a state later
+        return True
+
+    def _length(self, cycle: tuple[int, ...], period: float, interval: int) -> float | None:
+        """Of a chained cycle, its delays less the time of the iterations that it spans; None: it is not chained."""
+        total = 0.0
+        for source, node in zip(cycle, (*cycle[1:], cycle[0]), strict=True):
+            if self._timing[node].states:
+                return None
+            total += self._timing[node].after
+            if source in self._graph.inputs[node]:
+                continue
+            spans = [d for s, _, d, chained in self._problem.orders_in[node] if s == source and chained]
+            if not spans:
+                return None
+            total -= min(spans) * interval * period
+        return total
 
     def _depth(self, period: float, interval: int) -> int:
         starts: dict[int, float] = {}
@@ -195,13 +233,14 @@ class Solver:
                     time = max(0, math.ceil(time / period - EPSILON) - 1) * period  # the enable of that state
                 if time > start + EPSILON:
                     start, cause = time, source
-            for source, states, distance, ends in self._problem.orders_in[node]:
-                if (inside is not None and source not in inside) or source not in starts:
+            for source, states, distance, chained in self._problem.orders_in[node]:
+                if (inside is not None and source not in inside) or source not in ready:
                     continue
-                state = math.floor(starts[source] / period + EPSILON)
-                if ends and source in ready:
-                    state = max(state, math.ceil(ready[source] / period - EPSILON) - 1)
-                time = (state + states - interval * distance) * period
+                if chained:
+                    time = ready[source] - interval * distance * period
+                else:
+                    state = math.floor(starts[source] / period + EPSILON)
+                    time = (state + states - interval * distance) * period
                 if time > start + EPSILON:
                     start, cause = time, source
             timing = self._timing[node]
@@ -219,19 +258,20 @@ class Solver:
         return moved
 
 
-def _cycle(causes: dict[int, int]) -> tuple[int, ...]:
-    """A cycle of what waits for what, if there is one."""
+def _cycles(causes: dict[int, int]) -> Iterator[tuple[int, ...]]:
+    """Every cycle of what waits for what, from what waits on."""
     done: set[int] = set()
     for root in causes:
         path: list[int] = []
+        place: dict[int, int] = {}
         node = root
         while node in causes and node not in done:
             done.add(node)
+            place[node] = len(path)
             path.append(node)
             node = causes[node]
-        if node in path:
-            return tuple(reversed(path[path.index(node) :]))
-    return ()
+        if node in place:
+            yield tuple(reversed(path[place[node] :]))
 
 
 def _components(count: int, sources: object) -> list[list[int]]:
