@@ -19,14 +19,22 @@ struct Tokens {
     int num_packages;
 };
 
+/// Of WORK's row, or of the logits: these are one row's, and run on, in the last bank, over the rows behind it.
+template <class A>
+constexpr int most_lanes() {
+    static_assert(ceil_div(A::kNumClasses, A::kWord) * A::kWord <= (kBanks - 1 + A::kRows) * A::kBankLanes,
+                  "the logits must fit in WORK's first row and what lies behind it");
+    return larger(kBanks * A::kBankLanes, ceil_div(A::kNumClasses, A::kWord) * A::kWord);
+}
+
 template <class A>
 using Row = UInt<bits_for(A::kRows)>;
 /// Of a row of any buffer.
 template <class A>
-using Lane = UInt<bits_for(kBanks* A::kBankLanes)>;
+using Lane = UInt<bits_for(most_lanes<A>())>;
 /// Counts tiles along a row.
 template <class A>
-using TileIndex = UInt<bits_for(kBanks* A::kBankLanes / A::kGroup)>;
+using TileIndex = UInt<bits_for(most_lanes<A>() / A::kGroup)>;
 
 /// Sum and sum of squares, for LayerNorm.
 struct Statistics {

@@ -73,10 +73,14 @@ class Layout:
 
     @property
     def bank_lanes(self) -> int:
-        """One of WORK's four banks: Q, K or the scores fit one, hidden layer, patches and logits all four."""
+        """One of WORK's four banks: Q, K or the scores fit one, hidden layer and patches all four.
+
+        The logits are one row's: they may run on, in the last bank, over the rows behind it.
+        """
         word, model = self.architecture.word, self.model
-        whole = max(model.hidden_dim, model.patch_size**2 * model.in_chans, model.num_classes)
-        return max(self.embed_lanes, _round_up(self.rows, word), _round_up(_ceil_div(whole, NUM_BANKS), word))
+        row = _ceil_div(max(model.hidden_dim, model.patch_size**2 * model.in_chans), NUM_BANKS)
+        logits = _ceil_div(_round_up(model.num_classes, word), NUM_BANKS - 1 + self.rows)
+        return max(self.embed_lanes, *(_round_up(lanes, word) for lanes in (self.rows, row, logits)))
 
     @property
     def image_lanes(self) -> int:
