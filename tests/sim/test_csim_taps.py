@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from hw.layout import NUM_BANKS
 from quant.network import QuantizedNetwork
 from sim.bridge import Accelerator
 from sim.constructed import deciding, with_linear
@@ -68,6 +69,15 @@ def test_exact_widths(simulators, compiler, capfd):
     simulate(exact, PIXELS[:1])
     for seed in range(3):
         simulate_network(exact, with_extreme_tensors(micro(), np.random.default_rng(seed)), images=1)
+
+
+@pytest.mark.parametrize("exact", [False, pytest.param(True, marks=slow)])
+def test_more_classes_than_a_row_has_lanes(simulators, exact):
+    """Logits that run on over the rows behind the first, in the last bank."""
+    model = replace(MICRO.model, num_classes=600)
+    design = design_of(random_network(np.random.default_rng(0), model, MICRO.pruning))
+    assert NUM_BANKS * design.layout.bank_lanes < 600
+    simulate(simulators(design, exact=exact), PIXELS)
 
 
 @uses_clang

@@ -1,5 +1,7 @@
 """Block RAMs, counted by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from hw.architecture import Architecture
@@ -43,6 +45,13 @@ def test_deit_s_by_hand():
     assert blocks["head statistics, partial too"] == 2 * min(3 * 2, 2 * 4)  # 1,182 of 69 bits
     total = sum(blocks.values()) + (4 + 2) * 4
     assert bram36(DEIT_S) == total / 2
+
+
+def test_classes_take_lanes_of_one_row_and_not_of_each():
+    """ImageNet-21k's 21,843 lie in the first row and what is behind it, as 1,000 do."""
+    assert bram36(Layout(replace(DEIT_S.model, num_classes=21843), Architecture())) == bram36(DEIT_S)
+    assert Layout(replace(DEIT_S.model, num_classes=200 * 384), Architecture()).bank_lanes == 384
+    assert Layout(replace(DEIT_S.model, num_classes=200 * 384 + 1), Architecture()).bank_lanes == 448
 
 
 def test_more_tokens_need_more_blocks():
