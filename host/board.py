@@ -228,7 +228,7 @@ class Board:
     def _check_board(self) -> None:
         board = getattr(self.device, "board", None)
         if board is None and BOARD_NAME.exists():
-            board = BOARD_NAME.read_text().strip("\0\n ")
+            board = BOARD_NAME.read_text(encoding="utf-8").strip("\0\n ")
         if board is not None and board.lower() != self.bundle.board.lower():
             raise BundleError(
                 f"{self.bundle.folder}: made for {self.bundle.board}, and this board is {board}; make it again with "

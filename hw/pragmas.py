@@ -123,7 +123,7 @@ def read_pragmas(sources: Mapping[str, str]) -> list[Pragma]:
 
 def read_folder(folder: Path) -> dict[str, str]:
     """The C++ of a build folder's `src/`, as `{name: text}`. Raises BuildError where there is none."""
-    sources = {path.name: path.read_text() for path in sorted(folder.glob("*.[ch]pp"))}
+    sources = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.[ch]pp"))}
     if not sources:
         raise BuildError(f"{folder} holds no C++ sources; run make hls first")
     return sources

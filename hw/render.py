@@ -49,13 +49,15 @@ IDLE = ("Op::IDLE", "Rows::ALL", "Buffer::X", "0", "Prologue::NONE", "0", "0", "
 
 def kernel_sources() -> dict[str, str]:
     """The headers that need no rendering."""
-    return {path.name: path.read_text() for path in sorted(TEMPLATES.glob("*.hpp"))}
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(TEMPLATES.glob("*.hpp"))}
 
 
 @cache
 def _template_texts() -> list[str]:
     """Read once, so that one process speaks of one state of them."""
-    return [f"{path.name}\n{path.read_text()}" for path in sorted(TEMPLATES.iterdir()) if path.is_file()]
+    return [
+        f"{path.name}\n{path.read_text(encoding='utf-8')}" for path in sorted(TEMPLATES.iterdir()) if path.is_file()
+    ]
 
 
 def design_digest(design: Design, num_words: int) -> str:

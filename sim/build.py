@@ -91,7 +91,7 @@ def build_library(
         return library
     command = [*found.words, *flags, "-shared", f"-I{source_folder}", str(top), str(BRIDGE), *map(str, own)]
     with whole_file(library) as partial:
-        result = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True)
+        result = subprocess.run([*command, "-o", str(partial)], capture_output=True, encoding="utf-8", errors="replace")
         if result.returncode != 0:
             first = next((line for line in result.stderr.splitlines() if "error" in line), result.stderr.strip()[:300])
             raise BuildError(f"{found} could not compile {source_folder}: {first}")

@@ -182,7 +182,7 @@ class Ablation:
         identity = self._identity(spec)
         path = self.out / "rows" / f"{_digest(identity)}.json"
         if path.exists():
-            done = json.loads(path.read_text())
+            done = json.loads(path.read_text(encoding="utf-8"))
             return Row(tuple(done["accuracy"]), tuple(done["gmacs"]), tuple(done["kept"]), done["parameters"])
         row = self._train(spec)
         write_json(path, {**asdict(row), "of": identity})

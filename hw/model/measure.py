@@ -47,11 +47,15 @@ def _map(module: str, parameters: Mapping[str, int], options: str) -> tuple[int,
         for path in LANES.glob("*.v"):
             shutil.copy(path, folder)
         for name, text in _tables().items():
-            (folder / name).write_text(text)
-        run = subprocess.run(["yosys", "-q", "-p", script], cwd=folder, capture_output=True, text=True)
+            (folder / name).write_text(text, encoding="utf-8")
+        run = subprocess.run(
+            ["yosys", "-q", "-p", script], cwd=folder, capture_output=True, encoding="utf-8", errors="replace"
+        )
         if run.returncode != 0:
             raise BuildError(f"yosys could not map {module}: {(run.stderr or run.stdout).strip().splitlines()[-1]}")
-        cells: Mapping[str, int] = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
+        cells: Mapping[str, int] = json.loads((folder / "stat.json").read_text(encoding="utf-8"))["design"][
+            "num_cells_by_type"
+        ]
     counts = [sum(cells.get(cell, 0) for cell in kind) for kind in (LUT_CELLS, FF_CELLS, DSP_CELLS)]
     return counts[0], counts[1], counts[2]
 

@@ -99,14 +99,14 @@ def _compile(sources: Mapping[str, str], top: str) -> str:
     with tempfile.TemporaryDirectory(prefix="schedule-") as scratch:
         folder = Path(scratch)
         for path, text in sources.items():
-            (folder / path).write_text(text)
+            (folder / path).write_text(text, encoding="utf-8")
         command = [*COMPILER, *FLAGS, f"-I{SHIM}", "-I.", "-S", "-emit-llvm", top, "-o", "top.ll"]
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        result = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace")
         if result.returncode != 0:
             errors = [line for line in result.stderr.splitlines() if "error:" in line]
             first = errors[0] if errors else result.stderr.strip()[:300]
             raise BuildError(f"clang could not compile {top} for the scheduler: {first}")
-        return (folder / "top.ll").read_text()
+        return (folder / "top.ll").read_text(encoding="utf-8")
 
 
 def _optimise(text: str) -> str:

@@ -153,7 +153,7 @@ def run_step(step: Step, log: Path, append: bool = False) -> float:
         result.unlink(missing_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    first_line = len(log.read_text(errors="replace").splitlines()) if append and log.exists() else 0
+    first_line = len(log.read_text(encoding="utf-8", errors="replace").splitlines()) if append and log.exists() else 0
     with log.open("ab" if append else "wb") as output:
         output.write(f"$ {shlex.join(step.command)}\n".encode())
         output.flush()
@@ -167,7 +167,7 @@ def run_step(step: Step, log: Path, append: bool = False) -> float:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()
             raise
-    lines = log.read_text(errors="replace").splitlines()[first_line + 1 :]
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[first_line + 1 :]
     if status != 0:
         how = f"ended with exit status {status}" if status > 0 else f"was killed by signal {-status}"
         raise BuildError(f"{step.tool} failed at {_failed_step(step, lines)}: it {how}; {_first_error(lines)} ({log})")

@@ -92,9 +92,11 @@ class EmulatedDevice(Device):
         folder = tempfile.mkdtemp(prefix="spvit-emulated-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.bitstream = Path(folder) / names.BITSTREAM
-        self.bitstream.write_text(f"no bitstream: the emulated device runs the C-simulation of {self.bundle.digest}\n")
+        self.bitstream.write_text(
+            f"no bitstream: the emulated device runs the C-simulation of {self.bundle.digest}\n", encoding="utf-8"
+        )
         self.bitstream.with_suffix(".hwh").write_text(
-            handoff(overlay or self.bundle.interface, pl0_mhz or own_pl0_mhz, interrupt)
+            handoff(overlay or self.bundle.interface, pl0_mhz or own_pl0_mhz, interrupt), encoding="utf-8"
         )
         Device.active_device = self
 

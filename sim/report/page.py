@@ -262,7 +262,7 @@ def render(estimate: Estimate, evidence: Evidence) -> str:
         "engine": _engine(estimate.layout.architecture),
         "stages": tokens_per_stage(spec.model, spec.pruning, estimate.kept),
         "headlines": headlines(estimate, evidence),
-        "flow": _inline(FLOW.read_text()),
+        "flow": _inline(FLOW.read_text(encoding="utf-8")),
         "facts": engine_facts(estimate),
         "pictures": pictures(estimate, evidence),
         "paper": rows,

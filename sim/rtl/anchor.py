@@ -72,7 +72,7 @@ def build_skeleton(ports: int, stream_latency: int, folder: Path) -> Path:
     command = ["verilator", "--cc", "--exe", "--build", "-O3", "-Wall", "-Wno-fatal", "--top-module", "skeleton"]
     command += [f"-GPORTS={ports}", f"-GSTREAM_LATENCY={stream_latency}", "--Mdir", str(folder)]
     command += ["-CFLAGS", "-O2", str(SOURCES / "skeleton.sv"), str(SOURCES / "harness.cpp"), "-o", "skeleton"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if result.returncode != 0:
         raise BuildError(f"verilator could not compile {SOURCES}: {result.stderr.strip()[:300]}")
     return folder / "skeleton"
@@ -92,11 +92,11 @@ def run_skeleton(skeleton: Path, design: Design, assumed: Assumptions, kept: Seq
         "stripe_words": STRIPE_WORDS,
         "arriving_words": ARRIVING_WORDS,
     }
-    with tempfile.NamedTemporaryFile("w", suffix=".hex") as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".hex") as file:
         file.writelines(_lines([record for record in schedule.records if record[:2] != (WAIT, 0)]))
         file.flush()
         command = [str(skeleton), f"+schedule={file.name}", *(f"+{key}={value}" for key, value in arguments.items())]
-        result = subprocess.run(command, capture_output=True, text=True)
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if result.returncode != 0:
         raise BuildError(f"the skeleton stopped: {(result.stderr or result.stdout).strip()[:300]}")
     return int(result.stdout.split()[-1])
