@@ -120,9 +120,9 @@ def read_module(text: str) -> Module:
             function = _function(line, lines)
             functions[function.name] = function
         elif line.startswith("@"):
-            if found := re.match(rf"^(@{NAME}) = .*?\b(constant|global) (\[[^@]*?\]+|%{NAME}|i\d+|ptr)(?= |,|$)", line):
+            if found := re.match(rf"^(@{NAME}) = [^@]*?\b(constant|global) (?=[\[%<{{ip])", line):
                 debug = re.search(r", !dbg !(\d+)", line)
-                kind = _first_type(line[found.start(3) :])
+                kind = _first_type(line[found.end() :])
                 globals_[found[1]] = Global(found[1], found[2] == "constant", kind, int(debug[1]) if debug else -1)
         elif found := re.match(rf"^(%{NAME}) = type (.*)$", line):
             types[found[1]] = found[2]
@@ -131,11 +131,11 @@ def read_module(text: str) -> Module:
 
 def _first_type(text: str) -> str:
     """The type that a text begins with."""
-    if not text.startswith("["):
+    if not text.startswith(("[", "{", "<")):
         return re.match(rf"%{NAME}|\w+", text)[0]  # type: ignore[index]
     depth = 0
     for i, character in enumerate(text):
-        depth += {"[": 1, "]": -1}.get(character, 0)
+        depth += {"[": 1, "{": 1, "<": 1, "]": -1, "}": -1, ">": -1}.get(character, 0)
         if depth == 0:
             return text[: i + 1]
     raise AssertionError(text[:80])

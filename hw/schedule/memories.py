@@ -188,7 +188,7 @@ class Memories:
         return self.storage(name, region).ports
 
     def distance(self, loop: Loop, name: str, region: Region, inter: bool) -> int | None:
-        """Iterations between accesses to an array that may meet, at least, as a loop's pragma says; None: they never do.
+        """Iterations between accesses to an array that may meet, at least, as the pragma says; None: they never do.
 
         inter  between iterations, else within one
         """
