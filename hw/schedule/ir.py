@@ -212,7 +212,7 @@ def _instruction(line: str) -> Instruction | None:
         return Instruction(name, op, _bits(kind), (value, address), debug=debug)
     if op == "getelementptr":
         kind = _first_type(rest)
-        parts = _split(rest[len(kind) + 2 :])
+        parts = split(rest[len(kind) + 2 :])
         operands = tuple(part.split(" ", 1)[1] for part in parts)
         return Instruction(name, op, 32, operands, kind, debug=debug)
     if op in ("call", "tail"):
@@ -239,14 +239,18 @@ def _call(name: str, rest: str, debug: int) -> Instruction | None:
     callee = found[2]
     if callee.startswith(("llvm.lifetime", "llvm.experimental.noalias", "llvm.dbg", "llvm.assume")):
         return None
-    parts = [ATTRIBUTES.sub("", part).strip() for part in _split(found[3])] if found[3] else []
+    parts = [ATTRIBUTES.sub("", part).strip() for part in split(found[3])] if found[3] else []
     operands = tuple(part.split(" ", 1)[1] if " " in part else part for part in parts)
     kind = ATTRIBUTES.sub("", found[1]).split()
     return Instruction(name, "call", _bits(kind[0]) if kind else 0, operands, callee, debug=debug)
 
 
-def _split(text: str) -> list[str]:
-    """At commas outside of parentheses, brackets and braces."""
+def split(text: str) -> list[str]:
+    """At commas outside of quotes, parentheses, brackets and braces."""
+    if '"' in text:
+        names = re.findall(r'"[^"]*"', text)
+        rest = iter(names)
+        return [re.sub("\0", lambda _: next(rest), part) for part in split(re.sub(r'"[^"]*"', "\0", text))]
     if not any(bracket in text for bracket in "([{"):
         return text.split(", ")
     parts, depth, start = [], 0, 0

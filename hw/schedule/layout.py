@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
-from hw.schedule.ir import Module
+from hw.schedule.ir import Module, split
 
 FIELD = re.compile(r'(\w+): (?:!(\d+)|"([^"]*)"|([\w.| -]+))')
 
@@ -240,8 +240,7 @@ def _llvm_fields(kind: str, types: dict[str, str]) -> Iterator[Field]:
 def llvm_members(kind: str, types: dict[str, str]) -> Iterator[tuple[str, int]]:
     """(type, offset in bytes) of a struct's members."""
     place = 0
-    body = types[kind].removeprefix("type ").strip("{} ")
-    for member in re.findall(r'\[(?:[^\[\]]|\[[^\]]*\])*\]|%"[^"]*"|[^\s,]+', body):
+    for member in split(types[kind].removeprefix("type ").strip("{} ")):
         size, align = llvm_size(member, types)
         place = -(-place // align) * align
         yield member, place

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from hw.schedule.layout import llvm_members, llvm_regions, llvm_size
+
 MACHINE_WIDTHS = (1, 8, 16, 32, 64)
 NAME = r"[%@](?:[\w.]+|\".*?\")"
 COPY = re.compile(rf"  call void @llvm\.memcpy\.\S+\(ptr[^%@]*({NAME}), ptr[^%@]*({NAME}), i32 (\d+), i1 false\)(.*)")
@@ -52,7 +54,7 @@ def _plain_line(line: str, types: dict[str, str], pointers: dict[str, str], fres
     elif found := COPY.match(line):
         kind = pointers.get(found[1]) or pointers.get(found[2])
         bits = 8 * int(found[3])
-        if kind and _size(kind, types)[0] * 8 == bits:
+        if kind and llvm_size(kind, types)[0] * 8 == bits:
             fields = list(_fields(kind, types))
         elif bits in MACHINE_WIDTHS:
             fields = [(0, bits)]
@@ -81,7 +83,7 @@ def _pointee(kind: str, indices: str, types: dict[str, str]) -> str:
         if found := re.fullmatch(r"\[(\d+) x (.*)\]", kind):
             kind = found[2]
         else:
-            kind = [member for member, _ in _members(kind, types)][int(index)]
+            kind = [member for member, _ in llvm_members(kind, types)][int(index)]
     return kind
 
 
@@ -95,46 +97,15 @@ def _width(text: str) -> int:
 
 
 def _struct_types(text: str) -> dict[str, str]:
-    return dict(re.findall(r"^(%\S+|%\".*?\") = type \{ (.*) \}$", text, flags=re.MULTILINE))
+    return dict(re.findall(rf"^({NAME}) = (type .*)$", text, flags=re.MULTILINE))
 
 
-def _fields(kind: str, types: dict[str, str], offset: int = 0) -> Iterator[tuple[int, int]]:
+def _fields(kind: str, types: dict[str, str]) -> Iterator[tuple[int, int]]:
     """(offset in bytes, width in bits) of each integer of a type."""
-    if found := re.fullmatch(r"i(\d+)", kind):
-        yield offset, int(found[1])
-    elif found := re.fullmatch(r"\[(\d+) x (.*)\]", kind):
-        size, _ = _size(found[2], types)
-        for i in range(int(found[1])):
-            yield from _fields(found[2], types, offset + i * size)
-    else:
-        for member, place in _members(kind, types):
-            yield from _fields(member, types, offset + place)
-
-
-def _members(kind: str, types: dict[str, str]) -> Iterator[tuple[str, int]]:
-    place = 0
-    for member in re.findall(r'\[[^\]]*\]+|%"[^"]*"|[^\s,]+', types[kind]):
-        size, align = _size(member, types)
-        place = -(-place // align) * align
-        yield member, place
-        place += size
-
-
-def _size(kind: str, types: dict[str, str]) -> tuple[int, int]:
-    """Bytes and alignment."""
-    if found := re.fullmatch(r"i(\d+)", kind):
-        size = 1 << max(0, (int(found[1]) - 1).bit_length() - 3)
-        return size, min(size, 8)
-    if kind == "ptr":
-        return 4, 4
-    if found := re.fullmatch(r"\[(\d+) x (.*)\]", kind):
-        size, align = _size(found[2], types)
-        return int(found[1]) * size, align
-    end, align = 0, 1
-    for member, place in _members(kind, types):
-        size, own = _size(member, types)
-        end, align = place + size, max(align, own)
-    return -(-end // align) * align, align
+    for region in llvm_regions(kind, "", types):
+        for i in range(region.num_elements):
+            for field in region.fields:
+                yield region.offset + i * region.element_bytes + field.offset, field.bits
 
 
 def _with_attributes(text: str) -> str:

@@ -137,14 +137,14 @@ class Solver:
             if not self._settles(component, LONGEST_PERIOD, 1):
                 return None, self._critical
             low, high = period, LONGEST_PERIOD
-            while high - low > PERIOD_STEP / 2:
+            while high - low > PERIOD_STEP / 10:
                 middle = (low + high) / 2
                 if self._settles(component, middle, 1):
                     high = middle
                 else:
                     low, critical = middle, self._critical
             period = high
-        return math.ceil(period / PERIOD_STEP - EPSILON) * PERIOD_STEP, critical
+        return round(math.ceil(period / PERIOD_STEP - 0.1) * PERIOD_STEP, 2), critical
 
     def _settles(self, component: list[int], period: float, interval: int) -> bool:
         """Whether a recurrence's times stop growing; if they don't, `_critical` is the cycle that drives them."""
