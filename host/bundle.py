@@ -5,20 +5,16 @@ Enters: a folder, unpacked from `deploy.tar.gz` or the build folder that it was 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hw.clock import Clock
 from hw.interface import BITSTREAM, BITSTREAM_FOLDER, Interface
+from hw.manifest import MANIFEST, Manifest, read_manifest
 from spvit.errors import BundleError
-from spvit.files import read_json, sha256
+from spvit.files import is_sealed, sha256
 from spvit.images.preprocess import Preprocessing
-
-MANIFEST = "manifest.json"
-SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -55,24 +51,14 @@ class Bundle:
 def load_bundle(folder: str | Path) -> Bundle:
     """Read and check a bundle: schema, fields, and each file's SHA-256. Raises BundleError."""
     folder = Path(folder)
-    manifest = _read_manifest(folder)
-    path = folder / MANIFEST
-    if manifest.get("schema") != SCHEMA:
+    if folder.is_file():
+        raise BundleError(f"{folder}: a file; unpack it (tar xzf {folder.name}) and give the folder")
+    if not (folder / MANIFEST).exists():
         raise BundleError(
-            f"{path}: schema={manifest.get('schema')!r}, this runtime reads {SCHEMA}; make the bundle again with the "
-            "project that this runtime comes from"
+            f"{folder}: no {MANIFEST} in there; give a folder that make deploy packed, or one that make hls left"
         )
-    try:
-        bundle = _bundle(folder, manifest)
-        digests = dict(manifest["sha256"])
-        described = manifest["interface"]["registers"], manifest["interface"]["buffers"]
-    except KeyError as error:
-        raise BundleError(f"{path}: field {error.args[0]} is missing; make the bundle again") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise BundleError(f"{path}: not what make hls writes ({error}); make the bundle again") from None
-    ours = bundle.interface.to_manifest()
-    if described != (ours["registers"], json.loads(json.dumps(ours["buffers"]))):
-        raise BundleError(f"{path}: its registers are laid out otherwise than this runtime's; make the bundle again")
+    manifest = read_manifest(folder)
+    bundle, digests = _bundle(folder, manifest), manifest.sha256
     for weights in bundle.weights:
         _check_file(folder, weights, digests)
         if weights.stat().st_size != bundle.interface.weights[0].nbytes:
@@ -84,42 +70,30 @@ def load_bundle(folder: str | Path) -> Bundle:
         for file in (bundle.bitstream, bundle.bitstream.with_suffix(".hwh")):
             if file.relative_to(folder).as_posix() in digests:
                 _check_file(folder, file, digests)
+            elif not is_sealed(file):
+                raise BundleError(
+                    f"{file}: neither {MANIFEST} nor make bitstream has a digest of it; make the bundle again"
+                )
     return bundle
 
 
-def _read_manifest(folder: Path) -> Mapping[str, Any]:
-    path = folder / MANIFEST
-    if folder.is_file():
-        raise BundleError(f"{folder}: a file; unpack it (tar xzf {folder.name}) and give the folder")
-    if not path.exists():
-        raise BundleError(
-            f"{folder}: no {MANIFEST} in there; give a folder that make deploy packed, or one that make hls left"
-        )
-    return read_json(path, "copy the bundle again", BundleError)
-
-
-def _bundle(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
-    model, target = manifest["model"], manifest["target"]
-    interface = Interface.from_manifest(manifest["interface"])
+def _bundle(folder: Path, manifest: Manifest) -> Bundle:
     bitstream = folder / BITSTREAM_FOLDER / BITSTREAM
     return Bundle(
         folder=folder,
-        name=str(model["name"]),
-        board=str(target["name"]),
-        digest=str(manifest["digest"]),
-        interface=interface,
-        preprocessing=Preprocessing(
-            int(model["img_size"]), int(model["in_chans"]), float(model["crop"]), tuple(model["mean"]),
-            tuple(model["std"]),
-        ),
-        patch_size=int(model["patch_size"]),
-        logits_frac_bits=int(manifest["logits_frac_bits"]),
-        clock_mhz=float(target["clock_mhz"]),
-        clock=Clock.from_manifest(manifest["clock"]),
-        weights=tuple(folder / "weights" / f"{buffer.name}.bin" for buffer in interface.weights),
-        weights_checksum=int(manifest["weights_checksum"]),
+        name=manifest.model.name,
+        board=manifest.target.name,
+        digest=manifest.digest,
+        interface=manifest.interface,
+        preprocessing=Preprocessing.from_model(manifest.model),
+        patch_size=manifest.model.patch_size,
+        logits_frac_bits=manifest.logits_frac_bits,
+        clock_mhz=manifest.target.clock_mhz,
+        clock=manifest.clock,
+        weights=tuple(folder / "weights" / f"{buffer.name}.bin" for buffer in manifest.interface.weights),
+        weights_checksum=manifest.weights_checksum,
         bitstream=bitstream if bitstream.exists() else None,
-    )  # fmt: skip
+    )
 
 
 def _check_file(folder: Path, path: Path, digests: Mapping[str, str]) -> None:

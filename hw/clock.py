@@ -12,13 +12,14 @@ ConfigError that names the nearest clocks that can be made. Standard library alo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 from spvit.errors import ConfigError
+from spvit.schema import Choice, Items, Number, Whole, check_fields
 
 UNCERTAINTY = 0.27
 """Share of the period that Vitis HLS keeps for routing: its default (UG1399, set_clock_uncertainty), set on purpose."""
@@ -61,13 +62,16 @@ class Clock:
     multiply      M of the wizard's MMCM, divide D, output_divide O; all 1 without a wizard
     """
 
-    source: str
-    mhz: float
-    pl0_mhz: float = 0.0
-    pl0_divisors: tuple[int, int] = (1, 1)
-    multiply: float = 1.0
-    divide: int = 1
-    output_divide: float = 1.0
+    source: Annotated[str, Choice(*SOURCES)]
+    mhz: Annotated[float, Number(0.01, 10_000)]
+    pl0_mhz: Annotated[float, Number(0, 10_000)] = 0.0
+    pl0_divisors: Annotated[tuple[int, int], Items(Whole(1, PL0_DIVISORS), "divisors", 2)] = (1, 1)
+    multiply: Annotated[float, Number(1, 128)] = 1.0
+    divide: Annotated[int, Whole(*DIVIDE)] = 1
+    output_divide: Annotated[float, Number(1, 128)] = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def ratio(self) -> float:
@@ -81,21 +85,6 @@ class Clock:
 
     def to_manifest(self) -> dict[str, Any]:
         return asdict(self) | {"ratio": self.ratio}
-
-    @classmethod
-    def from_manifest(cls, values: Mapping[str, Any]) -> Clock:
-        """Raises KeyError, TypeError or ValueError where it is none."""
-        first, second = values["pl0_divisors"]
-        multiply, output_divide = float(values["multiply"]), float(values["output_divide"])
-        clock = cls(
-            str(values["source"]), float(values["mhz"]), float(values["pl0_mhz"]), (int(first), int(second)), multiply,
-            int(values["divide"]), output_divide,
-        )  # fmt: skip
-        if not all(
-            0 < value < float("inf") for value in (clock.mhz, clock.multiply, clock.divide, clock.output_divide)
-        ):
-            raise ValueError(f"clock {dict(values)} is none")
-        return clock
 
 
 def usable_ns(clock_mhz: float) -> float:

@@ -18,8 +18,9 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
-from hw.generate import MANIFEST, Project, check_request, ensure_project
+from hw.generate import Project, check_request, ensure_project
 from hw.interface import BITSTREAM, BITSTREAM_FOLDER
+from hw.manifest import MANIFEST
 from hw.render import design_interface
 from hw.target import resolve_target, target_names
 from hw.templates import render
@@ -35,9 +36,9 @@ ROOT = Path(__file__).parents[1]
 RUNTIME = (
     "host/__init__.py", "host/accelerator.py", "host/benchmark.py", "host/board.py", "host/bundle.py",
     "host/drawing.py", "host/figures.py", "host/interrupts.py", "host/lock.py", "host/measure.py", "host/power.py",
-    "host/result.py", "hw/__init__.py", "hw/clock.py", "hw/interface.py", "spvit/__init__.py", "spvit/command.py",
-    "spvit/errors.py", "spvit/files.py", "spvit/images/__init__.py", "spvit/images/preprocess.py",
-    "spvit/images/sources.py", "spvit/schema.py",
+    "host/result.py", "hw/__init__.py", "hw/architecture.py", "hw/clock.py", "hw/interface.py", "hw/manifest.py",
+    "hw/target.py", "spvit/__init__.py", "spvit/command.py", "spvit/config.py", "spvit/errors.py", "spvit/files.py",
+    "spvit/images/__init__.py", "spvit/images/preprocess.py", "spvit/images/sources.py", "spvit/schema.py",
 )  # fmt: skip
 """What the board imports."""
 SAMPLE_DIGITS = 8

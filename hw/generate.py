@@ -19,15 +19,15 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw.architecture import Architecture
 from hw.layout import Design, Layout
+from hw.manifest import MANIFEST, VERSION, Manifest
 from hw.model.memory import bram36
 from hw.model.resources import check_fits
 from hw.program import Op, build_program
@@ -38,12 +38,9 @@ from hw.weights import port_stripes, stream_checksum, weight_stream
 from quant.build import add_arguments, build_folder, model_spec, network_folder
 from quant.network import QuantizedNetwork, load_network
 from spvit.command import Parser
-from spvit.config import ModelSpec, to_table
+from spvit.config import ModelSpec
 from spvit.errors import FileError, exit_on_user_error
 from spvit.files import check_writable, read_bytes, staged
-
-MANIFEST = "manifest.json"
-MANIFEST_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def make_project(design: Design, target: Target) -> Project:
     sources = render_sources(design, title, len(words))
     files = {f"src/{name}": text for name, text in sources.items()}
     files |= render_scripts(design, target, title, len(words))
-    files[MANIFEST] = json.dumps(_manifest(design, target, files, words, offsets), indent=1) + "\n"
+    files[MANIFEST] = json.dumps(_manifest(design, target, files, words, offsets).to_json(), indent=1) + "\n"
     return Project(design, target, files, stripes)
 
 
@@ -144,29 +141,29 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _manifest(
     design: Design, target: Target, files: dict[str, str], words: NDArray[np.int16], offsets: NDArray[np.int64]
-) -> dict[str, Any]:
+) -> Manifest:
     network, layout = design.network, design.layout
     digests = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in sorted(files.items())}
     for port, stripe in enumerate(port_stripes(words)):
         digests[f"weights/weights_{port}.bin"] = hashlib.sha256(stripe.tobytes()).hexdigest()
-    return {
-        "schema": MANIFEST_VERSION,
-        "digest": design_digest(design, len(words)),
-        "network_digest": network.digest,
-        "target": asdict(target),
-        "clock": target.clock.to_manifest(),
-        "model": to_table(network.model),
-        "pruning": to_table(network.pruning),
-        "architecture": asdict(design.architecture),
-        "max_tokens": layout.rows,
-        "port_words": len(words),
-        "interface": design_interface(design, len(words)).to_manifest(),
-        "weights_checksum": stream_checksum(words),
-        "first_word_of_step": [int(offset) for offset in offsets[:-1]],
-        "logits_frac_bits": network.frac_bits["head"],
-        "bram36_estimate": bram36(layout),
-        "sha256": digests,
-    }
+    return Manifest(
+        schema=VERSION,
+        digest=design_digest(design, len(words)),
+        network_digest=network.digest,
+        target=target,
+        clock=target.clock,
+        model=network.model,
+        pruning=network.pruning,
+        architecture=design.architecture,
+        max_tokens=layout.rows,
+        port_words=len(words),
+        interface=design_interface(design, len(words)),
+        weights_checksum=stream_checksum(words),
+        first_word_of_step=tuple(int(offset) for offset in offsets[:-1]),
+        logits_frac_bits=network.frac_bits["head"],
+        bram36_estimate=bram36(layout),
+        sha256=digests,
+    )
 
 
 if __name__ == "__main__":

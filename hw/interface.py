@@ -13,7 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Annotated, Any
+
+from spvit.config import MOST_BLOCKS, ModelConfig
+from spvit.schema import Whole, check_fields, kinds
 
 # The block design. PYNQ's ip_dict has the cells under these names.
 TOP = "spvit_top"
@@ -104,15 +107,18 @@ class Interface:
     rows        most tokens
     """
 
-    digest: int
-    weight_ports: int
-    port_words: int
-    img_size: int
-    in_chans: int
-    num_classes: int
-    num_stages: int
-    num_prefix_tokens: int
-    rows: int
+    digest: Annotated[int, Whole(0, 2**32 - 1)]
+    weight_ports: Annotated[int, Whole(1, 64)]
+    port_words: Annotated[int, Whole(1, 2**31 - 1)]
+    img_size: Annotated[int, kinds(ModelConfig)["img_size"]]
+    in_chans: Annotated[int, kinds(ModelConfig)["in_chans"]]
+    num_classes: Annotated[int, kinds(ModelConfig)["num_classes"]]
+    num_stages: Annotated[int, Whole(0, MOST_BLOCKS)]
+    num_prefix_tokens: Annotated[int, Whole(0, 2)]
+    rows: Annotated[int, Whole(1, 2**31 - 1)]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def keep_words(self) -> int:
@@ -192,11 +198,6 @@ class Interface:
                 for buffer in self.buffers
             },
         }
-
-    @classmethod
-    def from_manifest(cls, values: Mapping[str, Any]) -> Interface:
-        """Raises KeyError, TypeError or ValueError where it is none."""
-        return cls(**{name: int(values[name]) for name in cls.__dataclass_fields__})
 
 
 def _data_register(name: str, argument: str, offset: int) -> Register:

@@ -22,17 +22,20 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from spvit.config import ModelConfig, PruningConfig, to_table
+from spvit.config import MOST_BLOCKS, ModelConfig, PruningConfig, to_table
 from spvit.errors import NetworkError
 from spvit.files import read_bytes, read_json, write_whole
+from spvit.schema import SHA256, Entries, Items, Whole, check_fields, from_table, shown_text
 
 SCHEMA_VERSION = 1
+FRAC_BITS = Whole(-64, 64)
 SELECTOR_LAYER_NORM_EPS = 1e-5  # the released selectors keep PyTorch's default
 Int16Array = NDArray[np.int16]
 
@@ -146,6 +149,22 @@ def activation_names(model: ModelConfig, pruning: PruningConfig) -> Iterator[str
     yield from ("norm", "head")
 
 
+@dataclass(frozen=True)
+class _Description:
+    """`network.json`; see QuantizedNetwork."""
+
+    schema: Annotated[int, Whole(SCHEMA_VERSION, SCHEMA_VERSION)]
+    model: ModelConfig
+    pruning: PruningConfig
+    bias_frac_bits: Annotated[Mapping[str, int], Entries(FRAC_BITS, "formats", 1_000_000)]
+    frac_bits: Annotated[Mapping[str, int], Entries(FRAC_BITS, "formats", 1_000_000)]
+    thresholds: Annotated[tuple[int, ...], Items(Whole(0, 1 << 22), "thresholds", MOST_BLOCKS)]
+    sha256: Annotated[str, SHA256]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
 def save_network(network: QuantizedNetwork, folder: Path) -> None:
     """Write `network.json` and `network.safetensors`; each appears whole or not at all."""
     tensors = _tensor_bytes(network)
@@ -168,11 +187,15 @@ def load_network(folder: Path) -> QuantizedNetwork:
         raise NetworkError(
             f"{folder / 'network.safetensors'}: its SHA-256 is not the one in network.json; run `make hls` again"
         )
-    tensors = load(data)
+    try:
+        described = from_table(_Description, header, f"{path}:", NetworkError)
+    except NetworkError as error:
+        raise NetworkError(f"{error}; run `make hls` again") from None
+    tensors = _tensors(folder / "network.safetensors", data)
     try:
         return QuantizedNetwork(
-            model=ModelConfig(**_tuples(header["model"])),
-            pruning=PruningConfig(**_tuples(header["pruning"])),
+            model=described.model,
+            pruning=described.pruning,
             linears={
                 name: QuantizedLinear(
                     tensors[f"{name}.weight"],
@@ -180,14 +203,26 @@ def load_network(folder: Path) -> QuantizedNetwork:
                     tensors[f"{name}.bias"],
                     bias_frac_bits,
                 )
-                for name, bias_frac_bits in header["bias_frac_bits"].items()
+                for name, bias_frac_bits in described.bias_frac_bits.items()
             },
-            frac_bits=header["frac_bits"],
+            frac_bits=described.frac_bits,
             position=tensors["position"],
-            thresholds=tuple(header["thresholds"]),
+            thresholds=described.thresholds,
         )
-    except (KeyError, TypeError) as error:
-        raise NetworkError(f"{path}: field {error} is missing or unknown; run `make hls` again") from None
+    except KeyError as error:
+        raise NetworkError(f"{path}: tensor {error} is missing; run `make hls` again") from None
+
+
+def _tensors(path: Path, data: bytes) -> dict[str, Int16Array]:
+    """Of a .safetensors file. Raises NetworkError unless all are int16."""
+    try:
+        tensors = load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise NetworkError(f"{path}: cannot be read ({' '.join(str(error).split())}); run `make hls` again") from None
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.int16:
+            raise NetworkError(f"{path}: {shown_text(name)} is {tensor.dtype} in place of int16; run `make hls` again")
+    return tensors
 
 
 def _header(network: QuantizedNetwork) -> str:
@@ -209,7 +244,3 @@ def _tensor_bytes(network: QuantizedNetwork) -> bytes:
         tensors[f"{name}.weight_frac_bits"] = linear.weight_frac_bits
         tensors[f"{name}.bias"] = linear.bias
     return save({name: np.ascontiguousarray(tensor) for name, tensor in sorted(tensors.items())})
-
-
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}

@@ -12,7 +12,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -208,7 +208,7 @@ def check_fields(instance: object, error: type[UserError] = ConfigError) -> None
 def from_table(
     table_type: type[_Table], table: Mapping[str, Any], where: str, error: type[UserError] = ConfigError
 ) -> _Table:
-    """The dataclass in a table of a file, whose lists become tuples. Raises `error`.
+    """The dataclass in a table of a file, whose lists become tuples and its tables dataclasses. Raises `error`.
 
     where  begins each sentence: the file, the table
     """
@@ -216,7 +216,15 @@ def from_table(
     for item in fields(table_type):  # type: ignore[arg-type]
         if item.name not in table and item.default is MISSING and item.default_factory is MISSING:
             raise error(f"{where} field {item.name} is missing")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    hints = get_type_hints(table_type)
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        if is_dataclass(hints[name]):
+            if not isinstance(value, Mapping):
+                raise error(f"{where} {name}={shown(value)} must be a table")
+            values[name] = from_table(hints[name], value, f"{where} {name}:", error)
+        else:
+            values[name] = tuple(value) if isinstance(value, list) else value
     try:
         return table_type(**values)
     except UserError as problem:

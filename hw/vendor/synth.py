@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from hw import interface
-from hw.generate import MANIFEST, check_request
+from hw.generate import check_request
 from hw.layout import Layout
+from hw.manifest import MANIFEST, read_manifest
 from hw.model.resources import estimate_resources
 from hw.render import UNITS
 from hw.target import Target
@@ -28,7 +29,7 @@ from hw.vendor.tools import HlsProject, Step, bitstream_step, find_hls, find_viv
 from quant.build import add_arguments, build_folder
 from spvit.command import Parser
 from spvit.errors import BuildError, ConfigError, exit_on_user_error
-from spvit.files import read_json, write_json
+from spvit.files import read_json, seal, write_json
 
 STAGES = ("synth", "cosim", "bitstream")
 ESTIMATE = "estimate.json"
@@ -97,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         stages.append(read_cosim(request.project.cosim))
     if args.stage == "bitstream":
         _drive(request, (bitstream_step(request.folder, _bitstream_results(request)),), "bitstream", console)
+        for path in _bitstream_results(request):
+            seal(path)
         stages.append(read_implementation(request.folder / "vivado", request.target.clock_mhz))
     return report(request, stages, console)
 
@@ -105,8 +108,8 @@ def report(request: Request, stages: list[Figures], console: Console) -> int:
     """Write reports.json, show it beside the estimate. Returns the exit status: 1 where timing was missed."""
     estimate = estimated(request)
     found = findings(request.layout, stages[0], read_bindings(request.project.summary))
-    manifest = read_json(request.folder / MANIFEST, "run make hls again", BuildError)
-    values: dict[str, Any] = {"top": request.project.top, "digest": manifest["digest"]}
+    manifest = read_manifest(request.folder, BuildError)
+    values: dict[str, Any] = {"top": request.project.top, "digest": manifest.digest}
     values |= {figures.stage: figures.to_json() for figures in [estimate, *stages]}
     values["findings"] = [asdict(finding) for finding in found]
     write_json(request.reports, values)

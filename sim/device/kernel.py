@@ -11,20 +11,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from host.bundle import MANIFEST, Bundle
+from host.bundle import Bundle
 from hw import interface as names
-from hw.architecture import Architecture
 from hw.interface import AP_DONE, AP_IDLE, AP_READY, AP_START, STATUS_ERROR, STATUS_STAGES
+from hw.manifest import read_manifest
 from hw.model.latency import Assumptions, assumptions
-from hw.target import Target
 from sim.bridge import CsimError, load_library, run_top
 from sim.build import build_library
 from sim.device.interrupts import InterruptController, Timer
 from sim.device.memory import BusError, Memory
 from sim.timed.timing import Clock
-from spvit.errors import BundleError
-from spvit.files import read_json
-from spvit.schema import from_table
 
 NEVER = float("inf")
 Cycles = Callable[[Sequence[int]], int]
@@ -177,12 +173,9 @@ class BundleClock(Clock):
     """Of a bundle's timed C-simulation, with its target's memory."""
 
     def __init__(self, bundle: Bundle, library: ctypes.CDLL) -> None:
-        path = bundle.folder / MANIFEST
-        manifest = read_json(path, "make the bundle again", BundleError)
-        super().__init__(library, len(manifest["first_word_of_step"]))
-        architecture = from_table(Architecture, manifest["architecture"], f"{path}: architecture", BundleError)
-        target = from_table(Target, manifest["target"], f"{path}: target", BundleError)
-        self._assumed = assumptions(architecture, target)
+        manifest = read_manifest(bundle.folder)
+        super().__init__(library, len(manifest.first_word_of_step))
+        self._assumed = assumptions(manifest.architecture, manifest.target)
 
     def start(self, assumed: Assumptions | None = None) -> NDArray[np.int64]:
         return super().start(assumed or self._assumed)

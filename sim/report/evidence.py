@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from hw.architecture import Architecture
+from hw.manifest import MANIFEST
 from hw.target import Target
 from hw.vendor.reports import Figures
 from spvit.errors import BuildError
 from spvit.files import read_json
 
-CSIM, REPORTS, LATENCY, MANIFEST = "csim.json", "reports.json", "latency.json", "manifest.json"
+CSIM, REPORTS, LATENCY = "csim.json", "reports.json", "latency.json"
 TIMED = "python -m sim.timed_csim"
 Document = Mapping[str, Any]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ import pytest
 from hw import interface as names
 from hw.clock import UNCERTAINTY
 from hw.generate import make_project, write_project
-from hw.interface import Interface
+from hw.manifest import read_manifest
 from hw.target import resolve_target
 from hw.vendor.scripts import memory_ports, render_scripts
 from hw.vendor.tools import FORMS, HlsProject, bitstream_step
@@ -52,7 +51,7 @@ def export_ip(folder, root):
 
 
 def own_interface(folder):
-    return Interface.from_manifest(json.loads((folder / "manifest.json").read_text())["interface"])
+    return read_manifest(folder).interface
 
 
 def run_tcl(script, folder, **environment):
