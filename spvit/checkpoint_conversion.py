@@ -77,8 +77,8 @@ def _fold_layer_scale(path: str | Path, state: dict[str, Tensor]) -> list[str]:
         layer = f"blocks.{match[1]}.{SCALED[match[2] or match[3]]}"
         for part in (f"{layer}.weight", f"{layer}.bias"):
             weight = state.get(part)
-            if weight is None:
-                continue  # what is missing is told later
+            if weight is None or not weight.ndim or not weight.is_floating_point():
+                continue  # what is missing or wrong is told later
             if gamma.ndim != 1 or len(gamma) != len(weight) or not gamma.is_floating_point():
                 raise CheckpointError(
                     f"{path}: {name} has the shape {tuple(gamma.shape)} and cannot scale {part}, "
@@ -91,7 +91,7 @@ def _fold_layer_scale(path: str | Path, state: dict[str, Tensor]) -> list[str]:
 
 def _without_qkv_bias(path: str | Path, state: dict[str, Tensor]) -> list[str]:
     """A layer without a bias is one whose bias is zero (timm's qkv_bias=False)."""
-    names = [name for name in state if re.fullmatch(r"blocks\.\d+\.attn\.qkv\.weight", name)]
+    names = [name for name in state if re.fullmatch(r"blocks\.\d+\.attn\.qkv\.weight", name) and state[name].ndim]
     missing = [bias for name in names if (bias := name.removesuffix("weight") + "bias") not in state]
     for bias in missing:
         state[bias] = torch.zeros(len(state[bias.removesuffix("bias") + "weight"]))
@@ -105,7 +105,9 @@ def _without_qkv_bias(path: str | Path, state: dict[str, Tensor]) -> list[str]:
 def _place_positions(path: str | Path, state: dict[str, Tensor], model: ModelConfig, resize: bool) -> list[str]:
     """Rows for the prefix tokens where only patches have positions; another grid's, resized if that is asked for."""
     positions = state.get("pos_embed")
-    if positions is None or positions.ndim != 3 or len(positions) != 1 or model.pooling != "class":
+    if positions is None or positions.ndim != 3 or len(positions) != 1 or not positions.is_floating_point():
+        return []
+    if model.pooling != "class":
         return []
     prefix, rows, width = model.num_prefix_tokens, positions.shape[1], positions.shape[2]
     kernel, notes = state.get("patch_embed.proj.weight"), list[str]()

@@ -49,6 +49,7 @@ READING_FAILED = (
     LookupError,
     AttributeError,
     ArithmeticError,
+    AssertionError,  # of torch, about the file
     MemoryError,
     RecursionError,
     NotImplementedError,

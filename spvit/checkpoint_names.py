@@ -155,7 +155,7 @@ def _networks(content: Mapping[Any, Any], keys: tuple[str, ...] = ()) -> Iterato
     if len(keys) < DEPTH:
         for key, value in content.items():
             if isinstance(key, str) and isinstance(value, Mapping):
-                yield from _networks(value, (*keys, key))
+                yield from _networks(value, (*keys, _printable(key)))
 
 
 def _tensors_of(content: Mapping[Any, Any]) -> dict[str, Tensor]:
@@ -163,10 +163,15 @@ def _tensors_of(content: Mapping[Any, Any]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, value in content.items():
         if isinstance(name, str) and isinstance(value, Tensor):
-            tensors[name] = value.detach()
+            tensors[_printable(name)] = value.detach()
         elif isinstance(name, str) and isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.ndim:
-            tensors[name] = torch.from_numpy(np.ascontiguousarray(value))
+            tensors[_printable(name)] = torch.from_numpy(np.ascontiguousarray(value))
     return tensors
+
+
+def _printable(name: str) -> str:
+    """A name that may stand in a sentence; a network's own ones are, and come back as they are."""
+    return name if name.isprintable() else repr(name)
 
 
 def _in_timms_names(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
@@ -195,7 +200,11 @@ def _joined_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name in state:
         block = re.fullmatch(r"(blocks\.\d+\.attn)\.query\.(\w+)", name)
         parts = [f"{block[1]}.{part}.{block[2]}" for part in ("query", "key", "value")] if block else []
-        if block and all(part in state for part in parts):
+        if (
+            block
+            and all(part in state and state[part].layout == torch.strided for part in parts)
+            and (len({(state[part].shape[1:], state[part].ndim, state[part].is_nested) for part in parts}) == 1)
+        ):
             joined[f"{block[1]}.qkv.{block[2]}"] = torch.cat([joined.pop(part) for part in parts])
     return joined
 
@@ -207,12 +216,12 @@ def _only_state(path: str | Path, content: Mapping[Any, Any]) -> Weights:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(
-                f"{path}: {name} is a {type(value).__name__} in place of a tensor; "
+                f"{path}: {_printable(str(name))} is a {type(value).__name__} in place of a tensor; "
                 f"save the state dict alone, or under one of {', '.join(WRAPPERS)}"
             )
     if state and not any(re.match(r"(blocks|selectors|norm|head)\.", name) for name in state):
         raise CheckpointError(
-            f"{path}: holds no vision transformer that is known here: it begins with {next(iter(state))}, and timm's, "
-            "facebook's, Hugging Face's and torchvision's have patch_embed, pos_embed and blocks, or their like"
+            f"{path}: holds no vision transformer that is known here: it begins with {_printable(next(iter(state)))}, and "
+            "timm's, facebook's, Hugging Face's and torchvision's have patch_embed, pos_embed and blocks, or their like"
         )
-    return Weights(dict(state), () if key is None else (key,))
+    return Weights(_tensors_of(state), () if key is None else (key,))

@@ -8,7 +8,7 @@ that is not wholly and exactly the model's weights ends with a CheckpointError; 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from spvit.checkpoint_names import Weights, find_weights
 from spvit.checkpoint_options import MIN_THRESHOLD, CheckpointOptions
 from spvit.checkpoint_origin import warning
 from spvit.config import LATER_FIELDS, ModelConfig, PruningConfig, to_table
-from spvit.errors import CheckpointError
+from spvit.errors import CheckpointError, ConfigError
 from spvit.files import write_whole
 from spvit.initialisation import initialise_selectors
 from spvit.pruned_vit import SPViT
@@ -103,6 +103,7 @@ def load_checkpoint_with_report(
         state = {name: tensor for name, tensor in state.items() if name not in unused} | {"thresholds": net.thresholds}
         ignored += unused
     _check_saved_config(path, saved, model, pruning)
+    calibrated_keep = _saved_keep(path, saved, pruning)
     expected = net.state_dict()
     learnt = any(name.startswith("selectors.") for name in expected)  # else thresholds are all that there is
     selectors_found = any(name.startswith("selectors." if learnt else "thresholds") for name in state)
@@ -114,7 +115,6 @@ def load_checkpoint_with_report(
     net.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in state.items()})
     if not selectors_found:
         initialise_selectors(net, FRESH_SELECTORS_SEED)
-    calibrated_keep = tuple(saved["pruning"].get("keep", ())) if saved else ()
     report = LoadReport(
         str(path), source, selectors_found or not pruning.num_selectors, calibrated_keep, ignored, notes
     )
@@ -203,8 +203,10 @@ def _saved_config(path: str | Path, metadata: Mapping[str, str]) -> dict[str, An
         return {}
     try:
         config = json.loads(metadata[METADATA_KEY])
-        return {"model": dict(config["model"]), "pruning": dict(config["pruning"])}
-    except (ValueError, LookupError, TypeError):
+        model, pruning = dict(config["model"]), dict(config["pruning"])
+        pruning["keep"] = tuple(float(fraction) for fraction in pruning.get("keep", ()))
+        return {"model": model, "pruning": pruning}
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise CheckpointError(f"{path}: its metadata cannot be read; save it again with save_checkpoint") from None
 
 
@@ -222,6 +224,17 @@ def _check_saved_config(path: str | Path, saved: Mapping[str, Any], model: Model
                 f"{path}: was trained with {name}={found}, but {model.name} has {name}={value}; "
                 f"set {name} = {json.dumps(found)} in [{section}], or choose another checkpoint"
             )
+
+
+def _saved_keep(path: str | Path, saved: Mapping[str, Any], pruning: PruningConfig) -> tuple[float, ...]:
+    """The kept fractions that the thresholds of a file of our own were made for; () where it does not say."""
+    keep: tuple[float, ...] = saved["pruning"]["keep"] if saved else ()
+    if pruning.num_selectors:
+        try:
+            replace(pruning, keep=keep)
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: its metadata cannot be: {error}; save it again") from None
+    return keep
 
 
 def _hint(name: str) -> str:

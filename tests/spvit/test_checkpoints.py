@@ -521,3 +521,11 @@ def test_selectors_trained_by_the_other_rules(tmp_path):
     )
     torch.save({"model": authors_state(seeded(MODEL, PRUNING))}, tmp_path / "authors.pth")
     load_checkpoint(tmp_path / "authors.pth", MODEL, replace(PRUNING, rules="released"))
+
+
+@pytest.mark.parametrize("keep", [[0.5], [0.5, 0.6, 0.7], [2, 1, 1]])
+def test_our_own_with_kept_fractions_that_cannot_be(tmp_path, keep):
+    net = seeded(MODEL, PRUNING)
+    config = {"model": {}, "pruning": {"locations": [1, 2, 3], "keep": keep}}
+    save_file(net.state_dict(), tmp_path / "own.safetensors", metadata={"spvit": json.dumps(config)})
+    assert refused(tmp_path / "own.safetensors").startswith("its metadata cannot be: keep=")
