@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spvit.images.preprocess import Pixels
+from spvit.images.preprocess import RESAMPLING, Pixels
 
 GAP = 8  # pixels between the panels
 DROPPED = 0.25  # brightness of what was packed away, under
@@ -27,7 +27,7 @@ def draw_kept(pixels: Pixels, kept: Sequence[NDArray[np.int64]], patch_size: int
     side = pixels.shape[0] * max(1, -(-MIN_SIDE // pixels.shape[0]))
     strip = Image.new("RGB", (len(panels) * (side + GAP) - GAP, side), "white")
     for i, panel in enumerate(panels):
-        image = Image.fromarray(panel).resize((side, side), Image.Resampling.NEAREST)
+        image = Image.fromarray(panel).resize((side, side), RESAMPLING.NEAREST)
         strip.paste(image, (i * (side + GAP), 0))
     return strip
 

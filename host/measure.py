@@ -27,6 +27,8 @@ SCHEMA = 1
 EMULATED_TIMEOUT_S = 600.0  # for a C-simulation, which takes seconds where the board takes milliseconds
 PAPER_TABLE_4_MS = {"deit_t": (8.81, 5.60), "deit_s": (22.31, 13.23)}
 """ZCU102, 16 bit, as the paper measured: (unpruned, pruned)."""
+MOST_BINS = 12
+"""Rows of the table of tokens against latency."""
 LABELS = {
     "board": "measured on the board",
     "estimate": "ESTIMATE from the accelerator's cycles: nothing here was measured",
@@ -65,7 +67,8 @@ class Measurement:
     throughput   images per second, preprocessing beside the accelerator
     shares       of preprocessing, transfer and compute in an image's time
     tokens       per image, rows after each token selector
-    by_tokens    latency against tokens: rows after each selector, images, median latency
+    by_tokens    latency against tokens, a few bins: mean rows after each selector, images, median latency; the least and
+                 the most rows of all selectors together
     power_w      by rail, while the throughput was measured
     """
 
@@ -205,9 +208,10 @@ def summary_table(pruned: Measurement, baseline: Measurement | None = None) -> s
 
 def tokens_table(measurement: Measurement) -> str:
     """Tokens against latency."""
-    lines = [_row("tokens after each selector", "images", "median, ms")]
+    is_binned = any(entry["least"] < entry["most"] for entry in measurement.by_tokens)
+    lines = [_row(f"{'mean ' if is_binned else ''}tokens after each selector", "images", "median, ms")]
     for entry in measurement.by_tokens:
-        tokens = " ".join(map(str, entry["tokens"])) or "not pruned"
+        tokens = " ".join(f"{mean:.4g}" for mean in entry["tokens"]) or "not pruned"
         lines.append(_row(tokens, str(entry["images"]), _number(entry["latency_ms"], ".3f")))
     return "\n".join(lines)
 
@@ -232,12 +236,25 @@ def _shares(results: Sequence[ImageResult]) -> dict[str, float]:
 
 
 def _by_tokens(results: Sequence[ImageResult]) -> list[dict[str, Any]]:
-    groups: dict[tuple[int, ...], list[float | None]] = {}
-    for result in results:
-        groups.setdefault(result.tokens, []).append(result.timing.compute_ms)
+    """A row for each distinct number of rows, or, where there are many, for as wide a span of them as makes few bins."""
+    totals = [sum(result.tokens) for result in results]
+    first, span = min(totals), max(totals) + 1 - min(totals)
+    distinct = sorted({result.tokens for result in results}, key=lambda tokens: (sum(tokens), tokens))
+    binned: dict[Any, list[ImageResult]] = {}
+    for result, total in zip(results, totals, strict=True):
+        key = result.tokens if len(distinct) <= MOST_BINS else (total - first) * MOST_BINS // max(span, MOST_BINS)
+        binned.setdefault(key, []).append(result)
     entries = []
-    for tokens, times in sorted(groups.items(), key=lambda group: (sum(group[0]), group[0])):
-        summary = Summary.of(times)
-        median = None if summary is None else summary.median
-        entries.append({"tokens": list(tokens), "images": len(times), "latency_ms": median})
+    for own in sorted(binned.values(), key=lambda own: (sum(own[0].tokens), own[0].tokens)):
+        summary = Summary.of([result.timing.compute_ms for result in own])
+        sums = [sum(result.tokens) for result in own]
+        entries.append(
+            {
+                "tokens": [float(mean) for mean in np.mean([result.tokens for result in own], axis=0)],
+                "least": min(sums),
+                "most": max(sums),
+                "images": len(own),
+                "latency_ms": None if summary is None else summary.median,
+            }
+        )
     return entries

@@ -36,7 +36,15 @@ cd "$here"
 "$python" -W ignore -c '
 from host.bundle import load_bundle
 from spvit.errors import exit_on_user_error
-exit_on_user_error(lambda: load_bundle(".") and None)'
+from spvit.images.sources import load_images
+
+
+def check():
+    """The bundle is whole, and this Pillow decodes its images."""
+    load_images("images", load_bundle(".").preprocessing)
+
+
+exit_on_user_error(check)'
 
 target=$notebooks/$(basename "$here")
 if [ "$here" != "$target" ]; then

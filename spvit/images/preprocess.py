@@ -19,6 +19,7 @@ Pixels = NDArray[np.uint8]
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 ORIENTATION = 0x0112  # EXIF's tag: how the camera was held
 TRANSPOSE: Any = getattr(Image, "Transpose", Image)  # Pillow before 9.1 has its members there
+RESAMPLING: Any = getattr(Image, "Resampling", Image)
 TURNS = {
     2: TRANSPOSE.FLIP_LEFT_RIGHT, 3: TRANSPOSE.ROTATE_180, 4: TRANSPOSE.FLIP_TOP_BOTTOM, 5: TRANSPOSE.TRANSPOSE,
     6: TRANSPOSE.ROTATE_270, 7: TRANSPOSE.TRANSVERSE, 8: TRANSPOSE.ROTATE_90,
@@ -143,4 +144,4 @@ def _resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
         resized = (size * width // height, size)
     if resized[0] * resized[1] > MAX_RESIZED_PIXELS:
         raise ImageError(f"it is {width} x {height} pixels, too long and thin to resize; crop it first")
-    return image.resize(resized, Image.Resampling.BICUBIC)
+    return image.resize(resized, RESAMPLING.BICUBIC)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,19 @@ from PIL import Image
 
 import host.benchmark
 from host.accelerator import Accelerator
-from host.measure import LABELS, Summary, image_list, latency_report, measure, summary_table, tokens_table
+from host.measure import (
+    LABELS,
+    MOST_BINS,
+    Summary,
+    _by_tokens,
+    image_list,
+    latency_report,
+    measure,
+    summary_table,
+    tokens_table,
+)
 from host.power import PowerMeter
+from host.result import ImageResult, Timing
 from spvit.errors import BundleError, ConfigError, DeviceTimeoutError, ImageError
 
 ROOT = Path(__file__).parents[2]
@@ -168,12 +181,37 @@ def test_the_paper_stands_beside_its_models(build):
     with Accelerator(build.folder, build.device(cycles=cycles)) as accelerator:
         own, _ = measure(accelerator, list(build.pixels))
     assert latency_report(own, None)["paper_table_4_ms"] is None
-    from dataclasses import replace
-
     deit_s = replace(own, model="deit_s")
     assert latency_report(deit_s, None)["paper_table_4_ms"] == {"unpruned": 22.31, "pruned": 13.23}
     assert summary_table(deit_s).endswith("paper, Table 4, measured on its ZCU102: 13.23 ms, unpruned 22.31 ms")
     assert tokens_table(own).count("\n") == len(own.by_tokens)
+
+
+@pytest.mark.parametrize("span", [1, 5, 12, 13, 40, 400])
+def test_many_numbers_of_tokens_are_binned(build, span):
+    """A few rows, each image in one of them, in order, each row's latencies its own images'."""
+    rng = np.random.default_rng(span)
+    tokens = [(int(total), 40, 30) for total in rng.integers(100, 100 + span, 500)]
+    no_patches = np.zeros(0, np.int64)
+    results = [
+        ImageResult(np.zeros(4, np.int16), one, (no_patches,) * 3, Timing(None, None, float(sum(one)), None))
+        for one in tokens
+    ]
+    rows = _by_tokens(results)
+    assert len(rows) == min(len(set(tokens)), MOST_BINS) or 1 < len(rows) <= MOST_BINS < len(set(tokens))
+    assert sum(row["images"] for row in rows) == 500
+    assert rows[0]["least"] == min(map(sum, tokens)) and rows[-1]["most"] == max(map(sum, tokens))
+    for row, after in itertools.pairwise(rows):
+        assert row["most"] < after["least"]
+    for row in rows:
+        own = [sum(one) for one in tokens if row["least"] <= sum(one) <= row["most"]]
+        assert row["images"] == len(own) and row["latency_ms"] == np.median(own)
+        assert sum(row["tokens"]) == pytest.approx(np.mean(own))
+    with Accelerator(build.folder, build.device(cycles=cycles)) as accelerator:
+        own, _ = measure(accelerator, list(build.pixels))
+    table = tokens_table(replace(own, by_tokens=rows))
+    assert table.startswith("mean tokens after each" if len(set(tokens)) > MOST_BINS else "tokens after each")
+    assert table.count("\n") == len(rows)
 
 
 def test_summaries():

@@ -247,6 +247,13 @@ def test_install_refuses(bundle, tmp_path):
         run = install(bundle, notebooks, PYTHON=python)
         assert run.returncode == 2
         assert sentence in run.stderr
+    image = bundle / "images" / "china.jpg"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:100])
+    run = install(bundle, notebooks)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert re.fullmatch(r"error: images/china.jpg: (not an image|cannot be decoded).*\n", run.stderr)
+    image.write_bytes(whole)
     weights = bundle / "weights" / "weights_0.bin"
     weights.write_bytes(weights.read_bytes()[:-1])
     run = install(bundle, notebooks)
