@@ -220,8 +220,9 @@ def _only_state(path: str | Path, content: Mapping[Any, Any]) -> Weights:
                 f"save the state dict alone, or under one of {', '.join(WRAPPERS)}"
             )
     if state and not any(re.match(r"(blocks|selectors|norm|head)\.", name) for name in state):
+        first = _printable(next(iter(state)))
         raise CheckpointError(
-            f"{path}: holds no vision transformer that is known here: it begins with {_printable(next(iter(state)))}, and "
-            "timm's, facebook's, Hugging Face's and torchvision's have patch_embed, pos_embed and blocks, or their like"
+            f"{path}: holds no vision transformer that is known here: it begins with {first}, and timm's, facebook's, "
+            "Hugging Face's and torchvision's have patch_embed, pos_embed and blocks, or their like"
         )
     return Weights(_tensors_of(state), () if key is None else (key,))
