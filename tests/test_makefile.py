@@ -106,8 +106,9 @@ def test_every_option_is_one_of_its_command(checkout):
 
 def sources_of(module):
     """Where the arguments of a command are defined."""
-    return [f"{module.replace('.', '/')}.py", "quant/build.py", "hw/target.py", "spvit/training/recipe.py",
-            "spvit/checkpoint_options.py"]  # fmt: skip
+    place = ROOT / module.replace(".", "/")
+    own = sorted(place.glob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    return [*own, "quant/build.py", "hw/target.py", "spvit/training/recipe.py", "spvit/checkpoint_options.py"]
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,9 @@ def test_every_command_of_the_documents_can_be_typed_as_it_stands():
         assert not re.findall(r"(?:^|`)(?:python3?|torchrun) .*", text, flags=re.MULTILINE), document
         for line in re.findall(r"\.venv/bin/(?:python|torchrun)[^`#\n]*", text):
             (module,) = re.findall(r"-m ([\w.]+)", line)
-            source = (ROOT / module.replace(".", "/")).with_suffix(".py")
-            assert "__main__" in source.read_text(), line
+            place = ROOT / module.replace(".", "/")
+            source = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
+            assert source.name == "__main__.py" or "__main__" in source.read_text(), line
             own = line.partition(f"-m {module}")[2]
             texts = "".join(
                 path.read_text() for path in (source, ROOT / "quant" / "build.py", ROOT / "hw" / "target.py")

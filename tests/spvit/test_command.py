@@ -93,7 +93,7 @@ def commands():
     """Every module that is run."""
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
-            if '__name__ == "__main__"' in path.read_text():
+            if '__name__ == "__main__"' in path.read_text() or path.name == "__main__.py":
                 yield ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
