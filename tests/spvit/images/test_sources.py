@@ -122,6 +122,15 @@ def test_each_suffix_is_read(tmp_path, suffix):
     assert abs(int(load_images(tmp_path, RGB_4).pixels.max()) - 128) <= 2  # JPEG and WebP lose a little
 
 
+def test_a_stereo_photograph_is_its_first(tmp_path):
+    """Phones write these (MPO) and call them .jpg."""
+    photograph = Image.fromarray(np.full((9, 12, 3), 90, np.uint8))
+    photograph.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[photograph.resize((4, 4))])
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.format == "MPO"
+    assert np.abs(load_images(tmp_path, RGB_4).pixels.astype(int) - 90).max() <= 2
+
+
 def test_a_file_alone_may_be_called_anything(tmp_path):
     save(tmp_path / "photo.png", 7).rename(tmp_path / "my photo")
     images = load_images(tmp_path / "my photo", RGB_4)
