@@ -5,7 +5,7 @@
 //   every iteration  the step behind the next is read from the program, and with it the tile behind this one is planned,
 //                    from registers alone; the plan then moves through kPlanCycles registers, which give reading and
 //                    planning their time. A tile lasts kRmwCycles at least, so its successor's plan has always arrived.
-//   the border       ends the iteration in which cycles_left is zero and the fill's last access takes place, or has taken
+//   the border       ends the iteration in which no cycles are left and the fill's last access takes place, or has taken
 //                    place. All that it depends on are registers, whether the weight FIFO has a word too (FrontWord).
 //                    What it changes is one choice (advance): the Position moves on, or begins the planned tile.
 #ifndef SPVIT_CONTROL_HPP
@@ -88,6 +88,7 @@ inline void complete(TilePlan<A>& plan) {
     plan.x_lane = plan.step.source == Buffer::X ? source_lane : dest_lane;
     plan.source = locate<A>(to_int(source_lane));
     plan.dest = locate<A>(to_int(dest_lane));
+    static_assert(kRmwCycles > 1, "a tile may not end in its first cycle");
     const int least_cycles = timing::cycles(plan.ends_pass ? A::kPipelineCycles : kRmwCycles);
     plan.more_cycles = larger(rows, least_cycles) - 1;
     if (plan.ends_pass) {
@@ -159,19 +160,20 @@ struct Position {
     Row<A> token;           // that enters: its place in the accumulators,
     Row<A> row;             // and in memory
     Row<A> tokens_left;     // down to zero
-    Length<A> cycles_left;  // down to zero: the tile may end
+    Length<A> cycles_left;  // down to zero, where the tile
+    bool may_end;           // may end
 
     bool has_token() const { return tokens_left != 0; }
 
     /// Whether this iteration is the tile's last.
     ///   word_there  the weight FIFO has one
-    bool at_border(bool word_there) const { return cycles_left == 0 && fill.ends(word_there); }
+    bool at_border(bool word_there) const { return may_end && fill.ends(word_there); }
 };
 
 template <class A>
 inline Position<A> begin_tile(const TilePlan<A>& tile, bool running) {
 #pragma HLS INLINE
-    return {running, tile, tile.fill, 0, tile.first_row, tile.num_rows, tile.more_cycles};
+    return {running, tile, tile.fill, 0, tile.first_row, tile.num_rows, tile.more_cycles, false};
 }
 
 /// The next iteration's position.
@@ -179,17 +181,20 @@ inline Position<A> begin_tile(const TilePlan<A>& tile, bool running) {
 template <class A>
 inline void advance(Position<A>& at, bool word_there, const TilePlan<A>& planned) {
 #pragma HLS INLINE
+    Position<A> moved = at;
+    if (at.fill.accesses(word_there)) moved.fill.advance();
+    if (at.has_token()) {
+        moved.token = at.token + 1;
+        moved.row = at.row + 1;
+        moved.tokens_left = at.tokens_left - 1;
+    }
+    moved.cycles_left = at.cycles_left - 1;
+    moved.may_end = at.may_end || at.cycles_left == 1;
     if (at.at_border(word_there)) {
         at = begin_tile<A>(planned, !at.tile.ends_run);
-        return;
+    } else {
+        at = moved;
     }
-    if (at.fill.accesses(word_there)) at.fill.advance();
-    if (at.has_token()) {
-        at.token = at.token + 1;
-        at.row = at.row + 1;
-        at.tokens_left = at.tokens_left - 1;
-    }
-    if (at.cycles_left != 0) at.cycles_left = at.cycles_left - 1;
 }
 
 }  // namespace spvit

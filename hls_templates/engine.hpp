@@ -73,7 +73,6 @@ inline Words<A> read_words(const Position<A>& at, int num_tokens, const Memory<A
     const Step& step = at.tile.step;
     const Fill<A>& fill = at.fill;
     const bool from_x = step.source == Buffer::X;
-    const bool fills_on_chip = !fill.done() && !fill.streams;
     Words<A> words;
     if (at.has_token() && (from_x || step.epilogue == Epilogue::RESIDUAL)) {
         words.x = read_word<Memory<A>::kEmbedWords>(memory.x, to_int(at.row), to_int(at.tile.x_lane));
@@ -81,14 +80,14 @@ inline Words<A> read_words(const Position<A>& at, int num_tokens, const Memory<A
 READ_BANKS:
     for (int bank = 0; bank < kBanks; ++bank) {
 #pragma HLS UNROLL
-        const bool for_key = bank == kKeyBank && fills_on_chip && fill.from_keys && to_int(fill.index) < num_tokens;
+        const bool for_key = bank == kKeyBank && fill.looks_up && fill.from_keys && to_int(fill.index) < num_tokens;
         const int row = to_int(for_key ? fill.index : Lane<A>(at.row));
         const int lane = to_int(for_key ? fill.lane : at.tile.source.lane);
         if (for_key || (at.has_token() && !from_x && at.tile.source.bank == bank)) {
             words.work[bank] = read_word<Memory<A>::kBankWords>(memory.work[bank], row, lane);
         }
     }
-    if (fills_on_chip && !fill.from_keys) {
+    if (fill.looks_up && !fill.from_keys) {
         words.values = read_value_column<A>(memory, to_int(fill.index), to_int(fill.lane));
     }
     return words;
@@ -186,6 +185,7 @@ int engine_run(int index, int first, int last, const Tokens& tokens, WeightFifo<
     static Tile<A> tile;
     static Accumulators<A> accumulators[A::kRows];
     static FrontWord<A> front;
+#pragma HLS ARRAY_PARTITION variable = front.lanes.lane complete
 #pragma HLS ARRAY_PARTITION variable = tile.active complete dim = 0
 #pragma HLS ARRAY_PARTITION variable = tile.shadow complete dim = 0
 #pragma HLS ARRAY_PARTITION variable = tile.bias complete
@@ -247,8 +247,8 @@ ENGINE:
 
         const bool word_there = front.there;
         const bool border = at.at_border(word_there);
-        const bool starves = !at.fill.done() && !at.fill.accesses(word_there);
-        timing::spend(at.cycles_left == now.more_cycles, starves,
+        const bool starves = at.fill.streams && !word_there;
+        timing::spend(border, starves,
                       at.has_token()    ? timing::Cycle::TOKEN
                       : !at.fill.done() ? timing::Cycle::FILL
                                         : timing::Cycle::DRAIN);
@@ -256,7 +256,7 @@ ENGINE:
         if (at.fill.accesses(word_there)) {
             fill_column<A>(at.fill, {front.lanes, words.work[kKeyBank], words.values}, tokens.num_tokens, tile);
         }
-        front.follow(at.fill.streams && !at.fill.done(), fifo);
+        front.follow(at.fill.streams, fifo);
         if (border) swap_tiles<A>(tile, planned[kPlanCycles - 1].first_in);
         advance<A>(at, word_there, planned[kPlanCycles - 1]);
         if (border && at.running) timing::begin_step(at.tile.index);

@@ -63,26 +63,36 @@ EPILOGUE_LANES:
     return result;
 }
 
-/// The largest score of the lanes that belong to tokens: a tree.
+/// Of N numbers, a power of two: a tree.
+template <class T>
+inline T largest_lane(const Vec<T, 1>& word) {
+#pragma HLS INLINE
+    return word[0];
+}
+template <class T, int N>
+inline T largest_lane(const Vec<T, N>& word) {
+#pragma HLS INLINE
+    Vec<T, N / 2> half;
+LARGER_HALF:
+    for (int i = 0; i < N / 2; ++i) {
+#pragma HLS UNROLL
+        half[i] = word[i] > word[i + N / 2] ? word[i] : word[i + N / 2];
+    }
+    return largest_lane(half);
+}
+
+/// The largest score of the lanes that belong to tokens.
 template <class A>
 inline Int<16> largest_score(const Vec<Int<16>, A::kTileOut>& scores, int first_key, int num_tokens) {
 #pragma HLS INLINE
     const int tokens = num_tokens - first_key;
-    Vec<Int<16>, A::kTileOut> largest;
+    Vec<Int<16>, A::kTileOut> masked;
 MASK_SCORES:
     for (int i = 0; i < A::kTileOut; ++i) {
 #pragma HLS UNROLL
-        largest[i] = i < tokens ? scores[i] : Int<16>(-32768);
+        masked[i] = i < tokens ? scores[i] : Int<16>(-32768);
     }
-MAX_TREE:
-    for (int half = A::kTileOut / 2; half > 0; half /= 2) {
-#pragma HLS UNROLL
-        for (int i = 0; i < half; ++i) {
-#pragma HLS UNROLL
-            largest[i] = largest[i] > largest[i + half] ? largest[i] : largest[i + half];
-        }
-    }
-    return largest[0];
+    return largest_lane(masked);
 }
 
 }  // namespace spvit

@@ -15,24 +15,23 @@ struct PositionLoader {
     static constexpr int kChunk = larger(A::kFillLanes, A::kGroup);  // lanes written at once
     static constexpr int kWordsPerHead = A::kHeadLanes / A::kFillLanes;
 
-    // the next word's place: compared with its bounds as it stands, and counted then
-    UInt<bits_for(kWordsPerHead)> word;  // of the head
-    UInt<bits_for(A::kHeads)> head;
+    Counter<kWordsPerHead> word;  // of the head
+    Counter<A::kHeads> head;
     Row<A> row;
     Row<A> rows_left;
-    bool done;
+    bool last_row;
+    bool more;
     Vec<Int<16>, kChunk> chunk;
     Statistics row_sums;
     Statistics head_sums;
 
     void take(const FillWord<A>& lanes, Memory<A>& memory) {
 #pragma HLS INLINE
-        const int lane = to_int(head) * A::kHeadLanes + to_int(word) * A::kFillLanes;
-        const bool starts_head = word == 0;
-        const bool starts_row = starts_head && head == 0;
-        const bool ends_head = word == kWordsPerHead - 1;
-        const bool ends_row = ends_head && head == A::kHeads - 1;
-        const int part = part_of<A::kFillLanes, kChunk>(to_int(word) * A::kFillLanes);
+        const int lane = to_int(head.value) * A::kHeadLanes + to_int(word.value) * A::kFillLanes;
+        const bool starts_head = word.value == 0;
+        const bool starts_row = starts_head && head.value == 0;
+        const bool ends_row = word.last && head.last;
+        const int part = part_of<A::kFillLanes, kChunk>(to_int(word.value) * A::kFillLanes);
         Sum<A::kFillLanes> sum;
         Sum<A::kFillLanes> squares;
     POSITION_LANES:
@@ -52,25 +51,28 @@ struct PositionLoader {
         if (part == kChunk / A::kFillLanes - 1) {
             write_lanes<Memory<A>::kEmbedWords>(memory.x, to_int(row), lane / kChunk * kChunk, chunk);
         }
-        if (ends_head) store(memory.head_statistics, to_int(row) * A::kHeads + to_int(head), head_sums);
+        if (word.last) store(memory.head_statistics, to_int(row) * A::kHeads + to_int(head.value), head_sums);
         if (ends_row) store(memory.row_statistics, to_int(row), row_sums);
 
-        word = ends_head ? 0 : to_int(word) + 1;
-        if (ends_head) head = ends_row ? 0 : to_int(head) + 1;
+        more = !(ends_row && last_row);
         if (ends_row) {
-            done = rows_left == 1;
+            last_row = rows_left == 2;
             row = row + 1;
             rows_left = rows_left - 1;
         }
+        if (word.last) head.advance();
+        word.advance();
     }
 };
 
 template <class A>
 inline PositionLoader<A> begin_position(int num_rows) {
 #pragma HLS INLINE
-    PositionLoader<A> loader = {};
+    PositionLoader<A> loader;
+    loader.row = 0;
     loader.rows_left = num_rows;
-    loader.done = num_rows == 0;
+    loader.last_row = num_rows == 1;
+    loader.more = num_rows != 0;
     return loader;
 }
 
@@ -79,30 +81,26 @@ template <class A>
 struct PatchCutter {
     static constexpr int kGrid = A::kImgSize / A::kPatchSize;
     static constexpr int kWordsPerLine = A::kPatchSize * A::kInChans / A::kImageLanes;  // of a patch
-    using Place = UInt<bits_for(A::kImgSize* A::kInChans)>;
 
-    Place patch_x;
-    Place patch_y;
-    Place y;     // of the line within the patches
-    Place word;  // within a patch's line
-    bool done;
+    Counter<kGrid> patch_x;
+    Counter<kGrid> patch_y;
+    Counter<A::kPatchSize> y;     // of the line within the patches
+    Counter<kWordsPerLine> word;  // within a patch's line
+    bool more = true;
 
     void take(const PixelWord<A>& pixels, Memory<A>& memory) {
 #pragma HLS INLINE
-        const BankLane<A> place = locate<A>((y * kWordsPerLine + word) * A::kImageLanes);
-        const int row = A::kPrefix + patch_y * kGrid + patch_x;
+        const BankLane<A> place = locate<A>((y.value * kWordsPerLine + word.value) * A::kImageLanes);
+        const int row = A::kPrefix + patch_y.value * kGrid + patch_x.value;
         write_work<A>(memory, place, row, unpack<A::kImageLanes, 8>(pixels));
 
-        const bool ends_patch_line = word == kWordsPerLine - 1;
-        const bool ends_line = ends_patch_line && patch_x == kGrid - 1;
-        const bool ends_patches = ends_line && y == A::kPatchSize - 1;
-        word = ends_patch_line ? 0 : to_int(word) + 1;
-        if (ends_patch_line) patch_x = ends_line ? 0 : to_int(patch_x) + 1;
-        if (ends_line) y = ends_patches ? 0 : to_int(y) + 1;
-        if (ends_patches) {
-            done = patch_y == kGrid - 1;
-            patch_y = patch_y + 1;
-        }
+        const bool ends_line = word.last && patch_x.last;
+        const bool ends_patches = ends_line && y.last;
+        more = !(ends_patches && patch_y.last);
+        if (ends_patches) patch_y.advance();
+        if (ends_line) y.advance();
+        if (word.last) patch_x.advance();
+        word.advance();
     }
 };
 
@@ -111,18 +109,18 @@ template <class A>
 void load_inputs(WeightFifo<A>& fifo, PixelStream<A>& pixels, Memory<A>& memory) {
 #pragma HLS INLINE off
     PositionLoader<A> position = begin_position<A>(A::kRows);
-    PatchCutter<A> patches = {};
+    PatchCutter<A> patches;
     timing::Pipeline loop("LOAD_INPUTS");
 LOAD_INPUTS:
-    while (loop.runs(!position.done || !patches.done)) {
+    while (loop.runs(position.more || patches.more)) {
 #pragma HLS PIPELINE II = 1
         FillWord<A> word;
         PixelWord<A> pixel_word;
-        if (!position.done) {
+        if (position.more) {
             trace::expect_data(fifo);
             if (fifo.read_nb(word)) position.take(word, memory);
         }
-        if (!patches.done) {
+        if (patches.more) {
             trace::expect_data(pixels);
             if (pixels.read_nb(pixel_word)) patches.take(pixel_word, memory);
         }
@@ -136,7 +134,7 @@ void load_position(WeightFifo<A>& fifo, int num_rows, Memory<A>& memory) {
     PositionLoader<A> position = begin_position<A>(num_rows);
     timing::Pipeline loop("LOAD_POSITION");
 LOAD_POSITION:
-    while (loop.runs(!position.done)) {
+    while (loop.runs(position.more)) {
 #pragma HLS PIPELINE II = 1
         trace::expect_data(fifo);
         position.take(fifo.read(), memory);

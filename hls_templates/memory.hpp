@@ -148,18 +148,21 @@ SLICE_LANES:
 }
 
 /// One lane of a word, N a power of two: a tree.
-template <class T, int N>
-inline T pick_lane(Vec<T, N> word, int lane) {
+template <class T>
+inline T pick_lane(const Vec<T, 1>& word, int) {
 #pragma HLS INLINE
-PICK_HALF:
-    for (int half = N / 2; half > 0; half /= 2) {
-#pragma HLS UNROLL
-        for (int i = 0; i < half; ++i) {
-#pragma HLS UNROLL
-            word[i] = (lane & half) != 0 ? word[i + half] : word[i];
-        }
-    }
     return word[0];
+}
+template <class T, int N>
+inline T pick_lane(const Vec<T, N>& word, int lane) {
+#pragma HLS INLINE
+    Vec<T, N / 2> half;
+PICK_HALF:
+    for (int i = 0; i < N / 2; ++i) {
+#pragma HLS UNROLL
+        half[i] = (lane & (N / 2)) != 0 ? word[i + N / 2] : word[i];
+    }
+    return pick_lane(half, lane);
 }
 
 /// A word that is gathered lane by lane, first to last: a shift register.

@@ -31,20 +31,23 @@ struct Fill {
     static constexpr int kWordsPerColumn = A::kTileIn / A::kFillLanes;
     using Accesses = UInt<bits_for(A::kTileOut* kWordsPerColumn + kParamWords)>;
 
-    bool streams;    // from the weight FIFO
-    bool from_keys;  // else from K, or from V
-    bool params;     // the next word brings columns' parameters
+    // what decides about the border is said, not compared
+    bool streams;    // the next access takes a word of the weight FIFO
+    bool looks_up;   // or a column of K or V; neither: it is done
+    bool last;       // it is the last one
+    bool from_keys;  // K, not V
+    bool params;     // the word brings columns' parameters
     Accesses left;   // down to zero
     Accesses place;  // of the next one: among the parameters, or the columns and their parts
     Lane<A> index;   // K: the column's token; V: its dimension
     Lane<A> lane;    // K: the column's first dimension; V: its first token
 
-    bool done() const { return left == 0; }
+    bool done() const { return !streams && !looks_up; }
 
     /// Whether this iteration brings it on; to its end.
     ///   word_there  the weight FIFO has one
-    bool accesses(bool word_there) const { return left != 0 && (word_there || !streams); }
-    bool ends(bool word_there) const { return left == 0 || (left == 1 && (word_there || !streams)); }
+    bool accesses(bool word_there) const { return looks_up || (streams && word_there); }
+    bool ends(bool word_there) const { return done() || (last && accesses(word_there)); }
 
     void advance() {
 #pragma HLS INLINE
@@ -52,6 +55,9 @@ struct Fill {
         params = params && !last_params;
         place = last_params ? 0 : to_int(place) + 1;
         index = index + 1;
+        streams = streams && !last;
+        looks_up = looks_up && !last;
+        last = left == 2;
         left = left - 1;
     }
 };
@@ -61,15 +67,18 @@ template <class A>
 inline Fill<A> begin_fill(const Step& step, int out_tile, int in_tile) {
 #pragma HLS INLINE
     using F = Fill<A>;
+    static_assert(A::kTileOut > 1, "a fill has more than one access");
+    const bool works = step.op == Op::ENGINE;
+    const bool streams = step.weights == Weights::STREAM;
     const int first_column = out_tile * A::kTileOut;
     const int first_input = in_tile * A::kTileIn;
     F fill;
-    fill.streams = step.weights == Weights::STREAM;
+    fill.streams = works && streams;
+    fill.looks_up = works && !streams;
+    fill.last = false;
     fill.from_keys = step.weights == Weights::K;
-    fill.params = fill.streams && in_tile == 0;
-    fill.left = step.op != Op::ENGINE ? 0
-                : !fill.streams       ? A::kTileOut
-                                      : A::kTileOut * F::kWordsPerColumn + (in_tile == 0 ? F::kParamWords : 0);
+    fill.params = streams && in_tile == 0;
+    fill.left = streams ? A::kTileOut * F::kWordsPerColumn + (in_tile == 0 ? F::kParamWords : 0) : A::kTileOut;
     fill.place = 0;
     fill.index = first_column + (fill.from_keys ? 0 : int(step.weights_lane));
     fill.lane = first_input + (fill.from_keys ? int(step.weights_lane) : 0);

@@ -171,6 +171,20 @@ constexpr int ceil_log2(int n) {
 constexpr int bits_for(int largest) { return ceil_log2(largest + 1); }
 constexpr int larger(int a, int b) { return a > b ? a : b; }
 
+/// Counts 0 .. Bound-1, and again. That it stands at its last number is a register: what follows waits for no comparison.
+template <int Bound>
+struct Counter {
+    UInt<bits_for(Bound - 1)> value = 0;
+    bool last = Bound == 1;
+
+    void advance() {
+#pragma HLS INLINE
+        const int next = to_int(value) + 1;
+        value = last ? 0 : next;
+        last = Bound == 1 || next == Bound - 1;
+    }
+};
+
 /// x * Factor in W bits, as a sum of shifts: what is done in every lane must not take a DSP in each.
 template <int W, int Factor, class T>
 inline Int<W> times(const T& x) {

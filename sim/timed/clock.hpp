@@ -97,8 +97,8 @@ class Clock {
 
     /// For whom the iteration's cycle passes.
     ///   starves  the tile's fill waits for a word
-    void spend(bool begins_tile, bool starves, Cycle cycle) {
-        if (begins_tile) stalls_ = 0;
+    void spend(bool ends_tile, bool starves, Cycle cycle) {
+        ends_tile_ = ends_tile;
         if (starves) ++stalls_;
         kind_ = cycle == Cycle::TOKEN  ? &StepCycles::tokens
                 : cycle == Cycle::FILL ? &StepCycles::fill
@@ -165,6 +165,7 @@ class Clock {
             ++step.fifo;
             --step.fill;
         }
+        if (ends_tile_) stalls_ = 0;
     }
 
     Settings settings_ = {};
@@ -176,6 +177,7 @@ class Clock {
     std::int64_t now_ = 0;
     std::int64_t gap_ = 0;
     std::int64_t stalls_ = 0;
+    bool ends_tile_ = false;
     int process_ = -1;
     bool live_ = false;
     bool in_loop_ = false;

@@ -86,7 +86,7 @@ inline void claim_distance(const T (&array)[Size], int distance) {
 }
 
 inline void begin_step(int step) { clock().begin_step(step); }
-inline void spend(bool begins_tile, bool starves, Cycle cycle) { clock().spend(begins_tile, starves, cycle); }
+inline void spend(bool ends_tile, bool starves, Cycle cycle) { clock().spend(ends_tile, starves, cycle); }
 inline int cycles(int count) { return clock().scaled(count); }
 
 }  // namespace timing

@@ -159,7 +159,7 @@ MUTATIONS = [
             Mutation("token_selector.hpp", "Int<48>(Int<48>(weights) * step.threshold)", "Int<48>(Int<48>(weights) << 21)", ".keep"),
             Mutation("inner_product.hpp", "Int<17>(a[j]) + w[j + N / 2]", "Int<17>(Int<16>(a[j] + w[j + N / 2]))", ""),
             Mutation("tile.hpp", "tile.shadow_bias[column] = 0;", "", ""),
-            Mutation("input_loader.hpp", "(y * kWordsPerLine + word) * A::kImageLanes", "word * A::kImageLanes", "patch_embed"),
+            Mutation("input_loader.hpp", "(y.value * kWordsPerLine + word.value) * A::kImageLanes", "word.value * A::kImageLanes", "patch_embed"),
         ]
     ),
 ]  # fmt: skip
