@@ -110,8 +110,9 @@ class SPViT(VisionTransformer):
             return self._forward_masked_channels(images, generator)
         num_prefix, num_patches = self.config.num_prefix_tokens, self.config.num_patches
         x = self.embed(images)
-        prefix_alive, patches_alive = x.new_ones(len(x), num_prefix), x.new_ones(len(x), num_patches)
-        packages_alive, package_sizes = x.new_ones(len(x), 0), x.new_ones(len(x), 0)
+        batch = x.shape[0]
+        prefix_alive, patches_alive = x.new_ones(batch, num_prefix), x.new_ones(batch, num_patches)
+        packages_alive, package_sizes = x.new_ones(batch, 0), x.new_ones(batch, 0)
         records: list[SelectorRecord] = []
         alive = log_size = None
         for index, block in enumerate(self.blocks):
@@ -122,7 +123,7 @@ class SPViT(VisionTransformer):
                 decision, score = self._decide(len(records), images, patches, candidates, older, generator)
                 patches_alive = candidates * decision
                 dropped = candidates - patches_alive
-                package = self._package(patches, score.package_weight, dropped)
+                package = self.package(patches, score.package_weight, dropped)
                 number = dropped.detach().sum(dim=1)
                 exists = torch.ones_like(number) if self.released else (number > 0).to(x.dtype)
                 package_sizes, _ = join_package_masked(
@@ -151,8 +152,8 @@ class SPViT(VisionTransformer):
         older: tuple[Tensor, Tensor],
         generator: torch.Generator | None,
     ) -> tuple[Tensor, "Score"]:
-        """The selector's decision (B, N), and its scores, on patches (B, N, C); the others as in `_score`."""
-        score = self._score(stage, images, patches, candidates, older)
+        """The selector's decision (B, N), and its scores, on patches (B, N, C); the others as in `score`."""
+        score = self.score(stage, images, patches, candidates, older)
         if not self.training:
             return keep_decision(score.votes, score.weight, self.thresholds[stage]), score
         if self.pruning.method not in ("class_attention", "random"):
@@ -163,7 +164,7 @@ class SPViT(VisionTransformer):
         drawn = Score.of(votes, torch.ones_like(votes))
         return best_of_batch(votes, candidates, wanted_keep(self.pruning, stage)), drawn
 
-    def _score(
+    def score(
         self,
         stage: int,
         images: Tensor,
@@ -194,14 +195,14 @@ class SPViT(VisionTransformer):
             votes = votes if origin is None else votes[:, origin]
         return Score.of(votes, torch.ones_like(votes))
 
-    def _package(self, tokens: Tensor, weight: Tensor, dropped: Tensor) -> Tensor:
+    def package(self, tokens: Tensor, weight: Tensor, dropped: Tensor) -> Tensor:
         return (package_sum if self.released else package_token)(tokens, weight, dropped)
 
     def _log_size(self, num_singles: int, package_sizes: Tensor) -> Tensor | None:
         """How many tokens each token stands for, its logarithm (B, num_singles + packages); None: nobody asks."""
         if not self.pruning.proportional_attention:
             return None
-        singles = package_sizes.new_zeros(len(package_sizes), num_singles)
+        singles = package_sizes.new_zeros(package_sizes.shape[0], num_singles)
         return torch.cat([singles, package_sizes.clamp(min=1).log()], dim=1)
 
     def _forward_masked_channels(self, images: Tensor, generator: torch.Generator | None) -> Output:
@@ -267,7 +268,7 @@ class SPViT(VisionTransformer):
         keep, probability = x.new_zeros(1, num_patches), x.new_zeros(1, num_patches)
         if len(origin):  # no candidates: nothing to select
             older = (packages.unsqueeze(0), x.new_ones(1, len(packages)))
-            score = self._score(stage, image, patches.unsqueeze(0), x.new_ones(1, len(origin)), older, origin)
+            score = self.score(stage, image, patches.unsqueeze(0), x.new_ones(1, len(origin)), older, origin)
             kept = keep_decision(score.votes, score.weight, self.thresholds[stage])[0].bool()
             away, weight = patches[~kept], score.package_weight[0, ~kept]
             probability[0, origin] = score.probability[0]
@@ -276,7 +277,7 @@ class SPViT(VisionTransformer):
         else:
             away, weight = patches, x.new_zeros(0)
         if len(away) or self.released:
-            package = self._package(away, weight, x.new_ones(len(away)))
+            package = self.package(away, weight, x.new_ones(len(away)))
             packages = join_package(packages, package, self.pruning.package)
             package_sizes = join_package(package_sizes, x.new_tensor(len(away)), self.pruning.package)
         x = torch.cat([prefix, patches, packages]).unsqueeze(0)

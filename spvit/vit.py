@@ -148,7 +148,7 @@ class VisionTransformer(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """Images (B, in_chans, S, S) to tokens (B, P + N, C), the prefix first."""
         patches = self.patch_embed(images)
-        prefix = [token.expand(len(images), -1, -1) for token in self._prefix_tokens()]
+        prefix = [token.expand(images.shape[0], -1, -1) for token in self._prefix_tokens()]
         return torch.cat([*prefix, patches], dim=1) + self.pos_embed
 
     def classify(self, features: Tensor, alive: Tensor | None = None) -> Tensor:
