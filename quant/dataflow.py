@@ -21,6 +21,8 @@ from quant.network import SELECTOR_LAYER_NORM_EPS
 from quant.wiring import stream_before
 from spvit.config import ModelConfig, PruningConfig
 
+NOT_THERE = -(2.0**20)  # a score so low that its exponential is 0, whatever the others are
+
 
 class Observer(Protocol):
     def __call__(self, name: str, value: Tensor, before: Tensor, frac_bits: int | None) -> None:
@@ -81,8 +83,8 @@ def run_image(model: ModelConfig, pruning: PruningConfig, a: Arithmetic, pixels:
     for block in range(model.depth):
         if block in pruning.locations and num_patches:
             x, num_patches = _prune(model, pruning, a, pruning.locations.index(block), x, num_patches)
-        x = _attention(model, a, block, x)
-        x = _mlp(model, a, block, x)
+        x = attention(model, a, block, x)
+        x = mlp(model, a, block, x)
     rows = st.layer_norm(x[:prefix], a.frac_bits(stream_before(model.depth)), model.layer_norm_eps)
     features = a.round("norm", rows).reshape(1, -1)  # (1, C), or (1, 2C) with a distillation token
     return a.round("head", a.linear("head", features))[0]
@@ -96,7 +98,11 @@ def cut_patches(pixels: Tensor, patch_size: int) -> Tensor:
     return patches.reshape(grid * grid, patch_size * patch_size * channels)
 
 
-def _attention(model: ModelConfig, a: Arithmetic, block: int, x: Tensor) -> Tensor:
+def attention(model: ModelConfig, a: Arithmetic, block: int, x: Tensor, alive: Tensor | None = None) -> Tensor:
+    """The residual stream (n, C) after the block's attention.
+
+    alive  (n) bool: the tokens that may be attended to; None: all of them
+    """
     attn, stream = f"blocks.{block}.attn", stream_before(block)
     normed = a.round(f"blocks.{block}.norm1", st.layer_norm(x, a.frac_bits(stream), model.layer_norm_eps))
     q, k, v = (
@@ -106,17 +112,20 @@ def _attention(model: ModelConfig, a: Arithmetic, block: int, x: Tensor) -> Tens
         for name in ("q", "k", "v")
     )  # each (H, n, d)
     scores = a.round(f"{attn}.scores", q @ k.transpose(1, 2))  # (H, n, n), in powers of two
+    if alive is not None:
+        scores = torch.where(alive, scores, NOT_THERE)
     weights = st.softmax_numerator(scores, a.frac_bits(f"{attn}.scores"))
     context = st.weighted_mean(weights @ v, weights.sum(dim=-1, keepdim=True), a.frac_bits(f"{attn}.v"))
     context = a.round(f"{attn}.context", context.transpose(0, 1).flatten(1))  # (n, C)
     return a.round(f"{attn}.proj", a.linear(f"{attn}.proj", context) + x)
 
 
-def _mlp(model: ModelConfig, a: Arithmetic, block: int, x: Tensor) -> Tensor:
-    mlp = f"blocks.{block}.mlp"
+def mlp(model: ModelConfig, a: Arithmetic, block: int, x: Tensor) -> Tensor:
+    """The residual stream (n, C) after the block's MLP."""
+    name = f"blocks.{block}.mlp"
     normed = st.layer_norm(x, a.frac_bits(f"blocks.{block}.attn.proj"), model.layer_norm_eps)
-    hidden = _gelu(a, f"{mlp}.fc1", a.linear(f"{mlp}.fc1", a.round(f"blocks.{block}.norm2", normed)))
-    return a.round(f"{mlp}.fc2", a.linear(f"{mlp}.fc2", hidden) + x)
+    hidden = _gelu(a, f"{name}.fc1", a.linear(f"{name}.fc1", a.round(f"blocks.{block}.norm2", normed)))
+    return a.round(f"{name}.fc2", a.linear(f"{name}.fc2", hidden) + x)
 
 
 def _gelu(a: Arithmetic, activation: str, x: Tensor) -> Tensor:
@@ -130,16 +139,7 @@ def _prune(
     """Select among the patches of x (n, C), package the others. Returns the tokens left and how many are patches."""
     selector, stream = f"selectors.{index}", stream_before(pruning.locations[index])
     prefix, patches, packages = x.tensor_split((model.num_prefix_tokens, model.num_prefix_tokens + num_patches))
-    scores = _score(model, pruning, a, selector, patches, stream)  # (q, H)
-    branch = _gelu(a, f"{selector}.head_branch.fc1", a.linear(f"{selector}.head_branch.fc1", patches))
-    branch = a.round(f"{selector}.head_branch.fc2", a.linear(f"{selector}.head_branch.fc2", branch))  # (q, H)
-    keep, probability = st.decide(
-        scores,
-        a.frac_bits(f"{selector}.fc3"),
-        branch,
-        a.frac_bits(f"{selector}.head_branch.fc2"),
-        a.thresholds[index],
-    )
+    keep, probability = decide(model, pruning, a, index, patches)
     a.observe(f"{selector}.keep", keep.to(x.dtype), keep.to(x.dtype), 0)
     a.observe(f"{selector}.probability", probability, probability, PROBABILITY_BITS if a.roundings else None)
     if pruning.package != "none" and not keep.all():
@@ -153,10 +153,31 @@ def _prune(
     return x, int(keep.sum())
 
 
+def decide(
+    model: ModelConfig, pruning: PruningConfig, a: Arithmetic, index: int, patches: Tensor, alive: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """A selector's decision on patches (q, C): which to keep, (q) bool, and their keep probabilities (q).
+
+    alive  (q) bool: those that are there, which alone are pooled over; None: all of them
+    """
+    selector = f"selectors.{index}"
+    scores = _score(model, pruning, a, index, patches, alive)  # (q, H)
+    branch = _gelu(a, f"{selector}.head_branch.fc1", a.linear(f"{selector}.head_branch.fc1", patches))
+    branch = a.round(f"{selector}.head_branch.fc2", a.linear(f"{selector}.head_branch.fc2", branch))  # (q, H)
+    return st.decide(
+        scores,
+        a.frac_bits(f"{selector}.fc3"),
+        branch,
+        a.frac_bits(f"{selector}.head_branch.fc2"),
+        a.thresholds[index],
+    )
+
+
 def _score(
-    model: ModelConfig, pruning: PruningConfig, a: Arithmetic, selector: str, patches: Tensor, stream: str
+    model: ModelConfig, pruning: PruningConfig, a: Arithmetic, index: int, patches: Tensor, alive: Tensor | None
 ) -> Tensor:
     """Each head's keep logit minus its drop logit, (q, H), from its own slice of the patches (q, C)."""
+    selector, stream = f"selectors.{index}", stream_before(pruning.locations[index])
     slices = patches.unflatten(-1, (model.num_heads, -1))  # (q, H, d)
     normed = a.round(f"{selector}.norm", st.layer_norm(slices, a.frac_bits(stream), SELECTOR_LAYER_NORM_EPS))
 
@@ -169,7 +190,8 @@ def _score(
 
     features = _gelu(a, f"{selector}.embed", layer("embed", normed))  # (q, H, d): half local, half to be pooled
     frac_bits = a.frac_bits(f"{selector}.embed.gelu")
-    pooled = st.pool(features, frac_bits)  # (H, d)
+    counted = None if alive is None else alive.to(features.dtype)[:, None, None]
+    pooled = st.pool(features, frac_bits, counted)  # (H, d)
     a.observe(f"{selector}.pool", pooled, pooled, frac_bits)
     half = model.head_dim // 2
     both = torch.cat([features[..., :half], pooled[None, :, half:].expand(len(features), -1, -1)], dim=-1)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 Array = Any
 """A float64 array of NumPy or torch that holds integers."""
@@ -29,6 +30,9 @@ MAX_SECOND_SHIFT = MIN_SECOND_SHIFT + 2**SECOND_SHIFT_BITS - 1
 RESIDUAL_GUARD_BITS, RESIDUAL_SHIFT_BITS = 6, 3
 MAX_RESIDUAL_UP = 2**RESIDUAL_SHIFT_BITS - 1 - RESIDUAL_GUARD_BITS
 """A result has at most so many fraction bits more than the residual, and at most RESIDUAL_GUARD_BITS fewer."""
+
+POWERS = 128
+"""Exponents of two that are looked up lie in -POWERS .. POWERS - 1."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,14 @@ def power_of_two(exponent: int | Array) -> Any:
     """`2.0**exponent`, exactly, for a number or an array of integers."""
     if isinstance(exponent, int):
         return 2.0**exponent
-    xp = array_namespace(exponent)  # assembled from its bits: a library's pow() may be an ulp off
-    return ((xp.astype(exponent, xp.int64) + 1023) << 52).view(xp.float64)
+    xp = array_namespace(exponent)  # looked up: a library's pow() may be an ulp off
+    powers = _powers_on_device(xp, device(exponent))
+    return powers[xp.astype(exponent, xp.int64) + POWERS]
+
+
+@lru_cache(maxsize=16)
+def _powers_on_device(xp: Any, where: Any) -> Array:
+    return xp.asarray([2.0**exponent for exponent in range(-POWERS, POWERS)], dtype=xp.float64, device=where)
 
 
 def floor_shift(x: Array, shift: int | Array) -> Array:

@@ -29,10 +29,17 @@ class Decision:
     weights: Array
 
 
-def pool(features: Array) -> Array:
-    """Mean over the tokens, in the features' own format. [n, d] -> [d]; zeros when there is no token."""
+def pool(features: Array, counted: Array | None = None) -> Array:
+    """Mean over the tokens, in the features' own format. [n, d] -> [d]; zeros when there is no token.
+
+    counted  [n, 1] of 0 and 1: the tokens that are there; None: all of them
+    """
     xp = array_namespace(features)
-    count = xp.ones_like(xp.sum(features, axis=0, keepdims=True)) * max(features.shape[0], 1)
+    if counted is None:
+        count = xp.ones_like(xp.sum(features, axis=0, keepdims=True)) * max(features.shape[0], 1)
+    else:
+        features = features * counted
+        count = xp.clip(xp.sum(xp.ones_like(features) * counted, axis=0, keepdims=True), 1, None)
     total = xp.sum(features, axis=0, keepdims=True)
     return requantize(divide(total, count), divide_frac_bits())[0]
 
@@ -59,4 +66,4 @@ def package_token(dropped: Array, probability: Array) -> Array:
     """Eq. 8: the mean of the dropped tokens weighted with their keep probability. [q, C], [q] -> [C], q >= 1."""
     xp = array_namespace(dropped)
     total = xp.sum(dropped * probability[:, None], axis=0, keepdims=True)
-    return requantize(divide(total, xp.sum(probability)[None, None]), divide_frac_bits())[0]
+    return requantize(divide(total, xp.clip(xp.sum(probability), 1, None)[None, None]), divide_frac_bits())[0]

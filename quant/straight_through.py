@@ -45,7 +45,7 @@ def layer_norm(x: Tensor, frac_bits: FracBits, eps: float) -> Tensor:
 
     if frac_bits is None:
         return real()
-    epsilon = functions.layer_norm_epsilon(eps, x.shape[-1], frac_bits)
+    epsilon = functions.layer_norm_epsilon(eps, int(x.shape[-1]), frac_bits)
     return straight_through(lambda: functions.layer_norm(x * 2.0**frac_bits, epsilon), real)
 
 
@@ -84,13 +84,20 @@ def weighted_mean(weighted: Tensor, weights: Tensor, frac_bits: FracBits) -> Ten
     )
 
 
-def pool(features: Tensor, frac_bits: FracBits) -> Tensor:
-    """Mean over the tokens, in the features' own format. [n, ...] -> [...], n >= 1"""
+def pool(features: Tensor, frac_bits: FracBits, counted: Tensor | None = None) -> Tensor:
+    """Mean over the tokens, in the features' own format. [n, ...] -> [...], n >= 1
+
+    counted  [n, 1, ...] of 0 and 1: the tokens that are there; None: all of them
+    """
+
+    def real() -> Tensor:
+        if counted is None:
+            return features.mean(dim=0)
+        return (features * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1)
+
     if frac_bits is None:
-        return features.mean(dim=0)
-    return straight_through(
-        lambda: selection.pool(features * 2.0**frac_bits) * 2.0**-frac_bits, lambda: features.mean(dim=0)
-    )
+        return real()
+    return straight_through(lambda: selection.pool(features * 2.0**frac_bits, counted) * 2.0**-frac_bits, real)
 
 
 def decide(

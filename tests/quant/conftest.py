@@ -33,9 +33,9 @@ class Stages:
 
 
 @cache
-def make_stages(distilled: bool = False, package: str = "append", **pruning: Any) -> Stages:
+def make_stages(distilled: bool = False, package: str = "append", depth: int | None = None, **pruning: Any) -> Stages:
     spec = resolve_model("micro")
-    model = replace(spec.model, distilled=distilled)
+    model = replace(spec.model, distilled=distilled, depth=depth or spec.model.depth)
     net = seeded(model, replace(spec.pruning, package=package, **pruning))
     folded = fold(net)
     random = torch.Generator().manual_seed(1)

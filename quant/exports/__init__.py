@@ -1,0 +1,1 @@
+"""Models for other people's tools: `python -m quant.exports.command`, `make export`."""
