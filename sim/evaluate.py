@@ -1,23 +1,27 @@
 """How good a model is, three times over: `python -m sim.evaluate --model deit_digits [--data digits:test]`.
 
 Enters: the build's arguments (`quant.build`), labelled images. Quantizes first where that is needed.
-Leaves: `eval.json` in the build folder. On the same images run
+Leaves: `eval.json` in the build folder, and `eval.md`, a table for a README. On the same images run
 
     float      the float model, in float32 and masked, batch by batch
     brevitas   the Brevitas model, image by image, in float64
     integer    the integers that the accelerator computes (`sim.golden`)
+    csim       the generated C++, on `--csim N` of the images
 
-The last two give the same logits, which is checked. `torchrun --nproc-per-node N -m sim.evaluate ...` shares the images
+The last three give the same logits, which is checked. What is done stands in `eval.journal`: killed and started again
+in the same way, the command goes on there. `torchrun --nproc-per-node N -m sim.evaluate ...` shares the images
 among N processes. A model with parts that the accelerator has no unit for is evaluated in float alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,32 +34,37 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
+from hw.generate import ensure_project
+from hw.model.estimate import make_estimate
 from hw.program import build_program
+from hw.target import add_clock, resolve_target, with_clock
 from quant.build import add_arguments, build_folder, network_folder, refuse_what_has_no_unit
 from quant.dataflow import run_image
 from quant.export import from_network
-from quant.inputs import calibration_images
+from quant.float_model import float_model
 from quant.network import load_network
 from quant.quantize import ensure_network
-from sim.evaluation import ModelReport, Outcomes, classes_table, models_table, report, tokens_table
+from sim.bridge import Accelerator, CsimError
+from sim.build import build_library
+from sim.evaluation import ModelReport, Outcomes, classes_table, markdown, models_table, report, tokens_table
 from sim.golden import Golden
+from sim.journal import Journal
 from sim.samples import Samples, default_data, load_samples
 from spvit import distributed
-from spvit.calibration import settle_thresholds
-from spvit.checkpoint_options import checkpoint_options, threshold_request
-from spvit.checkpoints import load_checkpoint, load_checkpoint_with_report
+from spvit.checkpoints import load_checkpoint
 from spvit.command import Parser
-from spvit.config import ModelSpec, resolve_model, shipped_weights
+from spvit.config import ModelSpec, resolve_model, shipped_weights, to_table
 from spvit.cost import count_macs
-from spvit.errors import ConfigError, ImageError, exit_on_user_error
-from spvit.files import check_writable, write_json
+from spvit.errors import BuildError, ConfigError, ImageError, exit_on_user_error
+from spvit.files import check_writable, sha256, write_json, write_whole
 from spvit.images.preprocess import Pixels, Preprocessing
-from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
 from spvit.schema import Whole
 
 MODELS = ("float", "brevitas", "integer")
 SHOWN_CLASSES = 10
+MANY_IMAGES = 2000  # beyond, only who asks for Brevitas' model waits for it
+JOURNAL = "eval.journal"
 READERS = 4  # threads that decode images
 SMALL_MACS = 1e8  # of an image; a second thread costs smaller models more in waiting than it brings
 
@@ -114,20 +123,44 @@ class IntegerModel:
         return logits, _columns([np.array(stage) for stage in result.kept], len(pixels))
 
 
+class CsimModel:
+    """The generated C++ in C-simulation, image by image."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        project, _ = ensure_project(args)
+        self.accelerator = Accelerator(project.design, build_library(build_folder(args) / "src"))
+
+    def run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        network = self.accelerator.design.network
+        logits = np.zeros((len(pixels), network.model.num_classes))
+        kept = np.zeros((len(pixels), network.pruning.num_selectors), np.int64)  # a skipped selector keeps none
+        for row, image in enumerate(pixels):
+            try:
+                result = self.accelerator.run(image)
+            except CsimError as error:
+                raise BuildError(f"the C-simulation stopped: {error}") from None
+            logits[row] = result.logits * 2.0 ** -network.frac_bits["head"]
+            for selector in range(kept.shape[1]):
+                decisions = result.trace.get(f"selectors.{selector}.keep")
+                kept[row, selector] = 0 if decisions is None else (decisions[:, 0] == 1).sum()
+        return logits, kept
+
+
 def _columns(stages: Sequence[NDArray[np.int64]], images: int) -> NDArray[np.int64]:
     return np.stack(stages, axis=1) if stages else np.zeros((images, 0), np.int64)
 
 
 def evaluate(
-    subjects: dict[str, Subject], samples: Samples, batch: int, console: Console
+    subjects: dict[str, Subject], samples: Samples, batch: int, console: Console, journal: Journal
 ) -> tuple[dict[str, Outcomes], list[int], dict[str, str]]:
     """Each subject on each image, shared among the processes; complete in the first process alone.
 
     Returns the outcomes by subject, the position of the image of each row, and why which images were skipped.
     Raises ImageError when no image can be read.
     """
-    mine = range(distributed.rank(), len(samples), distributed.world_size())
-    outcomes, done, skipped = {name: Outcomes() for name in subjects}, list[int](), dict[str, str]()
+    place = {name: i for i, name in enumerate(samples.names)}
+    seen = {*journal.done, *(place[name] for name in journal.skipped)}
+    mine = [i for i in range(distributed.rank(), len(samples), distributed.world_size()) if i not in seen]
     batches = [mine[first : first + batch] for first in range(0, len(mine), batch)]
     first_alone = {"console": console, "transient": True, "disable": not distributed.is_first()}
     for chosen, pixels, broken in track(
@@ -136,14 +169,14 @@ def evaluate(
         len(batches),
         **first_alone,  # type: ignore[arg-type]
     ):
-        skipped |= broken
-        if not chosen:
-            continue
-        done += chosen
-        for name, subject in subjects.items():
+        fresh = {name: Outcomes() for name in subjects if chosen}
+        for name, one in fresh.items():
             start = time.monotonic()
-            logits, kept = subject.run(pixels)
-            outcomes[name].add(logits, kept, time.monotonic() - start)
+            logits, kept = subjects[name].run(pixels)
+            one.add(logits, kept, time.monotonic() - start)
+        journal.add(chosen, broken, fresh)
+    outcomes = {name: journal.outcomes.get(name, Outcomes()) for name in subjects}
+    done, skipped = journal.done, journal.skipped
     if distributed.world_size() > 1:
         parts: list[Any] = [None] * distributed.world_size()
         dist.all_gather_object(parts, (outcomes, done, skipped))
@@ -159,7 +192,7 @@ def evaluate(
 
 
 def _read_ahead(
-    samples: Samples, batches: Sequence[range]
+    samples: Samples, batches: Sequence[Sequence[int]]
 ) -> Iterator[tuple[list[int], NDArray[np.uint8], dict[str, str]]]:
     """Of each batch the images that can be read, their pixels, and why the others can't; the next one meanwhile."""
 
@@ -181,37 +214,19 @@ def _read_ahead(
             yield [position for position, _ in good], pixels, broken
 
 
-def float_net(spec: ModelSpec, args: argparse.Namespace) -> tuple[SPViT, str]:
-    """The float model of a variant that is not quantized, with the thresholds that it would have, and both in words."""
-    request = threshold_request(args, spec.pruning)
-    checkpoint = args.ckpt if args.ckpt is not None else shipped_weights(args.model)
-    found = None
-    if checkpoint is None:
-        net, words = seeded(spec.model, spec.pruning, args.seed), f"seeded random (seed {args.seed})"
-    else:
-        options = checkpoint_options(args)
-        net, found = load_checkpoint_with_report(checkpoint, spec.model, spec.pruning, options)
-        words = str(found)
-    if net.pruning.num_selectors:
-        pixels, _ = calibration_images(spec, args.calib)
-        images = torch.from_numpy(Preprocessing.from_model(spec.model).normalise(pixels)).float()
-        words += f"; thresholds: {settle_thresholds(net, images, request, found)}"
-    return net, words
-
-
 def make_subjects(
-    spec: ModelSpec, args: argparse.Namespace, device: torch.device, console: Console
+    spec: ModelSpec, args: argparse.Namespace, images: int, device: torch.device, console: Console
 ) -> dict[str, Subject]:
     """The models that are asked for; the quantized ones are made by the first process where they are not there."""
-    wanted = _wanted_models(args)
+    wanted = _wanted_models(args, images)
     try:
         refuse_what_has_no_unit(spec, args.model)
     except ConfigError as error:
-        if args.models is not None and wanted != ("float",):
+        if args.csim or (args.models is not None and wanted != ("float",)):
             raise
         if distributed.is_first():
             console.print(f"in float alone: {escape(str(error))}", highlight=False, soft_wrap=True)
-        net, words = float_net(spec, args)
+        net, words = float_model(spec, args)
         if distributed.is_first():
             console.print(f"weights: {escape(words)}", highlight=False, soft_wrap=True)
         return {"float": FloatModel(net, device)}
@@ -227,9 +242,10 @@ def make_subjects(
     return {name: makers[name]() for name in wanted}
 
 
-def _wanted_models(args: argparse.Namespace) -> tuple[str, ...]:
+def _wanted_models(args: argparse.Namespace, images: int = 0) -> tuple[str, ...]:
+    """The models to run on so many images: with many, Brevitas' is left out, since the integers are the same."""
     if args.models is None:
-        return MODELS
+        return MODELS if images <= MANY_IMAGES else tuple(name for name in MODELS if name != "brevitas")
     wanted = tuple(args.models.split(","))
     for name in wanted:
         if name not in MODELS:
@@ -248,6 +264,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--batch", type=Whole(1, 4096), default=32, metavar="N", help="images at once (default: %(default)s)"
     )
     parser.add_argument("--models", metavar="M,M", help=f"of {','.join(MODELS)} (default: all that can be)")
+    parser.add_argument(
+        "--csim", type=Whole(0, 1_000_000), default=0, metavar="N", help="images to C-simulate (default: 0)"
+    )
+    add_clock(parser)
     args = parser.parse_args(argv)
     _wanted_models(args)
     spec, console = resolve_model(args.model, args.keep), Console()
@@ -258,13 +278,68 @@ def main(argv: Sequence[str] | None = None) -> int:
     if count_macs(spec.model, spec.pruning.without()).total < SMALL_MACS:
         torch.set_num_threads(1)
     try:
-        subjects = make_subjects(spec, args, device, console)
-        outcomes, done, skipped = evaluate(subjects, samples, args.batch, console)
+        subjects = make_subjects(spec, args, len(samples), device, console)
+        journal = open_journal(args, spec, samples, list(subjects), "")
+        found = Evaluated(*evaluate(subjects, samples, args.batch, console, journal))
+        journals = [journal]
+        if args.csim:
+            found.csim, found.csim_done, csim_journal = c_simulate(args, spec, samples, console)
+            journals.append(csim_journal)
         if distributed.is_first():
-            tell(spec, outcomes, done, skipped, samples, data, device, build_folder(args) / "eval.json", console)
+            tell(spec, args, found, samples, data, device, console)
+        for one in journals:
+            one.remove()
     finally:
         distributed.stop()
     return 0
+
+
+@dataclass
+class Evaluated:
+    """Outcomes by model; the position of the image of each row; why which images were skipped; the same of csim."""
+
+    outcomes: dict[str, Outcomes]
+    done: list[int]
+    skipped: dict[str, str]
+    csim: Outcomes | None = None
+    csim_done: list[int] = field(default_factory=list)
+
+
+def open_journal(
+    args: argparse.Namespace, spec: ModelSpec, samples: Samples, models: list[str], suffix: str
+) -> Journal:
+    """The journal of this process, for this very evaluation."""
+    checkpoint = args.ckpt if args.ckpt is not None else shipped_weights(args.model)
+    folder = network_folder(args)
+    names = hashlib.sha256(json.dumps([samples.names, samples.labels]).encode()).hexdigest()
+    identity = {
+        "model": to_table(spec.model), "pruning": to_table(spec.pruning), "models": models, "images": names,
+        "weights": sha256(checkpoint) if checkpoint is not None else f"seed {args.seed}", "calibration": args.calib,
+        "network": load_network(folder).digest if models != ["float"] else "",
+        "process": [distributed.rank(), distributed.world_size()],
+    }  # fmt: skip
+    rank = f".{distributed.rank()}" if distributed.rank() else ""
+    return Journal(build_folder(args) / f"{JOURNAL}{suffix}{rank}", identity)
+
+
+def c_simulate(
+    args: argparse.Namespace, spec: ModelSpec, samples: Samples, console: Console
+) -> tuple[Outcomes, list[int], Journal]:
+    """The C-simulation's outcomes on as many images as are asked for, evenly spaced, and their positions."""
+    chosen = sorted({round(place) for place in np.linspace(0, len(samples) - 1, min(args.csim, len(samples)))})
+    part = Samples(
+        samples.classes, tuple(samples.names[i] for i in chosen), tuple(samples.labels[i] for i in chosen),
+        lambda i: samples.read(chosen[i]),
+    )  # fmt: skip
+    if distributed.is_first():
+        with console.status("compiling the C-simulation"):
+            subject = CsimModel(args)
+    distributed.wait_for_all()
+    if not distributed.is_first():
+        subject = CsimModel(args)
+    journal = open_journal(args, spec, part, ["csim"], ".csim")
+    outcomes, done, _ = evaluate({"csim": subject}, part, 1, console, journal)
+    return outcomes["csim"], [chosen[i] for i in done], journal
 
 
 def start_on(device: str) -> torch.device:
@@ -280,41 +355,68 @@ def start_on(device: str) -> torch.device:
 
 def tell(
     spec: ModelSpec,
-    outcomes: dict[str, Outcomes],
-    done: list[int],
-    skipped: dict[str, str],
+    args: argparse.Namespace,
+    found: Evaluated,
     samples: Samples,
     data: str,
     device: torch.device,
-    path: Path,
     console: Console,
 ) -> None:
-    """Write eval.json, whole or not at all, and print it as tables."""
-    labels = [samples.labels[i] for i in done]
-    reference = outcomes.get("float")
+    """Write eval.json and eval.md, whole or not at all, and print them as tables."""
+    outcomes, done, skipped = found.outcomes, found.done, found.skipped
+    labels, reference = [samples.labels[i] for i in done], outcomes.get("float")
     reports = {
         name: report(spec.model, spec.pruning, one, labels, samples.classes, None if name == "float" else reference)
         for name, one in outcomes.items()
     }
-    unpruned = count_macs(spec.model, spec.pruning.without()).total / 1e9
-    differing = None
+    differing = {}
     if "brevitas" in outcomes and "integer" in outcomes:
-        pairs = zip(outcomes["brevitas"].digests, outcomes["integer"].digests, strict=True)
-        differing = sum(one != other for one, other in pairs)
+        differing["brevitas"] = _different(outcomes["brevitas"], outcomes["integer"])
+    if found.csim is not None:
+        row = {position: row for row, position in enumerate(done)}
+        rows, labels = [row[i] for i in found.csim_done], [samples.labels[i] for i in found.csim_done]
+        beside = None if reference is None else reference.of(rows)
+        reports["csim"] = report(spec.model, spec.pruning, found.csim, labels, samples.classes, beside)
+        if "integer" in outcomes:
+            differing["csim"] = _different(found.csim, outcomes["integer"].of(rows))
+    unpruned = count_macs(spec.model, spec.pruning.without()).total / 1e9
+    estimate, line = _estimated(spec, args, next(iter(outcomes.values())))
     content = {
         "model": spec.model.name, "data": data, "images": len(done), "skipped": skipped,
         "classes": len(samples.classes), "device": str(device), "processes": distributed.world_size(),
-        "unpruned_gmacs": unpruned, "brevitas_integer_differences": differing,
+        "unpruned_gmacs": unpruned, "brevitas_integer_differences": differing.get("brevitas"),
+        "csim_integer_differences": differing.get("csim"), "estimate": estimate,
         "models": {name: asdict(one) for name, one in reports.items()},
     }  # fmt: skip
-    write_json(path, content)
+    folder, text = build_folder(args), markdown(spec.model.name, reports, unpruned, line)
+    write_json(folder / "eval.json", content)
+    write_whole(folder / "eval.md", text)
     _print(spec, reports, unpruned, f"{spec.model.name} on {len(done)} images of {data}", console)
     for reason in skipped.values():
         console.print(f"skipped: {reason}", highlight=False, markup=False, soft_wrap=True)
-    if differing is not None:
-        verdict = "the same logits" if not differing else f"[red]other logits on {differing} images[/red]"
-        console.print(f"brevitas and integer: {verdict}", highlight=False)
-    console.print(f"written: {escape(str(path))}", highlight=False, soft_wrap=True)
+    for name, images in differing.items():
+        verdict = "the same logits" if not images else f"[red]other logits on {images} images[/red]"
+        console.print(f"{name} and integer: {verdict}", highlight=False)
+    console.print(f"for a README, {folder / 'eval.md'}:\n\n{text}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"written: {escape(str(folder / 'eval.json'))}", highlight=False, soft_wrap=True)
+
+
+def _different(one: Outcomes, other: Outcomes) -> int:
+    """Images with other logits."""
+    return sum(a != b for a, b in zip(one.digests, other.digests, strict=True))
+
+
+def _estimated(spec: ModelSpec, args: argparse.Namespace, outcomes: Outcomes) -> tuple[dict[str, Any] | None, str]:
+    """The accelerator's latency where it keeps what the images keep in the mean, and that in words, or why not."""
+    kept = tuple(round(mean) for mean in np.array(outcomes.kept).mean(axis=0)) if spec.pruning.num_selectors else ()
+    try:
+        refuse_what_has_no_unit(spec, args.model)
+        target = with_clock(resolve_target(args.target), args.clock)
+        latency_ms = make_estimate(spec, target, kept).latency_ms
+    except ConfigError as error:
+        return None, f"no estimate, since {error}"
+    content = {"target": target.name, "clock_mhz": target.clock_mhz, "kept_patches": kept, "latency_ms": latency_ms}
+    return content, f"{latency_ms:.3g} ms at {target.clock_mhz:g} MHz on {target.name} (estimate, not measured)"
 
 
 def _print(spec: ModelSpec, reports: dict[str, ModelReport], unpruned: float, title: str, console: Console) -> None:
@@ -322,7 +424,8 @@ def _print(spec: ModelSpec, reports: dict[str, ModelReport], unpruned: float, ti
     if spec.pruning.num_selectors and spec.pruning.method != "structured":
         name = "integer" if "integer" in reports else next(iter(reports))
         console.print(tokens_table(reports[name], spec.pruning.locations, name))
-    console.print(classes_table(reports, SHOWN_CLASSES))
+    on_all_images = {name: one for name, one in reports.items() if name != "csim"}
+    console.print(classes_table(on_all_images, SHOWN_CLASSES))
 
 
 if __name__ == "__main__":

@@ -17,18 +17,23 @@ from rich.table import Table
 from spvit.config import ModelConfig, PruningConfig
 from spvit.cost import count_macs, tokens_per_stage
 
+TOP = 5
+ARITHMETIC = {"float": "float32", "brevitas": "16 bits, Brevitas", "integer": "16-bit integers", "csim": "C-simulation"}
+
 
 @dataclass
 class Outcomes:
     """What one model made of images, one row each.
 
     found    [images] best class
+    best     [images, at most 5] the best classes, best first
     kept     [images, selectors] patches that live on
     digests  [images] of their logits: equal ones are of equal logits
     seconds  spent on them
     """
 
     found: list[int] = field(default_factory=list)
+    best: list[list[int]] = field(default_factory=list)
     kept: list[list[int]] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -36,13 +41,24 @@ class Outcomes:
     def add(self, logits: NDArray[np.float64], kept: NDArray[np.int64], seconds: float) -> None:
         """A batch: logits [images, classes], kept [images, selectors]."""
         self.found += logits.argmax(axis=1).tolist()
+        self.best += np.argsort(-logits, axis=1, kind="stable")[:, :TOP].tolist()
         self.kept += kept.tolist()
         self.digests += [hashlib.sha256((row + 0.0).tobytes()).hexdigest() for row in logits]  # -0.0 is 0.0
         self.seconds += seconds
 
+    def of(self, rows: Sequence[int]) -> Outcomes:
+        """Of these images alone, in this order."""
+        return Outcomes(
+            [self.found[row] for row in rows],
+            [self.best[row] for row in rows],
+            [self.kept[row] for row in rows],
+            [self.digests[row] for row in rows],
+        )
+
     def extend(self, other: Outcomes) -> None:
         """Another process's images; processes work side by side."""
         self.found += other.found
+        self.best += other.best
         self.kept += other.kept
         self.digests += other.digests
         self.seconds = max(self.seconds, other.seconds)
@@ -77,14 +93,18 @@ class ClassReport:
 class ModelReport:
     """One model on all images.
 
+    images            how many
     accuracy          fraction of images whose best class is theirs
+    top5_accuracy     fraction whose class is among the five best
     agreement_float   fraction with the float model's best class
     gmacs             of an image, by the tokens that it really kept
     tokens            per stage, before the first selector and after each: rows that the blocks process
     kept_fraction     per selector, mean fraction of the original patches
     """
 
+    images: int
     accuracy: float
+    top5_accuracy: float
     agreement_float: float | None
     gmacs: Spread
     tokens: tuple[Spread, ...]
@@ -116,7 +136,9 @@ def report(
         own = right[truth == label]
         per_class.append(ClassReport(name, len(own), float(own.mean()) if len(own) else None))
     return ModelReport(
+        images=len(found),
         accuracy=float(right.mean()),
+        top5_accuracy=float((np.array(outcomes.best) == truth[:, None]).any(axis=1).mean()),
         agreement_float=None if reference is None else float((found == np.array(reference.found)).mean()),
         gmacs=Spread.of([count_macs(model, pruning, counts).total / 1e9 for counts in outcomes.kept]),
         tokens=tuple(Spread.of(stage.tolist()) for stage in stages.T),
@@ -131,15 +153,34 @@ def models_table(reports: dict[str, ModelReport], unpruned_gmacs: float, title: 
     """A row per model: accuracy, cost, tokens that are left."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("model", no_wrap=True)
-    for heading in ("accuracy", "as float", "MMACs", "of unpruned", "images/s"):
+    for heading in ("images", "top-1", "top-5", "as float", "MMACs", "of all", "images/s"):
         table.add_column(heading, justify="right")
     for name, one in reports.items():
         agreement = "" if one.agreement_float is None else f"{one.agreement_float:.2%}"
         table.add_row(
-            name, f"{one.accuracy:.2%}", agreement, f"{1e3 * one.gmacs.mean:.4g}",
-            f"{one.gmacs.mean / unpruned_gmacs:.1%}", f"{one.images_per_second:.3g}",
+            name, str(one.images), f"{one.accuracy:.2%}", f"{one.top5_accuracy:.2%}", agreement,
+            f"{1e3 * one.gmacs.mean:.4g}", f"{one.gmacs.mean / unpruned_gmacs:.1%}", f"{one.images_per_second:.3g}",
         )  # fmt: skip
     return table
+
+
+def markdown(name: str, reports: dict[str, ModelReport], unpruned_gmacs: float, milliseconds: str) -> str:
+    """The figures as a table for a README.
+
+    name          of the model
+    milliseconds  the accelerator's, with its clock and its kind, as estimate; empty where it has none
+    """
+    headings = ["model", "arithmetic", "images", "top-1", "top-5", "GMACs", "of unpruned"]
+    lines = [headings, ["---"] * 2 + ["---:"] * 5]
+    for arithmetic, one in reports.items():
+        lines.append(
+            [
+                f"`{name}`", ARITHMETIC[arithmetic], f"{one.images:,}", f"{one.accuracy:.2%}",
+                f"{one.top5_accuracy:.2%}", f"{one.gmacs.mean:.3g}", f"{one.gmacs.mean / unpruned_gmacs:.1%}",
+            ]
+        )  # fmt: skip
+    text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return f"{text}\nOn the accelerator, per image: {milliseconds}.\n" if milliseconds else text
 
 
 def tokens_table(one: ModelReport, locations: Sequence[int], name: str) -> Table:

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sim.evaluate
+from hw.model.estimate import make_estimate
 from hw.program import build_program
+from hw.target import resolve_target, with_clock
 from quant.network import load_network
 from sim.evaluate import main
 from sim.golden import Golden
 from sim.samples import load_samples
 from spvit.config import resolve_model
-from spvit.errors import CheckpointError, ConfigError, ImageError
+from spvit.errors import ConfigError, FileError, ImageError
 
 MICRO = resolve_model("micro")
 CLASSES = "abcdefg"
@@ -122,6 +125,74 @@ def test_a_variant_is_evaluated_in_float_alone(photographs, tmp_path, capsys):
         main([*arguments, "--models", "integer"])
 
 
+def arguments_for(photographs, out, *more):
+    return ["--model", "micro", "--data", str(photographs), "--device", "cpu", "--batch", "4", "--out", str(out), *more]
+
+
+def test_killed_and_started_again_it_gives_the_same_figures(photographs, evaluated, tmp_path, monkeypatch):
+    """Stopped between batches, and in the middle of writing a line; the images that are done are not run again."""
+    _, whole = evaluated
+    ran = []
+
+    def stop_after(batches):
+        original, calls = sim.evaluate.FloatModel.run, []
+
+        def run(self, pixels):
+            calls.append(len(pixels))
+            if len(calls) > batches:
+                raise KeyboardInterrupt
+            ran.append(len(pixels))
+            return original(self, pixels)
+
+        monkeypatch.setattr(sim.evaluate.FloatModel, "run", run)
+        return original
+
+    original = stop_after(2)
+    with pytest.raises(KeyboardInterrupt):
+        main(arguments_for(photographs, tmp_path))
+    assert not (tmp_path / "eval.json").exists()
+    journal = tmp_path / "eval.journal"
+    with journal.open("a") as file:
+        file.write('{"done": [8, 9')  # killed while it wrote
+    monkeypatch.setattr(sim.evaluate.FloatModel, "run", original)
+    stop_after(99)
+    assert main(arguments_for(photographs, tmp_path)) == 0
+    assert sum(ran) == 21  # each image once
+    assert not journal.exists()
+
+    def figures(content):
+        models = content["models"].items()
+        own = {name: {key: one[key] for key in one if "second" not in key} for name, one in models}
+        return content | {"models": own}
+
+    assert figures(json.loads((tmp_path / "eval.json").read_text())) == figures(whole)
+
+
+def test_another_evaluation_begins_anew(photographs, tmp_path):
+    (tmp_path / "eval.journal").write_text('{"model": "another"}\n{"done": [0], "skipped": {}, "outcomes": {}}\n')
+    assert main(arguments_for(photographs, tmp_path, "--models", "float")) == 0
+    assert json.loads((tmp_path / "eval.json").read_text())["images"] == 21
+
+
+def test_the_c_simulation_of_some_images_and_the_table_for_a_readme(photographs, tmp_path, capsys):
+    assert main(arguments_for(photographs, tmp_path, "--models", "float,integer", "--csim", "3", "--clock", "150")) == 0
+    found = json.loads((tmp_path / "eval.json").read_text())
+    assert found["models"]["csim"]["images"] == 3 and found["csim_integer_differences"] == 0
+    assert found["models"]["integer"]["top5_accuracy"] >= found["models"]["integer"]["accuracy"]
+    estimate = found["estimate"]
+    spec, target = MICRO, with_clock(resolve_target("zcu102"), 150)
+    assert estimate["latency_ms"] == make_estimate(spec, target, estimate["kept_patches"]).latency_ms
+    lines = (tmp_path / "eval.md").read_text().splitlines()
+    assert lines[0] == "| model | arithmetic | images | top-1 | top-5 | GMACs | of unpruned |"
+    assert [line.split(" | ")[1:3] for line in lines[2:5]] == [
+        ["float32", "21"],
+        ["16-bit integers", "21"],
+        ["C-simulation", "3"],
+    ]
+    assert lines[-1].endswith(" ms at 150 MHz on zcu102 (estimate, not measured).")
+    assert "csim and integer: the same logits" in capsys.readouterr().out
+
+
 def test_no_readable_image(tmp_path):
     for name in CLASSES:
         (tmp_path / name).mkdir()
@@ -174,14 +245,11 @@ def test_a_report_that_cannot_be_written_leaves_the_older_one(evaluated, photogr
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(FileError) as error:
         main(
             ["--model", "micro", "--data", str(photographs), "--models", "float", "--device", "cpu", "--out", str(out)]
         )
-    assert str(error.value) == (
-        f"{out / 'eval.json'}: cannot be written (No space left on device); what was saved before is still there; "
-        "make room"
-    )
+    assert str(error.value) == (f"{out / 'eval.journal'}: cannot be written (No space left on device); make room")
     assert (out / "eval.json").read_text() == before
 
 

@@ -89,7 +89,8 @@ def test_the_tables():
         "integer": report(MICRO.model, MICRO.pruning, OTHER, [0, 1, 2, 3], "abcdefg", FLOAT),
     }
     rows = text(models_table(reports, UNPRUNED, "micro"))
-    assert rows[-2][:2] == ["float", "50.00%"] and rows[-1][:3] == ["integer", "75.00%", "75.00%"]
+    assert rows[-2][:4] == ["float", "4", "50.00%", "100.00%"]
+    assert rows[-1][:5] == ["integer", "4", "75.00%", "100.00%", "75.00%"]
     rows = text(tokens_table(reports["float"], MICRO.pruning.locations, "float"))
     assert rows[-4:] == [
         ["0", "17.0", "0.0", "17", "17", "17", "17", "17"],
@@ -100,3 +101,12 @@ def test_the_tables():
     rows = text(classes_table(reports, 2))
     assert rows[0] == ["the", "2", "worst", "of", "4", "classes"]
     assert rows[-2:] == [["c", "1", "0.00%", "100.00%"], ["d", "1", "0.00%", "0.00%"]]
+
+
+def test_the_five_best_classes_count_for_top5():
+    one = Outcomes()
+    one.add(np.array([[0.0, 6, 5, 4, 3, 2, 1], [0, 6, 5, 4, 3, 2, 1]]), np.zeros((2, 0), int), 1.0)
+    assert one.best == [[1, 2, 3, 4, 5]] * 2
+    both = report(MICRO.model, MICRO.pruning.without(), one, [5, 6], "abcdefg")
+    assert (both.accuracy, both.top5_accuracy) == (0, 0.5)
+    assert one.of([1]).best == [[1, 2, 3, 4, 5]] and len(one.of([1]).found) == 1
