@@ -32,7 +32,11 @@ takes.ablation := MODEL DATA OUT RECIPE DEVICE
 needs.visualize := MODEL
 takes.visualize := CKPT EMA POS KEEP THRESHOLD IMAGES DATA OUT
 needs.eval := MODEL
-takes.eval := TARGET $(FLOW) DATA DEVICE
+takes.eval := TARGET $(FLOW) DATA DEVICE CSIM CLOCK
+needs.export := MODEL FORMAT
+takes.export := $(FLOW) OUT
+needs.latency := MODEL
+takes.latency := $(FLOW) IMAGES DEVICE
 needs.synth := MODEL TARGET
 takes.synth := $(FLOW) TOP IMAGES HLS
 needs.cosim := MODEL TARGET
@@ -128,8 +132,18 @@ visualize: $(ENVIRONMENT) ## pictures: tokens kept per stage, heat maps per head
 	@$(PY) -m spvit.visualize $(call all_options,visualize)
 
 .PHONY: eval
-eval: $(ENVIRONMENT) ## accuracy, cost and tokens of the float, the Brevitas and the integer model on DATA=: eval.json
+eval: $(ENVIRONMENT) ## accuracy, cost and tokens of the float and the 16-bit model on DATA=, resumed where it was stopped: eval.json, eval.md
 	@$(PY) -m sim.evaluate $(call all_options,eval)
+
+##@ Off the FPGA
+
+.PHONY: export
+export: $(ENVIRONMENT) ## the model for other tools: ONNX with tokens really removed, QONNX, integers as .npz: build/export/<model>/
+	@$(PY) -m quant.exports.command $(call all_options,export)
+
+.PHONY: latency
+latency: $(ENVIRONMENT) ## pruned beside unpruned on this CPU, by ONNX Runtime and PyTorch: latency-cpu.json
+	@$(PY) -m sim.cpu_latency $(call all_options,latency)
 
 ##@ With AMD's tools
 
@@ -218,17 +232,19 @@ help: ## this list
 	    THRESHOLD= 'keep probability of the selectors, or calibrate: fit it to KEEP= (default: trained ones keep theirs)' \
     DATA= 'what is trained or evaluated on: digits, or a folder with train/<class>/ and val/<class>/' \
 	    DEVICE= 'where train and eval compute: cpu, cuda (default: a GPU if there is one)' \
+	    CSIM= 'images that eval gives to the C-simulation, too: 10' \
+	    FORMAT= 'what export writes: onnx, qonnx, npz' \
 	    BUDGET= 'what train may spend per image, in place of KEEP=: 2.64GMACs, or with TARGET= 6ms, 1.2Mcycles' \
 	    COST= 'how train counts towards BUDGET=, a function of yours: file.py:function' \
 	    RECIPE= 'a .toml with rates and the like for train and finetune; .venv/bin/python -m spvit.train --help lists them' \
 	    EPOCHS= 'how often finetune sees the training images (default: once); train has it in its recipe' \
 	    PROGRESSIVE= '1: train seeks the places of the selectors and their rates, layer to phase' \
-	    OUT= 'the .safetensors file that training writes; the folder of ablation and visualize' \
+	    OUT= 'the .safetensors file that training writes; the folder of ablation, visualize and export' \
 	    RESUME= 'the .state of a training that was interrupted, to go on from' \
 	    KEPT= 'patches that an image has left after each selector, for estimate: 123,78,49' \
 	    CLOCK= 'MHz of the accelerator, for estimate, schedule, explore and report' \
 	    LATENCY_MS= 'what an image may take, for explore' \
-	    IMAGES= 'images for csim, the notebook and visualize: a folder, an image, or digits:test' \
+	    IMAGES= 'images for csim, the notebook, visualize and latency: a folder, an image, or digits:test' \
 	    TOP= 'one unit alone for csim, schedule, synth, cosim: msa_block, ...' \
 	    CXX= 'the compiler of the C-simulation: g++ (default), clang++, "ccache g++"' \
 	    HLS= 'which form of Vitis HLS: vitis-run, v++ or vitis_hls' \

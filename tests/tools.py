@@ -36,14 +36,9 @@ def find(tool: str) -> str | None:
     return next((HERE[command] for command in COMMANDS[tool] if command in HERE), None)
 
 
-def lacking() -> list[str]:
-    """The packages of the list whose tool is not here."""
-    return [package for package, (tool, *_) in TOOLS.items() if not find(tool)]
-
-
 def install_line() -> str:
     """The one line that installs all that this machine lacks."""
-    return f"sudo apt-get install {' '.join(lacking())}"
+    return "sudo apt-get install " + " ".join(package for package, (tool, *_) in TOOLS.items() if not find(tool))
 
 
 def needed(item: pytest.Item) -> list[str]:
@@ -55,8 +50,8 @@ def needed(item: pytest.Item) -> list[str]:
 
 def require(item: pytest.Item) -> None:
     """Leave a test out, or fail it in CI, when a tool that it names is missing."""
-    if missing := [name for name in needed(item) if find(name) is None]:
-        reason = MISSING.format(", ".join(missing))
+    if lacking := [name for name in needed(item) if find(name) is None]:
+        reason = MISSING.format(", ".join(lacking))
         if os.environ.get("CI"):
             pytest.fail(f"{reason}, and CI leaves nothing out: {install_line()}", pytrace=False)
         pytest.skip(reason)
@@ -118,6 +113,6 @@ def left_out(skipped: Iterable[Any]) -> list[str]:
     """What a run did not check, a line per reason, and what installs the tools: so that nobody takes it for a pass."""
     reasons = Counter(str(report.longrepr[-1]).removeprefix("Skipped: ") for report in skipped)
     lines = [f"LEFT OUT: {count} test{'' if count == 1 else 's'}: {reason}" for reason, count in reasons.items()]
-    if lacking() and any(reason.endswith(MISSING.format("")) for reason in reasons):
+    if any(reason.endswith(MISSING.format("")) for reason in reasons):
         lines.append(f"LEFT OUT: this installs what is missing: {install_line()}")
     return lines
