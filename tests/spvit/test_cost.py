@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spvit.config import ACTIVATIONS, HEADS, SCORERS, ModelConfig, PruningConfig, resolve_model
+from spvit.config import ModelConfig, PruningConfig, resolve_model
 from spvit.cost import (
     count_macs,
     count_parameters,
@@ -21,6 +21,9 @@ from spvit.cost import (
 from spvit.errors import ConfigError
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
+from spvit.schema import kinds
+
+CHOICES = kinds(PruningConfig)
 
 
 @pytest.mark.parametrize(("name", "millions"), [("deit_t", 5_717_416), ("deit_s", 22_050_664), ("deit_b", 86_567_656)])
@@ -117,9 +120,9 @@ def test_a_count_for_each_selector():
     variant=st.fixed_dictionaries(
         {
             "method": st.sampled_from(["selector", "random", "structured"]),
-            "heads": st.sampled_from(HEADS),
-            "scorer": st.sampled_from(SCORERS),
-            "activation": st.sampled_from(ACTIVATIONS),
+            "heads": st.sampled_from(CHOICES["heads"].choices),
+            "scorer": st.sampled_from(CHOICES["scorer"].choices),
+            "activation": st.sampled_from(CHOICES["activation"].choices),
         }
     ),
 )
