@@ -18,14 +18,12 @@ namespace spvit {
 template <class A>
 using Accumulators = Vec<Int<48>, A::kTileOut>;
 
-/// What memories have, for the timed C-simulation: the same as engine_pragmas.j2 says to synthesis.
+/// For the timed C-simulation: engine_pragmas.j2 speaks of these.
 template <class A>
 void describe_memories(const Memory<A>& memory) {
-    for (int group = 0; group < Memory<A>::kGroups; ++group) timing::memory(memory.x[group], "x");
-    for (int bank = 0; bank < kBanks; ++bank) {
-        for (int group = 0; group < Memory<A>::kWorkGroups; ++group) timing::memory(memory.work[bank][group], "work");
-    }
-    for (int bank = 0; bank < A::kWord; ++bank) timing::memory(memory.v[bank], "v");
+    timing::memory(memory.x, "x");
+    timing::memory(memory.work, "work");
+    timing::memory(memory.v, "v");
     timing::memory(memory.row_statistics, "row_statistics");
     timing::memory(memory.partial_row_statistics, "partial_row_statistics");
     timing::memory(memory.head_statistics, "head_statistics");
@@ -37,10 +35,6 @@ void describe_memories(const Memory<A>& memory) {
     timing::memory(memory.pooled, "pooled");
     timing::memory(memory.keep, "keep");
     timing::memory(memory.probability, "probability");
-    timing::claim_distance(memory.partial_row_statistics, kRmwCycles);
-    timing::claim_distance(memory.partial_head_statistics, kRmwCycles);
-    timing::claim_distance(memory.partial_score_max, kRmwCycles);
-    timing::claim_distance(memory.exp_sum, kRmwCycles);
 }
 
 /// Adds a tile's sums to the statistics of a row of X.
@@ -75,7 +69,9 @@ inline Words<A> read_words(const Position<A>& at, int num_tokens, const Memory<A
     const bool from_x = step.source == Buffer::X;
     Words<A> words;
     if (at.has_token() && (from_x || step.epilogue == Epilogue::RESIDUAL)) {
-        words.x = read_word<Memory<A>::kEmbedWords>(memory.x, to_int(at.row), to_int(at.tile.x_lane));
+        const int lane = to_int(at.tile.x_lane);
+        words.x = read_word<Memory<A>::kEmbedWords>(memory.x, to_int(at.row), lane,
+                                                    {lane % A::kWord, from_x ? A::kTileIn : A::kTileOut});
     }
 READ_BANKS:
     for (int bank = 0; bank < kBanks; ++bank) {
@@ -195,12 +191,19 @@ int engine_run(int index, int first, int last, const Tokens& tokens, WeightFifo<
 #pragma HLS AGGREGATE variable = accumulators compact = bit
 #pragma HLS BIND_STORAGE variable = accumulators type = ram_s2p
     timing::memory(accumulators, "accumulators");
-    timing::claim_distance(accumulators, kRmwCycles);
+    timing::registers(front.lanes.lane, "lane");
+    timing::registers(tile.active, "active");
+    timing::registers(tile.shadow, "shadow");
+    timing::registers(tile.bias, "bias");
+    timing::registers(tile.shadow_bias, "shadow_bias");
+    timing::registers(tile.shift, "shift");
+    timing::registers(tile.shadow_shift, "shadow_shift");
     if (index < first) front.there = false;
 
     Position<A> at = begin_tile<A>(first_tile<A, Program>(index, first, last, tokens), true);
     TilePlan<A> planned[kPlanCycles];
 #pragma HLS ARRAY_PARTITION variable = planned complete
+    timing::registers(planned, "planned");
 BEGIN_PLANNED:
     for (int i = 0; i < kPlanCycles; ++i) {
 #pragma HLS UNROLL

@@ -94,14 +94,15 @@ inline int part_of(int lane) {
 ///   PerRow  words
 template <int PerRow, int G, std::size_t Groups, std::size_t Words>
 inline Vec<Int<16>, G* static_cast<int>(Groups)> read_word(const Vec<Int<16>, G> (&array)[Groups][Words], int row,
-                                                           int lane, timing::Site site = timing::Site::here()) {
+                                                           int lane, timing::Lanes used = {},
+                                                           timing::Site site = timing::Site::here()) {
 #pragma HLS INLINE
     constexpr int kLanes = G * static_cast<int>(Groups);
     Vec<Int<16>, kLanes> word;
 READ_GROUPS:
     for (int g = 0; g < static_cast<int>(Groups); ++g) {
 #pragma HLS UNROLL
-        const Vec<Int<16>, G> group = load(array[g], row * PerRow + lane / kLanes, site);
+        const Vec<Int<16>, G> group = load(array[g], row * PerRow + lane / kLanes, site, used.overlap(g * G, G));
         for (int i = 0; i < G; ++i) {
 #pragma HLS UNROLL
             word[g * G + i] = group[i];
@@ -220,7 +221,7 @@ template <class A>
 inline Int<16> read_work_lane(const Memory<A>& memory, int bank, int row, int lane,
                               timing::Site site = timing::Site::here()) {
 #pragma HLS INLINE
-    return pick_lane(read_word<Memory<A>::kBankWords>(memory.work[bank], row, lane, site), lane % A::kWord);
+    return pick_lane(read_word<Memory<A>::kBankWords>(memory.work[bank], row, lane, {}, site), lane % A::kWord);
 }
 
 /// lanes[(i + amount) mod N] at place i, for N a power of two: one row of multiplexers per bit of `amount`.

@@ -30,7 +30,7 @@ constexpr int status_words() {
     return kStatusHeader + A::kSelectors * stage_words<A>();
 }
 
-using ChecksumStream = Stream<std::uint32_t, 2>;
+using ChecksumStream = Stream<std::uint32_t>;
 
 /// Passes the weight stream on, and sums it up: rotate by one, XOR 32 bits. A flipped bit always shows.
 template <class A>

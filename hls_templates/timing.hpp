@@ -17,8 +17,8 @@
 
 namespace spvit {
 
-/// `Depth` words of FIFO; a STREAM pragma says it again where the stream stands.
-template <class T, int Depth>
+/// A FIFO; a STREAM pragma says how many words it holds where the stream stands.
+template <class T>
 using Stream = hls::stream<T>;
 
 namespace timing {
@@ -26,6 +26,13 @@ namespace timing {
 /// Where in the source an access stands: synthesis schedules sites.
 struct Site {
     static Site here() { return {}; }
+};
+
+/// Lanes that somebody looks at, of a word that is read whole: the others may be out of date.
+struct Lanes {
+    Lanes() {}
+    Lanes(int, int) {}
+    bool overlap(int, int) const { return true; }
 };
 
 /// For whom a cycle of a tile passes.
@@ -47,10 +54,12 @@ struct Pipeline {
     }
 };
 
+/// An array's name in the pragmas that speak of it, for the timed C-simulation: they say its banks and ports.
 template <class Array>
-inline void memory(const Array&, const char*, int = 1) {}
+inline void memory(const Array&, const char*) {}
+/// Likewise of one whose elements are all used at once.
 template <class Array>
-inline void claim_distance(const Array&, int) {}
+inline void registers(const Array&, const char*) {}
 inline void begin_step(int) {}
 inline void spend(bool, bool, Cycle) {}
 inline int cycles(int count) {
@@ -61,7 +70,7 @@ inline int cycles(int count) {
 }  // namespace timing
 
 template <class T, std::size_t Size>
-inline T load(const T (&array)[Size], int index, timing::Site = timing::Site::here()) {
+inline T load(const T (&array)[Size], int index, timing::Site = timing::Site::here(), bool = true) {
 #pragma HLS INLINE
     return array[index];
 }

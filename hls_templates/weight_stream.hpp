@@ -9,8 +9,7 @@
 
 namespace spvit {
 
-constexpr int kPortLanes = 8;     // a 128-bit AXI port
-constexpr int kStripeWords = 64;  // FIFO behind each port: four bursts
+constexpr int kPortLanes = 8;  // a 128-bit AXI port
 
 #if defined(__SYNTHESIS__) || defined(SPVIT_EXACT_WIDTHS)
 
@@ -56,13 +55,13 @@ inline Vec<Int<16>, Lanes> unpack(const PortWord<Lanes, Bits>& word) {
 #endif
 
 using WeightPortWord = PortWord<kPortLanes, 16>;
-using PortStream = Stream<WeightPortWord, kStripeWords>;
+using PortStream = Stream<WeightPortWord>;
 
 template <class A>
 using FillWord = Vec<Int<16>, A::kFillLanes>;
 
 template <class A>
-using WeightFifo = Stream<FillWord<A>, A::kFifoWords>;
+using WeightFifo = Stream<FillWord<A>>;
 
 /// The FIFO's first word, in a register: whether there is one is known when an iteration begins, and nothing that the
 /// iteration decides waits for the FIFO.
@@ -80,7 +79,7 @@ struct FrontWord {
 
 /// On their way to the checksum; with two words, a FIFO whose words take two cycles would pass two in three.
 template <class A>
-using ArrivingWords = Stream<FillWord<A>, 8>;
+using ArrivingWords = Stream<FillWord<A>>;
 
 /// One port's stripe, in bursts.
 inline void read_port(const WeightPortWord* port, PortStream& stripe, int num_words) {
@@ -119,7 +118,7 @@ template <class A>
 using PixelWord = PortWord<A::kImageLanes, 8>;
 
 template <class A>
-using PixelStream = Stream<PixelWord<A>, kStripeWords>;
+using PixelStream = Stream<PixelWord<A>>;
 
 /// The image, line by line.
 template <class A>

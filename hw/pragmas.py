@@ -11,6 +11,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from spvit.errors import BuildError
@@ -101,6 +102,20 @@ class Pragma:
 
 
 @dataclass(frozen=True)
+class SourceLoop:
+    """A loop of the sources: `at` as a pragma's `loop_at`; `label` is "" where it has none."""
+
+    file: str
+    function: str
+    label: str
+    at: tuple[int, int]
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.at[0]}"
+
+
+@dataclass(frozen=True)
 class Dependence:
     """A DEPENDENCE pragma, read.
 
@@ -118,7 +133,12 @@ class Dependence:
 
 def read_pragmas(sources: Mapping[str, str]) -> list[Pragma]:
     """Every pragma that synthesis sees. Raises BuildError on one that it would not know."""
-    return [pragma for path, text in sources.items() for pragma in _file_pragmas(path, text)]
+    return [pragma for path, text in sources.items() for pragma in _walk(path, text)[0]]
+
+
+def read_loops(sources: Mapping[str, str]) -> list[SourceLoop]:
+    """Every loop that synthesis sees, those without braces too."""
+    return [SourceLoop(path, *loop) for path, text in sources.items() for loop in _walk(path, text)[1].loops]
 
 
 def read_folder(folder: Path) -> dict[str, str]:
@@ -146,10 +166,12 @@ def dependences(pragmas: list[Pragma], constants: Constants) -> list[Dependence]
     return found
 
 
-def _file_pragmas(path: str, text: str) -> Iterator[Pragma]:
-    scopes = _Scopes()
+@lru_cache(maxsize=256)
+def _walk(path: str, text: str) -> tuple[list[Pragma], _Scopes]:
+    """A file's pragmas, and its scopes at its end."""
+    scopes, found = _Scopes(), list[Pragma]()
     branches = _Branches()
-    for number, line in _logical_lines(_without_comments(text)):
+    for number, line in _logical_lines(without_comments(text)):
         directive = re.match(r"\s*#\s*(\w+)\s*(.*)", line)
         if directive and branches.follow(*directive.groups()):
             continue
@@ -158,7 +180,8 @@ def _file_pragmas(path: str, text: str) -> Iterator[Pragma]:
         if directive is None:
             scopes.follow(line, number)
         elif directive[1] == "pragma" and re.match(r"HLS\b", directive[2], re.IGNORECASE):
-            yield _parse(path, number, directive[2][3:], scopes)
+            found.append(_parse(path, number, directive[2][3:], scopes))
+    return found, scopes
 
 
 def _parse(path: str, line: int, text: str, scopes: _Scopes) -> Pragma:
@@ -237,6 +260,7 @@ class _Scopes:
         self._pending = ""  # text since the last statement ended
         self._places: list[tuple[int, int]] = []  # of its characters
         self._parentheses = 0
+        self.loops: list[tuple[str, str, tuple[int, int]]] = []  # function, label, place of each so far
 
     def follow(self, line: str, number: int) -> None:
         for column, character in enumerate(line):
@@ -247,6 +271,8 @@ class _Scopes:
                     self._stack.append(self._open())
                 elif character == "}" and self._stack:
                     self._stack.pop()
+                elif character == ";":
+                    self._open()  # of a loop whose body is one statement
                 self._pending, self._places = "", []
             elif self._pending or not character.isspace():
                 self._pending += character
@@ -263,6 +289,7 @@ class _Scopes:
         text = text.rstrip()
         at = self._places[label.end() if label else 0] if text else (0, 0)
         if re.match(r"(for|while|do)\b", text):
+            self.loops.append((self.function, label[1] if label else "", at))
             return _Scope("loop", label[1] if label else "", at)
         if re.match(r"(if|else|switch|case|try|catch)\b", text) or not text:
             return _Scope("block", "", at)
@@ -304,7 +331,8 @@ def _without_template_heads(text: str) -> str:
     return text.strip()
 
 
-def _without_comments(text: str) -> str:
+@lru_cache(maxsize=256)
+def without_comments(text: str) -> str:
     """Comments and the insides of strings as blanks; every line stays where it is."""
 
     def blank(found: re.Match[str]) -> str:
@@ -353,7 +381,7 @@ class Constants:
         self._texts: dict[str, list[str]] = {}
         self._functions: dict[str, tuple[list[str], str]] = {}
         for text in sources.values():
-            bare = re.sub(r"^\s*#.*$", "", _without_comments(text), flags=re.MULTILINE)
+            bare = re.sub(r"^\s*#.*$", "", without_comments(text), flags=re.MULTILINE)
             for name, value in re.findall(r"\bconstexpr\s+[\w:]+\s+(\w+)\s*=\s*([^;]+);", bare):
                 self._texts.setdefault(name, []).append(value)
             pattern = r"\bconstexpr\s+[\w:]+\s+(\w+)\s*\(([^)]*)\)\s*(?:const\s*)?\{\s*return\s+([^;]+);\s*\}"

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hw.architecture import Architecture
+from hw.facts import read_top
 from hw.generate import check_request, ensure_project, make_design
 from hw.generate import main as generate
 from hw.model.estimate import make_estimate
@@ -136,9 +137,8 @@ def bench_timed_csim(args: argparse.Namespace) -> Figure:
     design, source = project.design, network_folder(args).parent / "src"
     pixels = sample_pixels(design.network, 1)[0]
     plain = Accelerator(design, build_library(source))
-    timed = TimedAccelerator(
-        design, build_library(source, timed=True), assumptions(design.architecture, project.target)
-    )
+    assumed = assumptions(design.architecture, project.target)
+    timed = TimedAccelerator(design, build_library(source, timed=True), assumed, read_top(source))
     with _threads(1):
         seconds = median_seconds(lambda: timed.run(pixels))
         bare = median_seconds(lambda: plain.run(pixels))

@@ -23,10 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from hw.architecture import Architecture
+from hw.facts import read_facts, top_sources
 from hw.generate import make_design, make_project, write_project
 from hw.layout import Design
 from hw.model.cycles import PARTS, CycleEstimate, estimate_cycles
 from hw.model.latency import assumptions
+from hw.model.sources import disagreements as sources_disagreements
 from hw.program import build_program
 from hw.target import Target, add_clock, resolve_target, with_clock
 from quant.build import add_arguments, build_folder, model_spec, network_folder
@@ -84,7 +86,11 @@ def count(design: Design, target: Target, pixels: NDArray[np.uint8], folder: Pat
     """
     write_project(make_project(design, target), folder)
     library = build_library(folder / "src", timed=True)
-    accelerator = TimedAccelerator(design, library, assumptions(design.architecture, target))
+    sources = top_sources(folder / "src")
+    for sentence in sources_disagreements(sources, design.layout):
+        raise BuildError(f"{folder / 'src'}: {sentence}")
+    assumed = assumptions(design.architecture, target)
+    accelerator = TimedAccelerator(design, library, assumed, read_facts(sources))
     start = time.monotonic()
     try:
         result, timing = accelerator.run(pixels)

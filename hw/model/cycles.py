@@ -203,7 +203,8 @@ class Walk:
         first = self._next_engine(span.start - 1, span)
         if steps[span.start].op is not Op.ENGINE:
             first = self.idle
-        self.tile(self.idle, first.first_words, first.streams, 1, self.least_of_pass)
+        # the weight FIFO's first word goes into a register (FrontWord) before a fill can take it
+        self.tile(self.idle, first.first_words, first.streams, 1, self.least_of_pass, front=int(first.streams))
         running = True
         for index in span:
             step = steps[index]
@@ -300,16 +301,17 @@ class Walk:
     def _elapse(self, count: float) -> None:
         self.level = min(self.capacity, self.level + self.rate * count)
 
-    def tile(self, one: Pass, words: int, streams: bool, count: int, least: int) -> None:
-        """`count` equal tiles, each of which fills one of `words`."""
+    def tile(self, one: Pass, words: int, streams: bool, count: int, least: int, front: int = 0) -> None:
+        """`count` equal tiles, each of which fills one of `words`, `front` cycles late."""
         while count > 0:
             lasts, repeats = self._same(one.rows, words if streams else 0, words, count, least)
+            lasts = max(lasts, words + front)
             step = self.steps[-1]
             step.tokens += repeats * one.rows
             unstalled = max(one.rows, words)
             step.fill += repeats * (unstalled - one.rows)
-            step.fifo += repeats * max(0.0, lasts - max(unstalled, least))
-            step.drain += repeats * max(0, least - unstalled)
+            step.fifo += repeats * (front + max(0.0, lasts - max(unstalled + front, least)))
+            step.drain += repeats * max(0, least - unstalled - front)
             self.level = min(self.capacity, self.level + repeats * (self.rate * lasts - (words if streams else 0)))
             count -= repeats
 

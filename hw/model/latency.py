@@ -158,11 +158,11 @@ class Assumptions:
         return replace(self, beat_cost=round(self.beat_cost / factor))
 
     def with_deeper_pipelines(self, factor: int = 2) -> Assumptions:
-        """Every loop, and every read-change-write, so many times as deep; the kernels' constants with them."""
+        """Every loop, and each read-change-write of ENGINE, so many times as deep; the kernels' constants with them."""
         return replace(
             self,
             depths={loop: factor * depth for loop, depth in self.depths.items()},
-            spans={loop_and_memory: factor * span for loop_and_memory, span in self.spans.items()},
+            spans={key: factor * span if key[0] == "ENGINE" else span for key, span in self.spans.items()},
             scale_percent=factor * self.scale_percent,
         )
 

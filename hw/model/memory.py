@@ -26,13 +26,17 @@ LUTRAM_DEPTH = 64
 
 @dataclass(frozen=True)
 class Array:
-    """`banks` memories of `depth` words of `width` bits."""
+    """`banks` memories of `depth` words of `width` bits.
+
+    kernel  what the kernels call the arrays that it is; none for tables of constants
+    """
 
     name: str
     banks: int
     depth: int
     width: int
     in_uram: bool = False
+    kernel: tuple[str, ...] = ()
 
     @property
     def bram18(self) -> int:
@@ -54,26 +58,39 @@ def on_chip_arrays(layout: Layout) -> tuple[Array, ...]:
     group, image_lanes = architecture.group, layout.image_lanes
     key_blocks = -(-rows // word)
     return (
-        Array("residual stream", word // group, rows * layout.embed_lanes // word, group * LANE_BITS, "x" in uram),
+        Array(
+            "residual stream",
+            word // group,
+            rows * layout.embed_lanes // word,
+            group * LANE_BITS,
+            "x" in uram,
+            ("Memory::x",),
+        ),
         Array(
             "work",
             NUM_BANKS * (word // image_lanes),
             rows * layout.bank_lanes // word,
             image_lanes * LANE_BITS,
             "work" in uram,
+            ("Memory::work",),
         ),
-        Array("values, skewed", word, key_blocks * layout.embed_lanes, LANE_BITS),
-        Array("accumulators", 1, rows, architecture.tile_out * ACCUMULATOR_BITS),
+        Array("values, skewed", word, key_blocks * layout.embed_lanes, LANE_BITS, kernel=("Memory::v",)),
+        Array("accumulators", 1, rows, architecture.tile_out * ACCUMULATOR_BITS, kernel=("accumulators",)),
         Array("weight FIFO", 1, architecture.fifo_words, architecture.fill_lanes * LANE_BITS, "weights" in uram),
-        Array("row statistics, partial too", 2, rows, STATISTICS_BITS),
-        Array("head statistics, partial too", 2, rows * heads, STATISTICS_BITS),
-        Array("score maximum, partial too", 2, rows, LANE_BITS),
-        Array("sum of exponentials", 1, rows, 27),
-        Array("keep and probability", 1, rows, 2 + 24),
+        Array("row statistics, partial too", 2, rows, STATISTICS_BITS, kernel=_both("row_statistics")),
+        Array("head statistics, partial too", 2, rows * heads, STATISTICS_BITS, kernel=_both("head_statistics")),
+        Array("score maximum, partial too", 2, rows, LANE_BITS, kernel=_both("score_max")),
+        Array("sum of exponentials", 1, rows, 27, kernel=("Memory::exp_sum",)),
+        Array("keep flags", 1, rows, 2, kernel=("Memory::keep",)),
+        Array("probabilities", 1, rows, 24, kernel=("Memory::probability",)),
         # constant, with two read ports of at most 18 bits: a block serves two lanes
         Array("table of 2^-t", architecture.tile_in // 2, 1 << EXP_MAX_FRAC_BITS, 18),
         Array("tables of GELU: base of 19 bits, slope", architecture.tile_out // 2 * (2 + 1), GELU_SEGMENTS, 18),
     )
+
+
+def _both(name: str) -> tuple[str, str]:
+    return f"Memory::{name}", f"Memory::partial_{name}"
 
 
 def bram36(layout: Layout) -> float:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from host.bundle import Bundle
 from hw import interface as names
+from hw.facts import read_top
 from hw.interface import AP_DONE, AP_IDLE, AP_READY, AP_START, STATUS_ERROR, STATUS_STAGES
 from hw.manifest import read_manifest
-from hw.model.latency import Assumptions, assumptions
+from hw.model.latency import assumptions
 from sim.bridge import CsimError, load_library, run_top
 from sim.build import build_library
 from sim.device.interrupts import InterruptController, Timer
@@ -126,7 +127,7 @@ class Kernel:
             )
             scores, answer = logits.copy(), status.copy()
             with self._simulating:
-                counters = None if self.clock is None else self.clock.start()
+                counters = None if self.clock is None else self.clock.begin()
                 run_top(
                     self.library, interface, [stripe.ctypes.data for stripe in stripes],
                     (self._register("num_words"), self._register("digest")),
@@ -176,6 +177,8 @@ class BundleClock(Clock):
         manifest = read_manifest(bundle.folder)
         super().__init__(library, len(manifest.first_word_of_step))
         self._assumed = assumptions(manifest.architecture, manifest.target)
+        self._facts = read_top(bundle.folder / "src")
 
-    def start(self, assumed: Assumptions | None = None) -> NDArray[np.int64]:
-        return super().start(assumed or self._assumed)
+    def begin(self) -> NDArray[np.int64]:
+        """Before a run."""
+        return self.start(self._assumed, self._facts)

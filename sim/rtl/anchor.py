@@ -52,8 +52,8 @@ class Schedule(Walk):
         super().drain(count)
         self.records.append((WAIT, count, 0, 0))
 
-    def tile(self, one: Pass, words: int, streams: bool, count: int, least: int) -> None:
-        super().tile(one, words, streams, count, least)
+    def tile(self, one: Pass, words: int, streams: bool, count: int, least: int, front: int = 0) -> None:
+        super().tile(one, words, streams, count, least, front)
         self.records += [(STREAM_TILE if streams else CHIP_TILE, one.rows, words, least)] * count
 
 

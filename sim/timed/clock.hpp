@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "dataflow.hpp"
 #include "memories.hpp"
@@ -29,12 +28,7 @@ class Clock {
         now_ = 0;
         process_ = -1;
         live_ = false;
-        depths_.clear();
-        loops_.clear();
-        for (std::int64_t i = 0; i < settings.num_loops; ++i) {
-            loops_.push_back(settings.loops[i].name);
-            depths_.push_back(settings.loops[i].depth);
-        }
+        in_loop_ = false;
         dataflow = Dataflow();
         dataflow.configure(settings);
         memories = Memories();
@@ -47,10 +41,7 @@ class Clock {
 
     // processes
 
-    void begin_process(const char* name) {
-        process_ = dataflow.begin_process(name);
-        gap_ = 0;
-    }
+    void begin_process(const char* name) { process_ = dataflow.begin_process(name); }
 
     void begin_last_process(const char* name) {
         process_ = dataflow.begin_process(name);
@@ -61,22 +52,28 @@ class Clock {
 
     // pipelined loops
 
-    int loop(const char* name) const {
-        for (std::size_t i = 0; i < loops_.size(); ++i) {
-            if (loops_[i] == name) return static_cast<int>(i);
+    const Loop& loop(const char* name) const {
+        for (const Loop& one : settings_.loops) {
+            if (std::string(one.name) != name) continue;
+            if (one.interval == 0) {
+                fail(std::string("loop ") + name +
+                     " has no PIPELINE pragma: synthesis would start an iteration where the one before ends");
+            }
+            if (one.depth >= 0) return one;
         }
         fail(std::string("loop ") + name + " has no depth in the table of latencies");
     }
 
     /// An iteration begins (`condition`), or the loop ends.
-    bool iterate(int loop, bool condition, bool& first) {
+    bool iterate(const Loop& loop, bool condition, bool& first) {
         if (!live_) {
-            if (condition) dataflow.log_iteration(process_, 1);
+            if (condition) dataflow.log_iteration(process_, loop.interval);
             return condition;
         }
         if (first) {
             pass(settings_.loop_entry, &StepCycles::other);
-            memories.begin_loop(loops_[static_cast<std::size_t>(loop)], depths_[static_cast<std::size_t>(loop)]);
+            memories.begin_loop(loop);
+            interval_ = loop.interval;
             in_loop_ = true;
         } else {
             end_iteration();
@@ -87,8 +84,8 @@ class Clock {
             kind_ = &StepCycles::other;
             memories.begin_iteration(now_);
         } else {
-            const bool engine = loops_[static_cast<std::size_t>(loop)] == "ENGINE";
-            pass(depths_[static_cast<std::size_t>(loop)], engine ? &StepCycles::drain : &StepCycles::other);
+            const bool engine = std::string(loop.name) == "ENGINE";
+            pass(loop.depth, engine ? &StepCycles::drain : &StepCycles::other);
             memories.end_loop();
             in_loop_ = false;
         }
@@ -109,7 +106,7 @@ class Clock {
     void begin_step(int step) {
         if (step < 0) return;  // the idle step fills the first tile: loading
         step_ = std::min(step + 1, num_steps_ - 1);
-        steps_[step_].begin = in_loop_ ? now_ + 1 : now_;
+        steps_[step_].begin = in_loop_ ? now_ + interval_ : now_;
     }
 
     // streams and ports
@@ -146,8 +143,8 @@ class Clock {
         if (live_ && !in_loop_) pass(settings_.write_latency, &StepCycles::other);
     }
 
-    void access(const void* array, int index, int line, bool is_write) {
-        if (live_ && in_loop_) memories.access(array, index, line, is_write);
+    void access(const void* array, int index, int line, bool is_write, bool is_used) {
+        if (live_ && in_loop_) memories.access(array, index, line, is_write, is_used);
     }
 
   private:
@@ -157,14 +154,11 @@ class Clock {
     }
 
     void end_iteration() {
-        StepCycles& step = steps_[iteration_step_];
-        ++(step.*kind_);
-        ++now_;
-        if (kind_ == &StepCycles::fill && stalls_ > 0) {  // a wait is the stream's as far as the stream made it longer
-            --stalls_;
-            ++step.fifo;
-            --step.fill;
-        }
+        // a wait is the stream's as far as the stream made it longer
+        const bool waits = kind_ == &StepCycles::fill && stalls_ > 0;
+        if (waits) --stalls_;
+        steps_[iteration_step_].*(waits ? &StepCycles::fifo : kind_) += interval_;
+        now_ += interval_;
         if (ends_tile_) stalls_ = 0;
     }
 
@@ -175,14 +169,12 @@ class Clock {
     int iteration_step_ = 0;
     std::int64_t StepCycles::* kind_ = &StepCycles::other;
     std::int64_t now_ = 0;
-    std::int64_t gap_ = 0;
+    std::int64_t interval_ = 1;
     std::int64_t stalls_ = 0;
     bool ends_tile_ = false;
     int process_ = -1;
     bool live_ = false;
     bool in_loop_ = false;
-    std::vector<std::string> loops_;
-    std::vector<std::int64_t> depths_;
 };
 
 Clock& clock();

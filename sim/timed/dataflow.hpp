@@ -35,11 +35,15 @@ class Dataflow {
 
     void set_last(int process) { last_ = process; }
 
-    int channel(const std::string& name, std::int64_t depth) {
-        channels_.emplace_back();
-        channels_.back().name = name;
-        channels_.back().depth = name == "weights" ? settings_.fifo_words : depth;
-        return static_cast<int>(channels_.size()) - 1;
+    int channel(const std::string& name) {
+        for (const Depth& one : settings_.depths) {
+            if (name != one.stream) continue;
+            channels_.emplace_back();
+            channels_.back().name = name;
+            channels_.back().depth = one.words;
+            return static_cast<int>(channels_.size()) - 1;
+        }
+        fail("stream " + name + " has no STREAM pragma: synthesis would give it two words");
     }
 
     const std::string& name(int channel) const { return at(channels_, channel).name; }

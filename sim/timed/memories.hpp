@@ -1,9 +1,11 @@
-// What synthesis and the pipeline ask of on-chip memories, checked at each access in a pipelined loop:
-//   ports    one read and one write per bank and iteration, and one read and one write site per loop
-//   staleness  no read before the write of what it should see has landed
+// What synthesis and the pipeline ask of on-chip memories, checked at each access in a pipelined loop. Banks, ports and what
+// may be assumed of neighbouring iterations are what the sources' pragmas say:
+//   ports      accesses per bank and iteration, and access sites per loop
+//   staleness  no read before the write of what it should see has landed, nor before a DEPENDENCE pragma says
 #ifndef SPVIT_MEMORIES_HPP
 #define SPVIT_MEMORIES_HPP
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <unordered_map>
@@ -19,112 +21,233 @@ class Memories {
   public:
     void configure(const Settings& settings) { settings_ = settings; }
 
-    /// `size` elements; element i lies in bank i mod `banks`.
-    void declare(const void* array, const char* name, std::size_t size, int banks) {
-        Memory& memory = memories_[array];
+    /// An array: `outer` are the sizes of all its dimensions but the last, `rows` the addresses of its rows along the last,
+    /// in order.
+    void declare(const char* name, const std::vector<std::int64_t>& outer, const std::vector<const void*>& rows,
+                 std::int64_t columns, bool of_structs) {
+        if (of_structs && !is_aggregate(name)) {
+            fail(std::string(name) + " is an array of structs without an AGGREGATE pragma: synthesis would split it");
+        }
+        const auto known = rows_.find(rows[0]);
+        const std::size_t place = known == rows_.end() ? memories_.size() : known->second.memory;
+        if (place == memories_.size()) memories_.emplace_back();
+        Memory& memory = memories_[place];
         memory = Memory();
         memory.name = name;
-        memory.banks = banks;
-        memory.written.assign(size, -1);
-        memory.visits[0].assign(static_cast<std::size_t>(banks), -1);
-        memory.visits[1].assign(static_cast<std::size_t>(banks), -1);
+        memory.columns = columns;
+        std::vector<Split> splits;
+        for (std::size_t i = 0; i < outer.size(); ++i) {
+            splits.push_back(split(name, static_cast<std::int64_t>(i) + 1, outer[i]));
+            memory.banks_of_rows *= splits.back().banks;
+        }
+        memory.by_column = split(name, static_cast<std::int64_t>(outer.size()) + 1, columns);
+        for (const Ports& ports : settings_.ports) {
+            if (memory.name == ports.memory) memory.ports = ports;
+        }
+        memory.written.assign(rows.size() * static_cast<std::size_t>(columns), -1);
+        memory.visits.assign(static_cast<std::size_t>(memory.banks_of_rows * memory.by_column.banks), Visits());
+        for (std::size_t i = 0; i < rows.size(); ++i) {
+            const std::int64_t row = static_cast<std::int64_t>(i);
+            std::int64_t bank = 0;
+            std::int64_t below = static_cast<std::int64_t>(rows.size());
+            std::int64_t rest = row;
+            for (std::size_t dim = 0; dim < outer.size(); ++dim) {
+                below /= outer[dim];
+                bank = bank * splits[dim].banks + splits[dim].bank(rest / below);
+                rest %= below;
+            }
+            rows_[rows[i]] = {place, row, bank};
+        }
         cached_ = nullptr;
     }
 
-    /// What a DEPENDENCE pragma says: no value is read sooner than this after it was written.
-    void claim(const void* array, int distance) { memories_.at(array).claim = distance; }
+    /// An array whose elements are all used at once: each must be a register.
+    void expect_registers(const char* name) const {
+        for (const Partition& one : settings_.partitions) {
+            if (std::string(one.memory) == name && one.factor == 0) return;
+        }
+        fail(std::string(name) + " is used whole in each iteration, and no ARRAY_PARTITION pragma makes it registers");
+    }
 
-    void begin_loop(const std::string& name, std::int64_t depth) {
-        loop_ = name;
-        depth_ = depth;
+    void begin_loop(const Loop& loop) {
+        loop_ = loop;
         ++loop_run_;
     }
     void end_loop() { now_ = -1; }
     void begin_iteration(std::int64_t now) { now_ = now; }
 
-    void access(const void* array, int index, int line, bool is_write) {
-        Memory& memory = find(array);
+    /// `is_used`: somebody looks at what is read.
+    void access(const void* address, int index, int line, bool is_write, bool is_used) {
+        const Row& row = find(address);
+        Memory& memory = memories_[row.memory];
         if (memory.loop_run != loop_run_) enter(memory);
-        check_site(memory, line, is_write);
-        std::int64_t& visit = memory.visits[is_write ? 1 : 0][static_cast<std::size_t>(index % memory.banks)];
-        if (visit == now_) {
-            fail("loop " + loop_ + ": an iteration " + (is_write ? "writes" : "reads") + " bank " +
-                 std::to_string(index % memory.banks) + " of " + memory.name + " twice, which has one port for that");
+        if (memory.visits.size() != memory.written.size())
+            check_ports(memory, row, index, line, is_write);  // no registers
+        if (is_write) {
+            memory.is_written = true;
+        } else {
+            memory.is_read = true;
         }
-        visit = now_;
-        std::int64_t& written = memory.written[static_cast<std::size_t>(index)];
+        if (memory.is_read && memory.is_written) check_dependence(memory);
+        std::int64_t& written = memory.written[static_cast<std::size_t>(row.row * memory.columns + index)];
         if (is_write) {
             written = now_;
-        } else if (written > memory.since && written < now_) {
+        } else if (is_used && written > memory.since && written < now_) {
             check_distance(memory, now_ - written);
         }
     }
 
   private:
-    struct Memory {
-        std::string name;
-        int banks = 1;
-        int claim = 0;
-        std::vector<std::int64_t> written;    // cycle of the last write of each element
-        std::vector<std::int64_t> visits[2];  // cycle of the last read and write of each bank
-        int sites[2] = {0, 0};                // lines
-        std::int64_t loop_run = -1;
-        std::int64_t since = -1;  // begin of this run of the loop: what was written before has landed
-        std::int64_t span = 0;
+    /// One dimension's banks.
+    struct Split {
+        std::int64_t banks = 1;
+        std::int64_t factor = 1;  // 0: complete
+        std::int64_t block = 0;   // elements per bank; 0: cyclic
+        std::int64_t bank(std::int64_t index) const {
+            return factor == 0 ? index : block > 0 ? index / block : index % banks;
+        }
     };
 
-    Memory& find(const void* array) {
-        if (array == cached_) return *cached_memory_;
-        const auto found = memories_.find(array);
-        if (found == memories_.end()) fail("loop " + loop_ + " uses a memory whose ports are not described");
-        cached_ = array;
-        cached_memory_ = &found->second;
+    /// Of a bank, in the iteration that began at `at`.
+    struct Visits {
+        std::int64_t at = -1;
+        std::int64_t reads = 0;
+        std::int64_t writes = 0;
+    };
+
+    /// Lines that read, lines that write.
+    struct Sites {
+        std::vector<int> lines[2];
+    };
+
+    struct Memory {
+        std::string name;
+        std::int64_t columns = 0;
+        std::int64_t banks_of_rows = 1;
+        Split by_column;
+        Ports ports = {"", 1, 1, 2};
+        std::vector<std::int64_t> written;  // cycle of the last write of each element
+        std::vector<Visits> visits;         // of each bank
+        // in this run of a loop
+        std::int64_t loop_run = -1;
+        std::vector<Sites> sites;  // of each bank of rows
+        std::int64_t since = -1;   // its begin: what was written before has landed
+        std::int64_t span = 0;
+        const Dependence* dependence = nullptr;
+        bool is_read = false;
+        bool is_written = false;
+    };
+
+    struct Row {
+        std::size_t memory;
+        std::int64_t row;
+        std::int64_t bank;  // by the outer dimensions
+    };
+
+    bool is_aggregate(const std::string& name) const {
+        return std::any_of(settings_.aggregates.begin(), settings_.aggregates.end(),
+                           [&name](const Aggregate& one) { return name == one.memory; });
+    }
+
+    Split split(const std::string& name, std::int64_t dim, std::int64_t size) const {
+        Split found;
+        for (const Partition& one : settings_.partitions) {
+            if (name != one.memory || (one.dim != dim && one.dim != 0)) continue;
+            found.factor = one.factor;
+            found.banks = one.factor == 0 ? size : std::min(one.factor, size);
+            found.block = one.in_blocks ? (size + found.banks - 1) / found.banks : 0;
+        }
+        return found;
+    }
+
+    const Row& find(const void* address) {
+        if (address == cached_) return *cached_row_;
+        const auto found = rows_.find(address);
+        if (found == rows_.end()) fail(in_loop() + " uses a memory whose ports are not described");
+        cached_ = address;
+        cached_row_ = &found->second;
         return found->second;
     }
 
     void enter(Memory& memory) {
         memory.loop_run = loop_run_;
         memory.since = now_ - 1;
-        memory.sites[0] = memory.sites[1] = 0;
-        memory.span = depth_;
-        for (std::int64_t i = 0; i < settings_.num_spans; ++i) {
-            if (loop_ == settings_.spans[i].loop && memory.name == settings_.spans[i].memory) {
-                memory.span = settings_.spans[i].span;
+        memory.sites.assign(static_cast<std::size_t>(memory.banks_of_rows), Sites());
+        memory.is_read = memory.is_written = false;
+        memory.span = loop_.depth;
+        for (const MemorySpan& one : settings_.spans) {
+            if (std::string(one.loop) == loop_.name && memory.name == one.memory) memory.span = one.span;
+        }
+        memory.dependence = nullptr;
+        for (const Dependence& one : settings_.dependences) {
+            if (std::string(one.loop) == loop_.name && memory.name == one.memory) memory.dependence = &one;
+        }
+        if (claim(memory) > 0 && memory.span > claim(memory)) {
+            fail(in_loop() + " claims a distance of " + std::to_string(memory.dependence->distance) + " for " +
+                 memory.name + ", whose read, change and write take " + std::to_string(memory.span) + " cycles");
+        }
+    }
+
+    /// Cycles from a write to a read, at least, by a DEPENDENCE pragma; 0 where none says.
+    std::int64_t claim(const Memory& memory) const {
+        const Dependence* said = memory.dependence;
+        if (said == nullptr || said->distance < 0) return 0;
+        return said->distance * loop_.interval;
+    }
+
+    void check_dependence(const Memory& memory) const {
+        if (memory.dependence == nullptr && memory.span > loop_.interval) {
+            fail(in_loop() + " reads and writes " + memory.name + ", and no DEPENDENCE pragma says when they meet: " +
+                 "synthesis would start an iteration every " + std::to_string(memory.span) + " cycles");
+        }
+    }
+
+    void check_ports(Memory& memory, const Row& row, int index, int line, bool is_write) {
+        const std::int64_t bank = row.bank * memory.by_column.banks + memory.by_column.bank(index);
+        const std::int64_t ports = (is_write ? memory.ports.writes : memory.ports.reads) * loop_.interval;
+        const char* verb = is_write ? " writes " : " reads ";
+        std::vector<int>& sites = memory.sites[static_cast<std::size_t>(row.bank)].lines[is_write ? 1 : 0];
+        if (std::find(sites.begin(), sites.end(), line) == sites.end()) {
+            sites.push_back(line);
+            if (static_cast<std::int64_t>(sites.size()) > ports) {
+                std::string lines;
+                for (int site : sites) lines += (lines.empty() ? "" : " and ") + std::to_string(site);
+                fail(in_loop() + verb + memory.name + " at " + std::to_string(sites.size()) + " sites, lines " + lines +
+                     "; its ports for that: " + std::to_string(ports));
             }
         }
-        if (memory.claim > 0 && loop_ == "ENGINE" && memory.span > memory.claim) {
-            fail("loop " + loop_ + " claims a distance of " + std::to_string(memory.claim) + " for " + memory.name +
-                 ", whose read, change and write take " + std::to_string(memory.span) + " cycles");
+        Visits& visits = memory.visits[static_cast<std::size_t>(bank)];
+        if (visits.at != now_) {
+            visits = Visits();
+            visits.at = now_;
+        }
+        std::int64_t& count = is_write ? visits.writes : visits.reads;
+        if (++count > ports || visits.reads + visits.writes > memory.ports.together * loop_.interval) {
+            fail(in_loop() + ": an iteration" + verb + "bank " + std::to_string(bank) + " of " + memory.name + " " +
+                 std::to_string(count) + " times, beside " + std::to_string(is_write ? visits.reads : visits.writes) +
+                 (is_write ? " reads" : " writes") + "; its ports for that: " + std::to_string(ports));
         }
     }
 
-    void check_site(Memory& memory, int line, bool is_write) {
-        int& site = memory.sites[is_write ? 1 : 0];
-        if (site == line) return;
-        if (site != 0) {
-            fail("loop " + loop_ + " " + (is_write ? "writes " : "reads ") + memory.name + " at two sites, lines " +
-                 std::to_string(site) + " and " + std::to_string(line) + "; it has one port for that");
-        }
-        site = line;
-    }
-
-    void check_distance(const Memory& memory, std::int64_t distance) {
+    void check_distance(const Memory& memory, std::int64_t distance) const {
         if (distance < memory.span) {
-            fail("loop " + loop_ + ": " + memory.name + " is read " + std::to_string(distance) +
+            fail(in_loop() + ": " + memory.name + " is read " + std::to_string(distance) +
                  " cycles after it was written, its pipeline takes " + std::to_string(memory.span));
         }
-        if (memory.claim > 0 && loop_ == "ENGINE" && distance < memory.claim) {
-            fail("loop " + loop_ + ": " + memory.name + " is read " + std::to_string(distance) +
-                 " cycles after it was written, its DEPENDENCE pragma claims " + std::to_string(memory.claim));
+        if (distance < claim(memory)) {
+            fail(in_loop() + ": " + memory.name + " is read " + std::to_string(distance) +
+                 " cycles after it was written, its DEPENDENCE pragma claims " + std::to_string(claim(memory)));
         }
     }
 
+    std::string in_loop() const { return std::string("loop ") + loop_.name; }
+
     Settings settings_ = {};
-    std::unordered_map<const void*, Memory> memories_;
+    std::vector<Memory> memories_;
+    std::unordered_map<const void*, Row> rows_;
     const void* cached_ = nullptr;
-    Memory* cached_memory_ = nullptr;
-    std::string loop_;
-    std::int64_t depth_ = 0;
+    const Row* cached_row_ = nullptr;
+    Loop loop_ = {"", 0, 1};
     std::int64_t loop_run_ = 0;
     std::int64_t now_ = -1;
 };

@@ -1,4 +1,5 @@
-// What the clock assumes (hw/model/latency.py, the target) and what it reports. sim/timed/timing.py has the same layout.
+// What the clock goes by and what it reports. The assumptions are hw/model/latency.py's and the target's, the facts are read
+// from the pragmas of the very sources (hw/facts.py). sim/timed/timing.py has the same layout.
 #ifndef SPVIT_SETTINGS_HPP
 #define SPVIT_SETTINGS_HPP
 
@@ -7,9 +8,20 @@
 namespace spvit {
 namespace timing {
 
-struct LoopDepth {
+/// A table that Python holds.
+template <class T>
+struct Table {
+    std::int64_t size;
+    const T* rows;
+    const T* begin() const { return rows; }
+    const T* end() const { return rows + size; }
+};
+
+/// -1: no depth is assumed, 0: no PIPELINE pragma.
+struct Loop {
     const char* name;
     std::int64_t depth;
+    std::int64_t interval;  // II
 };
 
 /// Cycles from a read to when what that iteration writes can be read.
@@ -17,6 +29,38 @@ struct MemorySpan {
     const char* loop;
     const char* memory;
     std::int64_t span;
+};
+
+/// ARRAY_PARTITION, one dimension: 1, 2, or 0 for all.
+struct Partition {
+    const char* memory;
+    std::int64_t dim;
+    std::int64_t in_blocks;
+    std::int64_t factor;  // 0: complete
+};
+
+/// Of a bank, per cycle.
+struct Ports {
+    const char* memory;
+    std::int64_t reads;
+    std::int64_t writes;
+    std::int64_t together;
+};
+
+struct Aggregate {
+    const char* memory;
+};
+
+/// DEPENDENCE between iterations. -1: none.
+struct Dependence {
+    const char* loop;
+    const char* memory;
+    std::int64_t distance;
+};
+
+struct Depth {
+    const char* stream;
+    std::int64_t words;
 };
 
 struct Settings {
@@ -28,11 +72,13 @@ struct Settings {
     std::int64_t stream_latency;  // from a write to when the word can be read
     std::int64_t loop_entry;
     std::int64_t scale_percent;  // of kPipelineCycles and kRmwCycles
-    std::int64_t fifo_words;     // depth of `weights`
-    std::int64_t num_loops;
-    const LoopDepth* loops;
-    std::int64_t num_spans;
-    const MemorySpan* spans;
+    Table<Loop> loops;
+    Table<MemorySpan> spans;
+    Table<Partition> partitions;
+    Table<Ports> ports;
+    Table<Aggregate> aggregates;
+    Table<Dependence> dependences;
+    Table<Depth> depths;
 };
 
 /// One step of the program, or loading (before the first), or storing (after the last).

@@ -10,15 +10,18 @@
 #include <cstddef>
 #include <deque>
 #include <string>
+#include <type_traits>
+#include <vector>
 
 #include "clock.hpp"
 
 namespace spvit {
 
-template <class T, int Depth>
+template <class T>
 class Stream {
   public:
-    explicit Stream(const char* name = "stripe") : channel_(timing::clock().dataflow.channel(name, Depth)) {}
+    /// Of an array of streams, each has the default's name.
+    explicit Stream(const char* name = "stripes") : channel_(timing::clock().dataflow.channel(name)) {}
 
     bool empty() const { return words_.empty(); }
 
@@ -57,6 +60,14 @@ struct Site {
     static Site here(int line = __builtin_LINE()) { return {line}; }
 };
 
+struct Lanes {
+    int first = 0;
+    int count = 1 << 30;
+    Lanes() {}
+    Lanes(int first_lane, int num_lanes) : first(first_lane), count(num_lanes) {}
+    bool overlap(int lane, int num_lanes) const { return lane < first + count && first < lane + num_lanes; }
+};
+
 struct Process {
     explicit Process(const char* name) { clock().begin_process(name); }
 };
@@ -71,18 +82,36 @@ class Pipeline {
     bool runs(bool condition) { return clock().iterate(loop_, condition, first_); }
 
   private:
-    int loop_;
+    const Loop& loop_;
     bool first_ = true;
 };
 
 template <class T, std::size_t Size>
-inline void memory(const T (&array)[Size], const char* name, int banks = 1) {
-    clock().memories.declare(&array, name, Size, banks);
+inline void rows_of(const T (&array)[Size], std::vector<const void*>& rows, std::vector<std::int64_t>&) {
+    rows.push_back(&array);
+}
+template <class T, std::size_t Size, std::size_t Inner>
+inline void rows_of(const T (&array)[Size][Inner], std::vector<const void*>& rows, std::vector<std::int64_t>& outer) {
+    std::vector<std::int64_t> within;
+    for (const auto& part : array) {
+        within.assign(1, static_cast<std::int64_t>(Size));
+        rows_of(part, rows, within);
+    }
+    outer.insert(outer.end(), within.begin(), within.end());
 }
 
 template <class T, std::size_t Size>
-inline void claim_distance(const T (&array)[Size], int distance) {
-    clock().memories.claim(&array, distance);
+inline void memory(const T (&array)[Size], const char* name) {
+    using Element = typename std::remove_all_extents<T>::type;
+    std::vector<const void*> rows;
+    std::vector<std::int64_t> outer;
+    rows_of(array, rows, outer);
+    const std::size_t columns = sizeof(array) / sizeof(Element) / rows.size();
+    clock().memories.declare(name, outer, rows, static_cast<std::int64_t>(columns), std::is_class<Element>::value);
+}
+template <class T, std::size_t Size>
+inline void registers(const T (&)[Size], const char* name) {
+    clock().memories.expect_registers(name);
 }
 
 inline void begin_step(int step) { clock().begin_step(step); }
@@ -92,14 +121,14 @@ inline int cycles(int count) { return clock().scaled(count); }
 }  // namespace timing
 
 template <class T, std::size_t Size>
-inline T load(const T (&array)[Size], int index, timing::Site site = timing::Site::here()) {
-    timing::clock().access(&array, index, site.line, false);
+inline T load(const T (&array)[Size], int index, timing::Site site = timing::Site::here(), bool is_used = true) {
+    timing::clock().access(&array, index, site.line, false, is_used);
     return array[index];
 }
 
 template <class T, std::size_t Size, class Value>
 inline void store(T (&array)[Size], int index, const Value& value, timing::Site site = timing::Site::here()) {
-    timing::clock().access(&array, index, site.line, true);
+    timing::clock().access(&array, index, site.line, true, true);
     array[index] = value;
 }
 

@@ -8,43 +8,77 @@ when streams block one another.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hw.facts import Facts
 from hw.layout import Design
 from hw.model.latency import Assumptions
-from sim.bridge import Accelerator, CsimResult, UnitResult
+from sim.bridge import Accelerator, CsimError, CsimResult, UnitResult
 
 LOADING, STORING = "loading", "storing"
+WEIGHTS = "weights"
+"""The stream that waits for the engine."""
 
 
-class _LoopDepth(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("depth", ctypes.c_int64)]
+class _Row(ctypes.Structure):
+    """A row of one of the clock's tables: names, then numbers."""
+
+    def __init__(self, *values: str | int) -> None:
+        super().__init__(*(value.encode() if isinstance(value, str) else value for value in values))
 
 
-class _MemorySpan(ctypes.Structure):
-    _fields_ = [("loop", ctypes.c_char_p), ("memory", ctypes.c_char_p), ("span", ctypes.c_int64)]
+def _row(name: str, fields: str) -> type[_Row]:
+    kinds = [(one.strip("*"), ctypes.c_char_p if one.startswith("*") else ctypes.c_int64) for one in fields.split()]
+    return type(name, (_Row,), {"_fields_": kinds})
+
+
+class _Table(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_int64), ("rows", ctypes.c_void_p)]
+
+
+_ROWS = {
+    "loops": _row("_Loop", "*name depth interval"),
+    "spans": _row("_MemorySpan", "*loop *memory span"),
+    "partitions": _row("_Partition", "*memory dim in_blocks factor"),
+    "ports": _row("_Ports", "*memory reads writes together"),
+    "aggregates": _row("_Aggregate", "*memory"),
+    "dependences": _row("_Dependence", "*loop *memory distance"),
+    "depths": _row("_Depth", "*stream words"),
+}
+_NUMBERS = (
+    "beat_cost", "read_latency", "write_latency", "burst_beats", "outstanding", "stream_latency", "loop_entry",
+    "scale_percent",
+)  # fmt: skip
+NONE = -1
 
 
 class _Settings(ctypes.Structure):
-    _fields_ = [
-        ("beat_cost", ctypes.c_int64),
-        ("read_latency", ctypes.c_int64),
-        ("write_latency", ctypes.c_int64),
-        ("burst_beats", ctypes.c_int64),
-        ("outstanding", ctypes.c_int64),
-        ("stream_latency", ctypes.c_int64),
-        ("loop_entry", ctypes.c_int64),
-        ("scale_percent", ctypes.c_int64),
-        ("fifo_words", ctypes.c_int64),
-        ("num_loops", ctypes.c_int64),
-        ("loops", ctypes.POINTER(_LoopDepth)),
-        ("num_spans", ctypes.c_int64),
-        ("spans", ctypes.POINTER(_MemorySpan)),
-    ]
+    _fields_ = [*((name, ctypes.c_int64) for name in _NUMBERS), *((name, _Table) for name in _ROWS)]
+
+
+def _tables(assumed: Assumptions, facts: Facts) -> dict[str, list[tuple[str | int, ...]]]:
+    """By table, as sim/timed/settings.hpp describes them."""
+    loops, scale = {*assumed.depths, *facts.loops}, assumed.scale_percent
+    return {
+        "loops": [(name, assumed.depths.get(name, NONE), facts.loops.get(name, 0)) for name in sorted(loops)],
+        "spans": [(loop, memory, span) for (loop, memory), span in assumed.spans.items()],
+        "partitions": [
+            (memory, one.dim, int(one.kind == "block"), one.factor)
+            for memory, parts in facts.partitions.items()
+            for one in parts
+        ],
+        "ports": [(memory, one.reads, one.writes, one.together) for memory, one in facts.ports.items()],
+        "aggregates": [(memory,) for memory in sorted(facts.aggregated)],
+        "dependences": [
+            (loop, memory, NONE if distance is None else distance * (scale if loop == "ENGINE" else 100) // 100)
+            for (loop, memory), distance in facts.dependences.items()
+        ],
+        "depths": [(name, assumed.fifo_words if name == WEIGHTS else words) for name, words in facts.streams.items()],
+    }
 
 
 @dataclass(frozen=True)
@@ -91,18 +125,15 @@ class Clock:
         self._library, self._num_steps = library, num_steps
         self._library.spvit_clock.restype = ctypes.c_int64
 
-    def start(self, assumed: Assumptions) -> NDArray[np.int64]:
+    def start(self, assumed: Assumptions, facts: Facts) -> NDArray[np.int64]:
         """Before a run; returns what the run will fill: [loading, steps ..., storing] [begin and parts]."""
-        loops = (_LoopDepth * len(assumed.depths))(
-            *(_LoopDepth(loop.encode(), depth) for loop, depth in assumed.depths.items())
-        )
-        spans = (_MemorySpan * len(assumed.spans))(
-            *(_MemorySpan(loop.encode(), memory.encode(), span) for (loop, memory), span in assumed.spans.items())
-        )
-        values = {one.name: getattr(assumed, one.name) for one in fields(assumed)}
-        numbers = {key: value for key, value in values.items() if isinstance(value, int)}
-        self._settings = _Settings(**numbers, num_loops=len(loops), loops=loops, num_spans=len(spans), spans=spans)
-        self._tables = loops, spans  # as long as the library may look at them
+        settings = _Settings(*(getattr(assumed, name) for name in _NUMBERS))
+        self._arrays = []  # as long as the library may look at them
+        for name, rows in _tables(assumed, facts).items():
+            array = (_ROWS[name] * len(rows))(*(_ROWS[name](*row) for row in rows))
+            self._arrays.append(array)
+            setattr(settings, name, _Table(len(rows), ctypes.addressof(array)))
+        self._settings = settings
         counters = np.zeros((self._num_steps + 2, 6), np.int64)
         self._library.spvit_configure_clock(
             ctypes.byref(self._settings), ctypes.c_void_p(counters.ctypes.data), len(counters)
@@ -115,17 +146,32 @@ class Clock:
         return int(self._library.spvit_clock())
 
 
-class TimedAccelerator:
-    """A design's timed C-simulation."""
+def check_depth(assumed: Assumptions, facts: Facts) -> None:
+    """Raises CsimError where a pass's last tile is shorter than the pipeline that its results travel through."""
+    held = facts.constants.value("Arch::kPipelineCycles") * assumed.scale_percent // 100
+    depth = assumed.depths["ENGINE"]
+    if depth > held:
+        raise CsimError(
+            f"loop ENGINE is {depth} cycles deep, kPipelineCycles is {held}: a pass would read what the one before it "
+            "has not written yet; raise it (hw/model/latency.py)"
+        )
 
-    def __init__(self, design: Design, library: Path, assumed: Assumptions) -> None:
-        self.design, self.assumed = design, assumed
+
+class TimedAccelerator:
+    """A design's timed C-simulation.
+
+    assumed  may be changed between runs, to see what depends on it: the weight FIFO's words too
+    facts    what its sources' pragmas say to synthesis (`hw.facts.read_top`); the library is compiled from the same
+    """
+
+    def __init__(self, design: Design, library: Path, assumed: Assumptions, facts: Facts) -> None:
+        self.design, self.assumed, self.facts = design, assumed, facts
         self._accelerator = Accelerator(design, library)
         self._clock = Clock(ctypes.CDLL(str(library)), len(design.program.steps))
 
     def run(self, pixels: NDArray[np.uint8]) -> tuple[CsimResult, Timing]:
-        """One image, uint8 [S, S, in_chans]."""
-        counters = self._clock.start(self.assumed)
+        """One image, uint8 [S, S, in_chans]. Raises CsimError."""
+        counters = self._start()
         result = self._accelerator.run(pixels)
         return result, self._timing(counters)
 
@@ -134,9 +180,13 @@ class TimedAccelerator:
         selection: NDArray[np.int32] | None = None,
     ) -> tuple[UnitResult, Timing]:  # fmt: skip
         """One kernel's own top, see `Accelerator.run_unit`."""
-        counters = self._clock.start(self.assumed)
+        counters = self._start()
         result = self._accelerator.run_unit(unit, index, x, num_packages, selection)
         return result, self._timing(counters)
+
+    def _start(self) -> NDArray[np.int64]:
+        check_depth(self.assumed, self.facts)
+        return self._clock.start(self.assumed, self.facts)
 
     def _timing(self, counters: NDArray[np.int64]) -> Timing:
         names = [LOADING, *(step.name for step in self.design.program.steps), STORING]

@@ -55,7 +55,6 @@ struct TestArch {
     static constexpr int kBankLanes = round_up(larger(kEmbedLanes, Rows), kWord);
     static constexpr int kImageLanes = 2;
     static constexpr int kPipelineCycles = 20;
-    static constexpr int kFifoWords = 64;
     static constexpr int kScoreFracBits = ScoreBits;
     static constexpr int kGeluInputFracBits = GeluBits;
 };

@@ -24,7 +24,6 @@ struct Arch {
     static constexpr bool kFast = true;  // inner product: Winograd's or direct
     static constexpr int kWeightPorts = 1;
     static constexpr int kFillLanes = 8;  // weights per cycle
-    static constexpr int kFifoWords = 4096;  // that wait for their tile
     static constexpr int kPipelineCycles = CYCLES;  // at least what synthesis reports as the depth of ENGINE
     static constexpr int kWord = 16;  // lanes of a memory word
     static constexpr int kGroup = 8;  // lanes of its unit of access
@@ -197,9 +196,8 @@ def test_ultraram_and_the_fifos_depth_are_said_to_synthesis(design):
         pragmas = set(re.findall(r"#pragma HLS BIND_STORAGE (.*)", sources[name]))
         assert {pragma for pragma in pragmas if "impl = uram" in pragma} == {
             "variable = memory.work type = ram_s2p impl = uram",
-            "variable = fifo type = fifo impl = uram",
+            "variable = weights type = fifo impl = uram",
         }
         assert "variable = memory.x type = ram_s2p impl = bram" in pragmas
-        assert "#pragma HLS STREAM variable = fifo depth = 512\n" in sources[name]
-    assert "kFifoWords = 512;" in sources["config.hpp"]
+        assert "#pragma HLS STREAM variable = weights depth = 512\n" in sources[name]
     assert not any("impl = uram" in text for text in render_sources(design, "t", 7).values())

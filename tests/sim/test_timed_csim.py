@@ -66,8 +66,8 @@ def test_a_closed_form_that_counts_otherwise_ends_with_1(tmp_path, monkeypatch, 
     class Forgetful(Walk):
         """Forgets that a pass's last tile waits for its results."""
 
-        def tile(self, one: Pass, words: int, streams: bool, count: int, least: int) -> None:
-            super().tile(one, words, streams, count, min(least, self.least))
+        def tile(self, one: Pass, words: int, streams: bool, count: int, least: int, front: int = 0) -> None:
+            super().tile(one, words, streams, count, min(least, self.least), front)
 
     monkeypatch.setattr(hw.model.cycles, "Walk", Forgetful)
     assert main(["--model", "micro", "--out", str(tmp_path)]) == 1

@@ -10,6 +10,7 @@ from pynq import MMIO, Clocks, Overlay, allocate
 
 from host.accelerator import Accelerator
 from hw import interface as names
+from hw.facts import read_top
 from hw.interface import AP_DONE, AP_IDLE, AP_READY, AP_START, STATUS_ERROR, STATUS_STAGES, UNWRITTEN, Error
 from hw.model.latency import assumptions
 from hw.target import resolve_target
@@ -247,8 +248,8 @@ def test_only_an_enabled_interrupt_reaches_the_processor(enabled, master, level)
 
 
 def test_the_timer_shows_the_cycles_of_the_timed_csimulation(build):  # noqa: F811
-    library = build_library(build.folder / "src", timed=True)
-    timed = TimedAccelerator(build.design, library, assumptions(build.design.architecture, resolve_target("zcu102")))
+    source, assumed = build.folder / "src", assumptions(build.design.architecture, resolve_target("zcu102"))
+    timed = TimedAccelerator(build.design, build_library(source, timed=True), assumed, read_top(source))
     expected = [timed.run(pixels)[1].cycles for pixels in build.pixels]
     for wait in ("interrupt", "polling"):
         device = build.device(timed=True)

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from hw.architecture import Architecture
-from hw.model.latency import RMW_CYCLES, Assumptions, assumptions
+from hw.facts import read_facts, read_top
+from hw.model.latency import RMW_CYCLES, Assumptions, assumptions, pipeline_cycles
 from hw.render import TEMPLATES
 from hw.target import resolve_target
 from sim.bridge import CsimError
 from sim.build import TIMED, build_library, header_folder
 from sim.timed.timing import Clock, TimedAccelerator
+from spvit.errors import BuildError
 from tests.sim.conftest import Simulators, golden_of, mismatches
 from tests.sim.networks import MICRO, design_of, micro, random_images
 
@@ -31,22 +33,24 @@ ASSUMED = replace(
     stream_latency=LATENCY,
     read_latency=64,
 )
+CASES = Path(__file__).with_name("timing_cases.cpp")
 Run = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """run(case, assumed) -> cycles, or raises CsimError with the sentence."""
+    """run(case, assumed, old, new) -> cycles, or raises CsimError with the sentence. `new` stands for `old` in the pragmas."""
     library_path = tmp_path_factory.mktemp("timing") / "cases.so"
-    cases = Path(__file__).with_name("timing_cases.cpp")
     command = ["g++", "-std=c++14", "-O1", "-shared", "-fPIC", "-DSPVIT_TIMED", f"-I{TIMED}", f"-I{TEMPLATES}"]
-    command += ["-isystem", str(header_folder()), str(cases), str(TIMED / "timed.cpp"), "-o", str(library_path)]
-    subprocess.run(command, check=True)
+    command += ["-Wno-unused-label", "-isystem", str(header_folder()), str(CASES), str(TIMED / "timed.cpp")]
+    subprocess.run([*command, "-o", str(library_path)], check=True)
     library = ctypes.CDLL(str(library_path))
     clock = Clock(library, 0)
 
-    def run_case(name: str, assumed: Assumptions = ASSUMED) -> int:
-        counters = clock.start(assumed)
+    def run_case(name: str, assumed: Assumptions = ASSUMED, old: str = "", new: str = "") -> int:
+        text = CASES.read_text()
+        assert old in text
+        counters = clock.start(assumed, read_facts({CASES.name: text.replace(old, new) if old else text}))
         sentence = ctypes.create_string_buffer(512)
         status = library.run_case(name.encode(), sentence, len(sentence))
         assert status != 2, f"there is no case {name}"
@@ -103,6 +107,24 @@ def test_a_write_outside_of_loops_waits_for_its_response(run):
     assert run("waits_for_a_response") == ASSUMED.write_latency
 
 
+def test_a_loop_of_two_cycles_an_iteration_takes_twice_as_long(run):
+    assert run("stream_through", old="II = 1", new="II = 2") == ENTRY + 2 * 40 + DEPTH
+    only_the_producer = (
+        "PRODUCE:\n    for (int i = 0; loop.runs(i < count); ++i) {\n#pragma HLS PIPELINE II = 1",
+        "II = 1",
+    )
+    with pytest.raises(BuildError, match=r"the II of loop PRODUCE is 1 here and 2 elsewhere; one name, one fact$"):
+        run("stream_through", old=only_the_producer[0], new=only_the_producer[0].replace("II = 1", "II = 2"))
+
+
+@pytest.mark.parametrize("words", [1, 2, 3, 8])
+def test_a_fifo_holds_what_its_pragma_says(run, words):
+    slow = replace(ASSUMED, stream_latency=9)
+    last_read = 9 + 39 // words * (9 + 1) + 39 % words
+    pragma = "variable = fifo depth = "
+    assert run("stream_through", slow, f"{pragma}4", f"{pragma}{words}") == last_read + 1 + DEPTH
+
+
 # --- what is refused ---
 
 
@@ -130,15 +152,14 @@ def test_starvation_names_how_many_words_there_are(run):
 @pytest.mark.parametrize(
     ("case", "sentence"),
     [
-        ("bank_twice", r"loop CONSUME: an iteration reads bank 1 of memory twice, which has one port for that"),
-        ("two_sites", r"loop CONSUME reads memory at two sites, lines \d+ and \d+; it has one port for that"),
-        ("two_write_sites", r"loop CONSUME writes memory at two sites, lines \d+ and \d+; it has one port for that"),
-        ("gathers_too_soon", r"loop CONSUME: memory is read 9 cycles after it was written, its pipeline takes 10"),
-        ("false_claim", r"loop ENGINE: memory is read 7 cycles after it was written, its DEPENDENCE pragma claims 8"),
         (
-            "too_small_a_claim",
-            r"loop ENGINE claims a distance of 2 for memory, whose read, change and write take 5 cycles",
+            "bank_twice",
+            r"loop CONSUME: an iteration reads bank 1 of memory 2 times, beside 0 writes; its ports for that: 1",
         ),
+        ("two_sites", r"loop CONSUME reads memory at 2 sites, lines \d+ and \d+; its ports for that: 1"),
+        ("two_write_sites", r"loop CONSUME writes memory at 2 sites, lines \d+ and \d+; its ports for that: 1"),
+        ("gathers_too_soon", r"loop CONSUME: memory is read 9 cycles after it was written, its pipeline takes 10"),
+        ("uses_what_is_stale", r"loop CONSUME: memory is read 1 cycles after it was written, its pipeline takes 10"),
         ("undescribed", r"loop CONSUME uses a memory whose ports are not described"),
         ("unknown_loop", r"loop NOWHERE has no depth in the table of latencies"),
     ],
@@ -148,9 +169,71 @@ def test_what_the_hardware_could_not_do_is_refused(run, case, sentence):
         run(case)
 
 
-@pytest.mark.parametrize("case", ["one_port", "gathers_in_time", "another_run_of_the_loop"])
+RIGHT = [
+    "one_port", "gathers_in_time", "another_run_of_the_loop", "claims", "drops_what_is_stale", "four_banks", "structs",
+    "shift_register",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RIGHT)
 def test_what_it_can_do_is_not(run, case):
     run(case)
+
+
+@pytest.mark.parametrize(
+    ("case", "old", "new", "sentence"),
+    [
+        ("one_port", "cyclic factor = 4", "cyclic factor = 2", "an iteration reads bank 0 of memory 2 times, beside 0 writes"),
+        ("one_port", "cyclic factor = 4", "block factor = 4", "an iteration reads bank 0 of memory 2 times, beside 0 writes"),
+        (
+            "one_port", "#pragma HLS ARRAY_PARTITION variable = memory cyclic factor = 4", "",
+            "an iteration reads bank 0 of memory 2 times, beside 0 writes",
+        ),
+        ("four_banks", "deep_memory complete dim = 1", "deep_memory complete dim = 3", "reads bank 0 of deep_memory 2 times"),
+        ("four_banks", "deep_memory complete dim = 2", "deep_memory cyclic factor = 1 dim = 2", "reads bank 0 of deep_memory 2 times"),
+        ("four_banks", "deep_memory complete dim = 1", "deep_memory block factor = 1", "reads bank 0 of deep_memory 2 times"),
+        ("gathers_in_time", "ram_s2p", "ram_1p", "an iteration writes bank 0 of memory 1 times, beside 1 reads; its ports"),
+        ("claims", "distance = 7", "distance = 8",
+         "memory is read 7 cycles after it was written, its DEPENDENCE pragma claims 8"),
+        ("claims", "distance = 7", "distance = 4",
+         "claims a distance of 4 for memory, whose read, change and write take 5 cycles"),
+        ("claims", "#pragma HLS DEPENDENCE variable = memory inter true distance = 7", "",
+         "reads and writes memory, and no DEPENDENCE pragma says when they meet: synthesis would start an iteration every 5 "),
+        ("stream_through", "#pragma HLS PIPELINE II = 1", "",
+         "loop PRODUCE has no PIPELINE pragma: synthesis would start an iteration where the one before ends"),
+        ("stream_through", "#pragma HLS STREAM variable = fifo depth = 4", "",
+         "stream fifo has no STREAM pragma: synthesis would give it two words"),
+        ("structs", "#pragma HLS AGGREGATE variable = pairs compact = bit", "",
+         "pairs is an array of structs without an AGGREGATE pragma: synthesis would split it"),
+        ("shift_register", "#pragma HLS ARRAY_PARTITION variable = taps complete", "",
+         "taps is used whole in each iteration, and no ARRAY_PARTITION pragma makes it registers"),
+    ],
+)  # fmt: skip
+def test_what_a_pragma_says_is_what_counts(run, case, old, new, sentence):
+    with pytest.raises(CsimError) as refused:
+        run(case, old=old, new=new)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("case", "old", "new"),
+    [
+        ("bank_twice", "ram_s2p", "ram_t2p"),
+        ("two_sites", "ram_s2p", "ram_2p"),
+        ("bank_twice", "II = 1", "II = 2"),
+        ("bank_twice", "cyclic factor = 4", "complete"),
+        ("claims", "distance = 7", "distance = 5"),
+    ],
+)
+def test_more_ports_more_cycles_or_more_banks_serve_more(run, case, old, new):
+    run(case, old=old, new=new)
+
+
+def test_streams_without_dataflow_are_refused(run):
+    with pytest.raises(
+        BuildError, match=r"^timing_cases.cpp:\d+: stream_through has stream fifo and no DATAFLOW pragma: its "
+    ):
+        run("stream_through", old="#pragma HLS DATAFLOW", new="")
 
 
 # --- the accelerator ---
@@ -160,7 +243,8 @@ def test_what_it_can_do_is_not(run, case):
 def timed(simulators: Simulators) -> TimedAccelerator:
     design = design_of(micro())
     library = build_library(simulators.folder(design) / "src", timed=True)
-    return TimedAccelerator(design, library, assumptions(design.architecture, ZCU102))
+    facts = read_top(simulators.folder(design) / "src")
+    return TimedAccelerator(design, library, assumptions(design.architecture, ZCU102), facts)
 
 
 PIXELS = random_images(MICRO.model, 2)
@@ -200,15 +284,26 @@ def test_waiting_for_the_weight_stream_is_told_from_filling(timed):
     assert sum(step.fifo for step in slow.steps) == pytest.approx(slow.cycles - plain.cycles, rel=0.1)
 
 
-def test_the_claims_of_the_pipeline_can_be_too_small(timed):
-    deep = dict(timed.assumed.depths, ENGINE=timed.assumed.depths["ENGINE"] * 3)
-    with pytest.raises(
-        CsimError, match=r"loop ENGINE: \w+ is read \d+ cycles after it was written, its pipeline takes"
-    ):
-        with_assumed(timed, replace(timed.assumed, depths=deep))
-    spans = timed.assumed.spans | {("ENGINE", "accumulators"): RMW_CYCLES + 1}
-    with pytest.raises(CsimError, match=r"loop ENGINE claims a distance of 8 for accumulators, .* take 9 cycles"):
-        with_assumed(timed, replace(timed.assumed, spans=spans))
+def test_a_pipeline_deeper_than_the_kernels_hold_is_refused(timed):
+    held = pipeline_cycles(timed.design.architecture)
+    assert with_assumed(timed, replace(timed.assumed, depths={**timed.assumed.depths, "ENGINE": held})) > 0
+    with pytest.raises(CsimError) as refused:
+        with_assumed(timed, replace(timed.assumed, depths={**timed.assumed.depths, "ENGINE": held + 1}))
+    assert str(refused.value) == (
+        f"loop ENGINE is {held + 1} cycles deep, kPipelineCycles is {held}: a pass would read what the one before it has "
+        "not written yet; raise it (hw/model/latency.py)"
+    )
+
+
+def test_a_dependence_shorter_than_its_memory_takes_is_refused(timed):
+    for memory in ("accumulators", "exp_sum", "partial_row_statistics", "partial_head_statistics", "partial_score_max"):
+        assert with_assumed(timed, spanning(timed, memory, RMW_CYCLES)) > 0
+        with pytest.raises(CsimError, match=rf"loop ENGINE claims a distance of 8 for {memory}, .* take 9 cycles"):
+            with_assumed(timed, spanning(timed, memory, RMW_CYCLES + 1))
+
+
+def spanning(timed: TimedAccelerator, memory: str, span: int) -> Assumptions:
+    return replace(timed.assumed, spans={**timed.assumed.spans, ("ENGINE", memory): span})
 
 
 def test_steps_are_those_of_the_program(timed):
