@@ -60,7 +60,7 @@ WITH_A_UNIT = (
         ("6", "mine", None, "COST=mine must be FILE.py:FUNCTION, a function of model, pruning and kept patches"),
         ("6", "none.py:f", None, "COST=none.py:f: there is no file none.py"),
         ("6", "mine.py:g", None, "COST=mine.py:g: mine.py has no function g"),
-        ("6", "broken.py:f", None, "COST=broken.py:f: broken.py cannot be run (ZeroDivisionError: division by zero)"),
+        ("6", "broken.py:f", None, "COST=broken.py:f: broken.py cannot be run (ZeroDivisionError at line 1: division by zero); mend it there"),
     ],
 )  # fmt: skip
 def test_what_cannot_be(tmp_path, monkeypatch, text, cost, target, sentence):
@@ -76,7 +76,10 @@ def test_a_cost_that_is_no_number(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("def f(model, pruning, kept):\n    return None\n")
     _, _, cost_of = parse_budget("6", "mine.py:f", None)
-    with pytest.raises(ConfigError, match=r"^COST=mine\.py:f: f gave None for kept=\[9, 4\], but a cost is a number$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^COST=mine\.py:f: f gave None for kept=\[9, 4\], but a cost must be a number from -1e\+30 to 1e\+30$",
+    ):
         cost_of(SPEC)((9, 4))
 
 
@@ -86,3 +89,25 @@ def test_spvit_imports_nothing_of_the_hardware():
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not any(name.split(".")[0] in ("hw", "quant", "sim") for name in names), (file, names)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return 1 / 0", "stopped for kept=[9, 4] (ZeroDivisionError at line 2: division by zero); mend it there"),
+        ("raise SystemExit('a\\nb')", "stopped for kept=[9, 4] (SystemExit at line 2: a b); mend it there"),
+        (
+            "return f(model, pruning, kept)",
+            "stopped for kept=[9, 4] (RecursionError at line 2: maximum recursion depth exceeded)",
+        ),
+        ("return 10 ** 5000", "gave a number of thousands of digits for kept=[9, 4], but a cost must be a number from"),
+        ("return float('nan')", "gave nan for kept=[9, 4], but a cost must be a number from -1e+30 to 1e+30"),
+    ],
+)
+def test_a_cost_that_raises_is_its_writers(tmp_path, monkeypatch, body, reason):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(f"def f(model, pruning, kept):\n    {body}\n", encoding="utf-8")
+    budget = parse_budget("6", "mine.py:f", None)
+    with pytest.raises(ConfigError) as refused:
+        budget[2](SPEC)([9, 4])
+    assert str(refused.value).startswith(f"COST=mine.py:f: f {reason}") and "\n" not in str(refused.value)
