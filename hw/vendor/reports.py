@@ -9,6 +9,7 @@ totals, and looks for block RAMs and DSPs where they stand in a report from befo
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,7 @@ from xml.etree import ElementTree
 
 from spvit.errors import BuildError
 from spvit.files import read_bytes
+from spvit.schema import shown_text
 
 RESOURCES = ("dsp", "bram36", "uram", "lut", "ff")
 
@@ -104,7 +106,8 @@ def read_csynth(path: Path, top: str, part: str) -> Figures:
     found = (root.findtext("UserAssignments/TopModelName"), root.findtext("UserAssignments/Part"))
     if found != (top, part):
         raise ReportError(
-            f"{path}: this is a report of {found[0]} on {found[1]}, not of {top} on {part}; remove it, run make synth"
+            f"{path}: this is a report of {' on '.join(shown_text(str(one)) for one in found)}, not of {top} on {part}; "
+            "remove it, run make synth"
         )
     area = root.find("AreaEstimates/Resources")
     if area is None:
@@ -153,7 +156,9 @@ def read_cosim(path: Path) -> Figures:
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if len(cells) >= 8 and cells[0] in ("Verilog", "VHDL") and cells[1] != "NA":
             if cells[1] != "Pass":
-                raise ReportError(f"{path}: co-simulation says {cells[1]}, so the RTL differs from the golden")
+                raise ReportError(
+                    f"{path}: co-simulation says {shown_text(cells[1])}, so the RTL differs from the golden"
+                )
             return Figures(stage="cosim", cycles_min=_cycles(cells[2]), cycles_max=_cycles(cells[4]))
     raise ReportError(f"{path}: no result of a co-simulation in it")
 
@@ -215,9 +220,10 @@ def _read(path: Path) -> str:
 
 def _number(text: str | None) -> float | None:
     try:
-        return float(text or "")
+        number = float(text or "")
     except ValueError:
         return None  # `undef`, `-`
+    return number if math.isfinite(number) else None
 
 
 def _cycles(text: str | None) -> int | None:

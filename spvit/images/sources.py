@@ -7,6 +7,7 @@ numpy and Pillow alone; scikit-learn is asked only for what it carries.
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,11 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from spvit.errors import ImageError
+from spvit.files import read_bytes
 from spvit.images.preprocess import Pixels, Preprocessing
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """By content, whatever a file's name says: Pillow has more, and one of them hands the file to an interpreter."""
+MOST_BYTES = 1 << 30  # of an image's file
 SAMPLE_PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 
 
@@ -196,10 +199,11 @@ class View(Protocol):
 
 def read_image(path: Path, view: View) -> Pixels:
     """The image in a file, as `view` sees it. Raises ImageError, with the file in its text."""
+    content = read_bytes(path, "replace it or leave it out", ImageError, MOST_BYTES)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about metadata that nobody uses
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 return view.to_uint8(image)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
