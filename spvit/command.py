@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from spvit.errors import ConfigError
+from spvit.schema import shown_text
 
 MISSING = "the following arguments are required: "  # argparse's words
 STRANGE = "unrecognized arguments: "
@@ -24,8 +24,6 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str, **options: Any) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False, exit_on_error=False, **options)
-        self.register("type", float, _number(float, "a number"))
-        self.register("type", int, _number(int, "a whole number"))
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -47,10 +45,10 @@ class Parser(argparse.ArgumentParser):
             names = ", ".join(_asked(name).strip() for name in message.removeprefix(MISSING).split(", "))
             raise ConfigError(f"{names} must be given; {self._help}")
         if message.startswith(STRANGE):
-            stranger = message.removeprefix(STRANGE).split()[0]
+            stranger = shown_text(message.removeprefix(STRANGE).partition(" ")[0])
             known = [flag for action in self._actions for flag in action.option_strings]
             raise ConfigError(f"{stranger}: there is no such argument{hint(stranger, known) or f'; {self._help}'}")
-        raise ConfigError(f"{message}; {self._help}")
+        raise ConfigError(f"{shown_text(message)}; {self._help}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -69,19 +67,6 @@ def hint(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _number(kind: type[int] | type[float], words: str) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text} is not {words}") from None
-        if not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-        return value
-
-    return read
-
-
 def _in_make() -> bool:
     return "MAKELEVEL" in os.environ
 
@@ -89,5 +74,5 @@ def _in_make() -> bool:
 def _asked(name: str, value: object = "") -> str:
     """An option as its giver knows it."""
     if _in_make():
-        return f"{name.lstrip('-').replace('-', '_').upper()}={value}"
-    return f"{name} {value}"
+        return f"{name.lstrip('-').replace('-', '_').upper()}={shown_text(str(value))}"
+    return f"{name} {shown_text(str(value))}"

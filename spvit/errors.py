@@ -7,6 +7,7 @@ Mistakes of our own are assertions and keep their tracebacks; a command that the
 import errno
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -23,8 +24,27 @@ CRASHED = 70
 """Exit status after a mistake of our own, as sysexits.h has it; 1 is a verdict: `make csim` found a difference."""
 
 
+MOST_WORD, MOST_SENTENCE = 600, 1200  # characters
+
+
 class UserError(Exception):
-    """Something that a user can cause and mend; its text is one sentence."""
+    """Something that a user can cause and mend; its text is one sentence.
+
+    On one line, whatever the names in it: what is not printable is escaped, and what nobody would read to its end is
+    shortened in its middle.
+    """
+
+    def __str__(self) -> str:
+        text = "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in super().__str__()
+        )
+        text = re.sub(rf"\S{{{MOST_WORD},}}", lambda found: _shortened(found[0], MOST_WORD // 2), text)
+        return text if len(text) <= MOST_SENTENCE else _shortened(text, MOST_SENTENCE - 100)
+
+
+def _shortened(text: str, most: int) -> str:
+    tail = most // 3
+    return f"{text[: most - tail]}…({len(text):,} characters)…{text[-tail:]}"
 
 
 class FileError(UserError):

@@ -181,8 +181,8 @@ def in_the_place_of(path: Path, kind: str) -> None:
 PLACES = ("folder", "pipe", "loop", "device", "nothing")
 
 
-def fuzz(count: int, seed: int, make: Callable[[random.Random, int], Callable[[], object]]) -> dict[str, str]:
-    """Problem -> the first input that has it, of `count` inputs that `make` makes; and threads that were left."""
+def fuzz(count: int, seed: int, make: Callable[[random.Random, int], Callable[[], object]]) -> str:
+    """Each problem of `count` inputs that `make` makes, with the first input that has it."""
     found: dict[str, str] = {}
     for number in range(count):
         chance = random.Random(f"{seed}/{number}")
@@ -191,4 +191,4 @@ def fuzz(count: int, seed: int, make: Callable[[random.Random, int], Callable[[]
         if problem is not None:
             found.setdefault(re.sub(r"/tmp/\S*", "TMP", problem), f"input {number}")
     assert threading.active_count() < 50
-    return found
+    return "\n".join(f"{where}: {problem}" for problem, where in found.items())

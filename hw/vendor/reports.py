@@ -106,7 +106,7 @@ def read_csynth(path: Path, top: str, part: str) -> Figures:
     found = (root.findtext("UserAssignments/TopModelName"), root.findtext("UserAssignments/Part"))
     if found != (top, part):
         raise ReportError(
-            f"{path}: this is a report of {' on '.join(shown_text(str(one)) for one in found)}, not of {top} on {part}; "
+            f"{path}: this is a report of {shown_text(' on '.join(map(str, found)))}, not of {top} on {part}; "
             "remove it, run make synth"
         )
     area = root.find("AreaEstimates/Resources")

@@ -17,6 +17,7 @@ from hw.target import Target
 from hw.vendor.reports import Figures
 from spvit.errors import BuildError
 from spvit.files import read_json
+from spvit.schema import shown_text
 
 CSIM, REPORTS, LATENCY = "csim.json", "reports.json", "latency.json"
 TIMED = "python -m sim.timed_csim"
@@ -95,7 +96,8 @@ def _require_same(path: Path, field: str, found: object, expected: object, comma
     if found != expected:
         shown = [" on ".join(map(str, one)) if isinstance(one, tuple) else str(one)[:12] for one in (found, expected)]
         raise BuildError(
-            f"{path}: {field} is {shown[0]}, this design's is {shown[1]}; remove the file, or run {command} again"
+            f"{path}: {field} is {shown_text(shown[0])}, this design's is {shown[1]}; remove the file, or run "
+            f"{command} again"
         )
 
 

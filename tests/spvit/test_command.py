@@ -10,6 +10,7 @@ import pytest
 
 from spvit.command import Parser, hint
 from spvit.errors import ConfigError
+from spvit.schema import Number, Whole
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("spvit", "quant", "hw", "sim", "host")
@@ -23,8 +24,8 @@ def no_make(monkeypatch):
 def refused(*arguments):
     parser = Parser("python -m x.y", "Does it.")
     parser.add_argument("--model", required=True)
-    parser.add_argument("--clock", type=float)
-    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--clock", type=Number(1, 1000))
+    parser.add_argument("--batch-size", type=Whole(1, 64))
     parser.add_argument("--top", choices=("msa_block", "mlp_block"))
     with pytest.raises(ConfigError) as caught:
         parser.parse_args(arguments)
@@ -38,11 +39,14 @@ LISTS = "python -m x.y --help lists what can be given"
     ("arguments", "sentence"),
     [
         ([], f"--model must be given; {LISTS}"),
-        (["--model", "m", "--clock", "abc"], f"--clock abc is not a number; {LISTS}"),
-        (["--model", "m", "--clock", "inf"], f"--clock inf is not a finite number; {LISTS}"),
-        (["--model", "m", "--clock", "nan"], f"--clock nan is not a finite number; {LISTS}"),
-        (["--model", "m", "--batch-size", "2.5"], f"--batch-size 2.5 is not a whole number; {LISTS}"),
-        (["--model", "m", "--batch-size", "9" * 5000], f"--batch-size {'9' * 5000} is not a whole number; {LISTS}"),
+        (["--model", "m", "--clock", "abc"], f"--clock abc must be a number from 1 to 1,000; {LISTS}"),
+        (["--model", "m", "--clock", "inf"], f"--clock inf must be a number from 1 to 1,000; {LISTS}"),
+        (["--model", "m", "--clock", "nan"], f"--clock nan must be a number from 1 to 1,000; {LISTS}"),
+        (["--model", "m", "--batch-size", "2.5"], f"--batch-size 2.5 must be a whole number from 1 to 64; {LISTS}"),
+        (
+            ["--model", "m", "--batch-size", "9" * 5000],
+            f"--batch-size '{'9' * 39}… (5,002 characters) must be a whole number from 1 to 64; {LISTS}",
+        ),
         (["--model", "m", "--top", "msa"], "--top msa is unknown; choose from msa_block, mlp_block"),
         (["--model"], f"--model: expected one argument; {LISTS}"),
         (["--model", "m", "--modle", "m"], "--modle: there is no such argument; did you mean --model?"),
@@ -58,10 +62,13 @@ def test_one_sentence(arguments, sentence):
     ("arguments", "sentence"),
     [
         ([], "MODEL= must be given; make help lists what can be given"),
-        (["--model", "m", "--clock", "abc"], "CLOCK=abc is not a number; make help lists what can be given"),
+        (
+            ["--model", "m", "--clock", "abc"],
+            "CLOCK=abc must be a number from 1 to 1,000; make help lists what can be given",
+        ),
         (
             ["--model", "m", "--batch-size", "x"],
-            "BATCH_SIZE=x is not a whole number; make help lists what can be given",
+            "BATCH_SIZE=x must be a whole number from 1 to 64; make help lists what can be given",
         ),
         (["--model", "m", "--top", "msa"], "TOP=msa is unknown; choose from msa_block, mlp_block"),
     ],
@@ -73,8 +80,8 @@ def test_make_is_answered_in_makes_words(monkeypatch, arguments, sentence):
 
 def test_what_is_right_is_read():
     parser = Parser("p", "d")
-    parser.add_argument("--clock", type=float)
-    parser.add_argument("--calls", type=int, default=3)
+    parser.add_argument("--clock", type=Number(1, 1000))
+    parser.add_argument("--calls", type=Whole(1, 64), default=3)
     read = parser.parse_args(["--clock", "1e2"])
     assert (read.clock, read.calls, type(read.clock)) == (100.0, 3, float)
 

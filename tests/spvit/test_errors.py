@@ -51,6 +51,16 @@ def test_a_user_error_is_one_line_and_status_2(kind, capsys):
     assert capsys.readouterr() == ("", "error: deit.toml: depth=0 must be at least 1\n")
 
 
+def test_a_sentence_is_one_line_whatever_is_in_it():
+    assert str(UserError("a\nb\x1b[31m\ud800é→: gone")) == r"a\nb\x1b[31m\ud800é→: gone"
+    long = str(UserError("x" * 100_000 + ": there is no such file; give another"))
+    assert len(long) < 700 and long.startswith("xxx") and long.endswith("x: there is no such file; give another")
+    many = str(UserError("a b " * 10_000 + "; mend it"))
+    assert len(many) < 1300 and many.endswith("; mend it")
+    usual = "a" * 599 + " " + "b" * 599
+    assert str(UserError(usual)) == usual
+
+
 def test_an_interrupt_is_silent_and_status_130(capsys):
     assert run(raising(KeyboardInterrupt())) == 130
     assert capsys.readouterr() == ("", "")
