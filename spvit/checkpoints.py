@@ -5,6 +5,7 @@ file holds is read by `checkpoint_files`, found by `checkpoint_names` and rewrit
 that is not wholly and exactly the model's weights ends with a CheckpointError; nothing is loaded in part.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ MAX_WEIGHT = 65504.0  # the largest number of float16; no trained transformer co
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 FRESH_SELECTORS_SEED = 0
 METADATA_KEY = "spvit"
+DIGEST_KEY = "sha256"  # of the tensors, beside the configuration in it: safetensors has no checksums
 # What the configuration in a file of our own must agree on with the one asked for; shapes alone don't show it.
 MODEL_FIELDS = ("num_heads", "patch_size", "layer_norm_eps", "mean", "std", "pooling")
 PRUNING_FIELDS = ("locations", "share_heads", "features", "method", "heads", "scorer", "activation", "rules")
@@ -84,6 +86,9 @@ def load_checkpoint_with_report(
     options = options or CheckpointOptions()
     content, metadata = read_checkpoint(Path(path))
     saved = _saved_config(path, metadata)
+    digest = saved.get(DIGEST_KEY)  # files from before there was one have none
+    if digest is not None and digest != _digest(content):
+        raise CheckpointError(f"{path}: its weights are not those that were saved; fetch or save it again")
     weights = find_weights(path, content, options.ema)
     _require_plain_tensors(path, weights.state)
     source, state = _source(weights, bool(saved)), weights.state
@@ -132,13 +137,22 @@ def _source(weights: Weights, is_saved_here: bool) -> str:
 
 
 def save_checkpoint(path: str | Path, net: SPViT) -> None:
-    """Write weights, thresholds and configuration to a .safetensors file, whole or not at all."""
+    """Write weights, thresholds, configuration and a digest to a .safetensors file, whole or not at all."""
     path = Path(path)
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path}: checkpoints are written as .safetensors; choose a name that ends so")
-    config = {"version": 1, "model": to_table(net.config), "pruning": to_table(net.pruning)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    config = {"version": 1, "model": to_table(net.config), "pruning": to_table(net.pruning)}
+    config[DIGEST_KEY] = _digest(tensors)
     write_whole(path, save(tensors, metadata={METADATA_KEY: json.dumps(config)}), CheckpointError)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Of names and bytes; types and shapes are looked at anyway."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode() + b"\0" + tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _require_plain_tensors(path: str | Path, state: Mapping[str, Tensor]) -> None:
@@ -205,7 +219,7 @@ def _saved_config(path: str | Path, metadata: Mapping[str, str]) -> dict[str, An
         config = json.loads(metadata[METADATA_KEY])
         model, pruning = dict(config["model"]), dict(config["pruning"])
         pruning["keep"] = tuple(float(fraction) for fraction in pruning.get("keep", ()))
-        return {"model": model, "pruning": pruning}
+        return {"model": model, "pruning": pruning, DIGEST_KEY: config.get(DIGEST_KEY)}
     except (ValueError, LookupError, TypeError, RecursionError):
         raise CheckpointError(f"{path}: its metadata cannot be read; save it again with save_checkpoint") from None
 

@@ -167,6 +167,18 @@ def test_our_own_as_a_torch_file(tmp_path):
     assert same_function(net, original)
 
 
+def test_a_flipped_bit_of_our_own_is_found(tmp_path):
+    path, net = tmp_path / "own.safetensors", seeded(MODEL, PRUNING, 5)
+    save_checkpoint(path, net)
+    whole = path.read_bytes()
+    for name in ("blocks.2.mlp.fc1.weight", "thresholds"):
+        place = whole.index(net.state_dict()[name].numpy().tobytes())
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert refused(path) == "its weights are not those that were saved; fetch or save it again"
+    path.write_bytes(whole)
+    load_checkpoint(path, MODEL, PRUNING)
+
+
 def test_equal_networks_give_equal_files(tmp_path):
     for name in ("a", "b"):
         save_checkpoint(tmp_path / f"{name}.safetensors", seeded(MODEL, PRUNING, 5))
