@@ -113,11 +113,17 @@ def test_a_tool_is_there_for_the_tests_that_name_it_alone(suite, tmp_path):
     assert said(run) == ["LEFT OUT: 1 test: not here"]
 
 
-def test_this_suite_needs_no_tool_to_be_collected_and_leaves_out_the_tests_that_do(fresh):
-    """All of it is collected; what names a tool runs, that is to say: is left out, whatever fixtures it has."""
-    run = run_pytest(["-m", "needs", "tests"], fresh, ROOT)
+NAMING_TOOLS = [str(path) for path in (ROOT / "tests").rglob("test_*.py") if "mark.needs(" in path.read_text()]
+
+
+@pytest.mark.parametrize(
+    "where", [NAMING_TOOLS, pytest.param(["tests"], marks=pytest.mark.slow)], ids=["naming", "all"]
+)
+def test_this_suite_needs_no_tool_to_be_collected_and_leaves_out_the_tests_that_do(fresh, where):
+    """What names a tool runs, that is to say: is left out, whatever fixtures it has."""
+    run = run_pytest(["-m", "needs", *where], fresh, ROOT)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert re.search(r"^\d\d+ skipped, \d+ deselected", run.stdout, flags=re.MULTILINE), run.stdout[-500:]
+    assert re.search(r"^\d\d+ skipped, \d+ deselected in", run.stdout, flags=re.MULTILINE), run.stdout[-500:]
     lines = said(run)
     for tool in ("clang++", "tclsh", "yosys", "verilator", "chromium", "git"):
         assert any(re.fullmatch(rf"LEFT OUT: \d+ tests?: {re.escape(tool)} missing", line) for line in lines), tool
