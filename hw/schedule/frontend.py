@@ -35,10 +35,11 @@ OPTIONS = (
     "-pragma-unroll-full-max-iterations=1000000",
     "-unroll-full-max-count=1000000",
 )
+# each function on its own first: then what is inlined a thousand times is small
 PASSES = (
-    "sroa", "simplify_cfg", "always_inliner", "global_dead_code_eliminate", "sroa", "sccp", "new_gvn",
-    "aggressive_dce", "simplify_cfg", "loop_simplify", "lcssa", "loop_unroll", "sroa", "sccp", "new_gvn",
-    "aggressive_dce", "simplify_cfg", "sroa", "new_gvn", "dead_store_elimination", "aggressive_dce", "simplify_cfg",
+    "sroa", "simplify_cfg", "loop_simplify", "lcssa", "loop_unroll", "sroa", "sccp", "new_gvn", "aggressive_dce",
+    "simplify_cfg", "always_inliner", "global_dead_code_eliminate", "sroa", "sccp", "new_gvn", "aggressive_dce",
+    "simplify_cfg", "loop_simplify", "lcssa", "loop_unroll", "sroa", "sccp", "new_gvn", "dead_store_elimination", "aggressive_dce", "simplify_cfg",
 )  # fmt: skip
 MARKED = ("PIPELINE", "DEPENDENCE", "ARRAY_PARTITION", "ARRAY_RESHAPE", "BIND_STORAGE", "AGGREGATE")
 """Directives that change what the scheduler does with a loop or an array."""

@@ -29,7 +29,7 @@ def make_plain(text: str) -> str:
     types = _struct_types(text)
     lines: list[str] = []
     function: dict[str, str] = {}  # pointer -> the type that it points to
-    for line in text.split("\n"):
+    for line in _without_local_names(text):
         if line.startswith("define"):
             function = {name: kind for kind, name in re.findall(rf"sret\(({NAME})\)[^%]*(%[\w.]+)", line)}
         elif found := re.match(rf"  (%[\w.]+) = alloca (\[.*\]|{NAME}|i\d+),", line):
@@ -38,6 +38,14 @@ def make_plain(text: str) -> str:
             function[found[1]] = _pointee(found[2], found[3], types)
         lines += _plain_line(line, types, function, len(lines))
     return _with_attributes("\n".join(lines))
+
+
+def _without_local_names(text: str) -> Iterator[str]:
+    """Lines, without what only names the variables of helpers: what is carried is a variable of the loop's function, and
+    passes take ten times as long when each lane of each helper has a name."""
+    for function in re.split(r"^(?=define )", text, flags=re.MULTILINE):
+        keeps = "call void @spvit_mark(" in function
+        yield from (line for line in function.rstrip("\n").split("\n") if keeps or not line.startswith("    #dbg_"))
 
 
 def _plain_line(line: str, types: dict[str, str], pointers: dict[str, str], fresh: int) -> list[str]:
