@@ -67,8 +67,8 @@ class Measurement:
     throughput   images per second, preprocessing beside the accelerator
     shares       of preprocessing, transfer and compute in an image's time
     tokens       per image, rows after each token selector
-    by_tokens    latency against tokens, a few bins: mean rows after each selector, images, median latency; the least and
-                 the most rows of all selectors together
+    by_tokens    latency against tokens, in a few bins: mean rows after each selector, images, median latency; the least
+                 and the most rows of all selectors together
     power_w      by rail, while the throughput was measured
     """
 
@@ -236,7 +236,7 @@ def _shares(results: Sequence[ImageResult]) -> dict[str, float]:
 
 
 def _by_tokens(results: Sequence[ImageResult]) -> list[dict[str, Any]]:
-    """A row for each distinct number of rows, or, where there are many, for as wide a span of them as makes few bins."""
+    """A row for each distinct number of rows; where there are many, for as wide a span of them as makes few bins."""
     totals = [sum(result.tokens) for result in results]
     first, span = min(totals), max(totals) + 1 - min(totals)
     distinct = sorted({result.tokens for result in results}, key=lambda tokens: (sum(tokens), tokens))
