@@ -5,10 +5,24 @@ An estimate from each array's shape and partitioning and the device's real block
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hw.layout import NUM_BANKS, Layout
-from quant.functions import EXP_MAX_FRAC_BITS, GELU_LIMIT, GELU_SEGMENT_BITS
+from quant.functions import (
+    EXP_MAX_FRAC_BITS,
+    GELU_LIMIT,
+    GELU_SEGMENT_BITS,
+    reciprocal_table,
+    rsqrt_table,
+    sigmoid_table,
+)
 
 LANE_BITS = 16
 GELU_SEGMENTS = GELU_LIMIT << GELU_SEGMENT_BITS
@@ -22,6 +36,13 @@ AXI_PORT_BRAM18 = 4
 """A read adapter's buffer: 16 bursts of 16 words of 128 bits."""
 LUTRAM_DEPTH = 64
 """Shallower arrays go to LUTs."""
+LOOK_UPS = {"reciprocal": 4, "rsqrt": 1, "sigmoid": 2}
+"""Calls in the kernels, each with a ROM of its own: they stand in functions that run side by side."""
+PROGRAM_READERS = 2
+"""The engine, which looks ahead, and the loop over the steps."""
+HELD_BITS = {"std::int32_t": 16, "std::int64_t": 42}
+"""Lanes, tiles, steps and shifts; LayerNorm's epsilon, which stands beside a sum of squares."""
+SELECTORS = 3
 
 
 @dataclass(frozen=True)
@@ -86,11 +107,43 @@ def on_chip_arrays(layout: Layout) -> tuple[Array, ...]:
         # constant, with two read ports of at most 18 bits: a block serves two lanes
         Array("table of 2^-t", architecture.tile_in // 2, 1 << EXP_MAX_FRAC_BITS, 18),
         Array("tables of GELU: base of 19 bits, slope", architecture.tile_out // 2 * (2 + 1), GELU_SEGMENTS, 18),
+        *_lookup_tables(),
+        Array("program", PROGRAM_READERS, most_steps(layout), step_bits()),
     )
 
 
 def _both(name: str) -> tuple[str, str]:
     return f"Memory::{name}", f"Memory::partial_{name}"
+
+
+def _lookup_tables() -> Iterator[Array]:
+    """Of the interpolated functions that are not in the lanes: base and slope, for each place that looks one up."""
+    tables = {"reciprocal": reciprocal_table(), "rsqrt": rsqrt_table(), "sigmoid": sigmoid_table()}
+    for name, table in tables.items():
+        for part in ("base", "slope"):
+            values = getattr(table, part)
+            yield Array(f"table of {name}: {part}", LOOK_UPS[name], len(values), _bits(values))
+
+
+def _bits(values: NDArray[np.int64]) -> int:
+    """That hold each of `values`, with a sign where one is negative."""
+    least, most = int(values.min()), int(values.max())
+    return max(most.bit_length(), (-least - 1).bit_length() if least < 0 else 0) + (least < 0)
+
+
+def most_steps(layout: Layout) -> int:
+    """Of the model's program with the paper's three selectors: a head takes two in a block, five in a selector."""
+    model = layout.model
+    return model.depth * (2 * model.num_heads + 5) + SELECTORS * (5 * model.num_heads + 8) + 2
+
+
+@cache
+def step_bits() -> int:
+    """Of a word of the program: step.hpp's fields, each as wide as what it may hold. Synthesis trims a ROM so."""
+    text = (Path(__file__).parents[2] / "hls_templates" / "step.hpp").read_text(encoding="utf-8")
+    types = {name: int(bits) for name, bits in re.findall(r"enum class (\w+) : std::uint(\d+)_t", text)} | {"bool": 1}
+    fields = re.findall(r"^    ([\w:]+) \w+;", text.partition("struct Step {")[2].partition("};")[0], re.MULTILINE)
+    return sum(types.get(kind) or HELD_BITS[kind] for kind in fields)
 
 
 def bram36(layout: Layout) -> float:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from hw.clock import TOLERANCE
 from spvit.errors import BuildError
 from spvit.files import read_bytes
 from spvit.schema import shown_text
@@ -33,7 +34,8 @@ class Figures:
     """What one stage says of a design.
 
     stage        estimate | csynth | cosim | vivado
-    clock_mhz    the highest that it believes in
+    clock_mhz    the highest that it believes in: of vivado, from the constrained period and the slack
+    constrained_mhz  what Vivado was held to: the generated clock's own period, not the one that was asked for
     cycles       of one call; fewest and most differ where loop bounds are run-time values
     wns_ns       worst negative slack after routing
     """
@@ -48,6 +50,7 @@ class Figures:
     cycles_min: int | None = None
     cycles_max: int | None = None
     wns_ns: float | None = None
+    constrained_mhz: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if value is not None}
@@ -69,20 +72,32 @@ class Operator:
 
 @dataclass(frozen=True)
 class Storage:
-    """A memory: the variable that it holds, and its 18 Kbit blocks."""
+    """A memory.
+
+    variable  that it holds
+    bram18    its 18 Kbit blocks
+    kind      `ram_s2p`, `rom_np`; impl: what it is made of; width: bits of a word
+    """
 
     variable: str
     module: str
     bram18: int
+    kind: str = ""
+    impl: str = ""
+    width: int | None = None
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop: its label, and the initiation interval that was reached; None where it isn't pipelined."""
+    """A loop: its label, and the initiation interval that was reached; None where it isn't pipelined.
+
+    depth  cycles of an iteration from its begin to its end; None where the tool does not say
+    """
 
     label: str
     interval: int | None
     pipelined: bool
+    depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -137,11 +152,23 @@ def read_bindings(path: Path) -> Bindings:
         # an operator has a row for each operation that it took in
         operators[module, row["Name"]] = Operator(row["Name"], module, int(row.get("DSP") or 0), row.get("Impl", ""))
     storages = [
-        Storage(row.get("Variable") or row["Name"], module, int(row.get("BRAM") or 0))
+        Storage(
+            row.get("Variable") or row["Name"],
+            module,
+            int(row.get("BRAM") or 0),
+            row.get("Type", ""),
+            row.get("Impl", ""),
+            _cycles(row.get("Bitwidth, Depth, Banks", "").split(",")[0]),
+        )
         for module, row in _hierarchy(text, r"(?:Bind )?Storage Report")
     ]
     loops = [
-        Loop(row["Modules & Loops"][1:].strip(" *"), _cycles(row["Interval"]), row["Pipelined"] == "yes")
+        Loop(
+            row["Modules & Loops"][1:].strip(" *"),
+            _cycles(row["Interval"]),
+            row["Pipelined"] == "yes",
+            _cycles(row.get("Iteration Latency")),
+        )
         for row in _table(text, r"Synthesis Summary Report")
         if row["Modules & Loops"].startswith("o ")
     ]
@@ -189,26 +216,61 @@ def read_utilization(path: Path) -> Figures:
     return Figures.from_json({"stage": "vivado"} | used)
 
 
-def read_timing(path: Path, clock_mhz: float) -> tuple[float, float]:
-    """`report_timing_summary`: worst negative slack in ns, and the clock in MHz that it allows.
+FABRIC_CLOCKS = (re.compile(r"^clk_out1_"), re.compile(r"^clk_pl_0$"))
+"""What Vivado calls the accelerator's clock: the Clocking Wizard's output, or PL0 itself."""
 
-    clock_mhz  that was asked for
+
+@dataclass(frozen=True)
+class Timing:
+    """Of the accelerator's clock, routed.
+
+    period_ns   that it is constrained to
+    wns_ns      its worst negative slack
     """
-    lines = _read(path).splitlines()
-    for number, line in enumerate(lines):
-        if line.split()[:2] == ["WNS(ns)", "TNS(ns)"] and number + 2 < len(lines):
-            try:
-                slack = float(lines[number + 2].split()[0])
-            except (ValueError, IndexError):
-                break
-            return slack, 1000 / (1000 / clock_mhz - slack)
-    raise ReportError(f"{path}: no worst negative slack in it")
+
+    clock: str
+    period_ns: float
+    wns_ns: float
+
+    @property
+    def constrained_mhz(self) -> float:
+        return 1000 / self.period_ns
+
+    @property
+    def reached_mhz(self) -> float:
+        """The fastest clock that its slowest path keeps up with."""
+        return 1000 / (self.period_ns - self.wns_ns)
+
+
+def read_timing(path: Path) -> Timing:
+    """`report_timing_summary`: period and slack of the accelerator's clock. Raises ReportError without them."""
+    text = _read(path)
+    periods = {row[0]: 1000 / float(row[-1]) for row in _columns(text, "Clock Summary", 4) if _number(row[-1])}
+    clock = next((name for pattern in FABRIC_CLOCKS for name in periods if pattern.match(name)), None)
+    if clock is None:
+        found = f"only {', '.join(periods)}" if periods else "no clock"
+        raise ReportError(f"{path}: its Clock Summary has {found}, and neither clk_out1_* nor clk_pl_0")
+    for row in _columns(text, "Intra Clock Table", 2):
+        if row[0] == clock and (slack := _number(row[1])) is not None:
+            return Timing(clock, periods[clock], slack)
+    raise ReportError(f"{path}: no worst negative slack of {clock} in its Intra Clock Table")
 
 
 def read_implementation(folder: Path, clock_mhz: float) -> Figures:
-    """What `vivado.tcl` leaves: utilization.rpt and timing.rpt."""
-    slack, reached = read_timing(folder / "timing.rpt", clock_mhz)
-    return replace(read_utilization(folder / "utilization.rpt"), wns_ns=slack, clock_mhz=reached)
+    """What `vivado.tcl` leaves: utilization.rpt and timing.rpt. Raises ReportError where they are for another clock.
+
+    clock_mhz  that the design was made for
+    """
+    timing = read_timing(folder / "timing.rpt")
+    if abs(timing.constrained_mhz - clock_mhz) > 2 * TOLERANCE * clock_mhz:
+        raise ReportError(
+            f"{folder / 'timing.rpt'}: {timing.clock} is constrained to {timing.constrained_mhz:.2f} MHz, and the "
+            f"design is for {clock_mhz:g}; remove {folder}, run make bitstream"
+        )
+    return replace(
+        read_utilization(folder / "utilization.rpt"), wns_ns=timing.wns_ns, clock_mhz=timing.reached_mhz,
+        constrained_mhz=timing.constrained_mhz,
+    )  # fmt: skip
 
 
 # --- text ---
@@ -250,6 +312,15 @@ def _table(text: str, title: str) -> Iterator[dict[str, str]]:
                 yield dict(zip(header, cells, strict=True))
         if borders == 3:
             return
+
+
+def _columns(text: str, title: str, least: int) -> Iterator[list[str]]:
+    """Rows of a section of report_timing_summary, by blanks: those with a name and `least` words in all."""
+    section = re.search(rf"^\| {title}\n\| -+\n-+\n(.*?)(?=^-{{20,}}$|\Z)", text, re.MULTILINE | re.DOTALL)
+    for line in section[1].splitlines() if section else ():
+        words = re.sub(r"\{.*?\}", "{}", line).split()
+        if len(words) >= least and not words[0].startswith("-"):
+            yield words
 
 
 def _hierarchy(text: str, title: str) -> Iterator[tuple[str, dict[str, str]]]:

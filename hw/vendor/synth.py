@@ -21,9 +21,10 @@ from hw.generate import check_request
 from hw.layout import Layout
 from hw.manifest import MANIFEST, read_manifest
 from hw.model.resources import estimate_resources
+from hw.pragmas import read_folder, read_pragmas
 from hw.render import UNITS
 from hw.target import Target
-from hw.vendor.findings import findings, lines
+from hw.vendor.findings import Finding, depth, findings, lines
 from hw.vendor.reports import Figures, read_bindings, read_cosim, read_csynth, read_implementation
 from hw.vendor.tools import HlsProject, Step, bitstream_step, find_hls, find_vivado, run_step
 from quant.build import add_arguments, build_folder
@@ -92,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.stage == "synth" or not _synthesized(request):
         _drive(request, request.project.synthesis_steps(), "synth", console)
     stages = [_csynth(request)]
+    if args.stage != "synth":
+        _refuse_wrong((depth(request.layout, read_bindings(request.project.summary)),), request.project.summary)
     if args.stage == "cosim":
         _drive(request, request.project.cosim_steps(), "cosim", console)
     if request.project.cosim.exists() and _newer(request.project.cosim, request.project.csynth):
@@ -105,9 +108,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(request: Request, stages: list[Figures], console: Console) -> int:
-    """Write reports.json, show it beside the estimate. Returns the exit status: 1 where timing was missed."""
+    """Write reports.json, show it beside the estimate. Returns the exit status: 1 where timing was missed.
+
+    Raises BuildError, after all that, where the synthesized design would compute something else than the C++.
+    """
     estimate = estimated(request)
-    found = findings(request.layout, stages[0], read_bindings(request.project.summary))
+    log = request.log("synth")
+    found = findings(
+        request.layout, stages[0], read_bindings(request.project.summary),
+        read_pragmas(read_folder(request.folder / "src")),
+        log.read_text(encoding="utf-8", errors="replace") if log.exists() else "",
+    )  # fmt: skip
     manifest = read_manifest(request.folder, BuildError)
     values: dict[str, Any] = {"top": request.project.top, "digest": manifest.digest}
     values |= {figures.stage: figures.to_json() for figures in [estimate, *stages]}
@@ -118,14 +129,21 @@ def report(request: Request, stages: list[Figures], console: Console) -> int:
         style = {True: "green", False: "red", None: "yellow"}[finding.ok]
         console.print(line, style=style, highlight=False, soft_wrap=True)
     console.print(f"written: {request.reports}", highlight=False, soft_wrap=True)
+    _refuse_wrong(found, request.project.summary)
     missed = [figures for figures in stages if figures.wns_ns is not None and figures.wns_ns < 0]
     for figures in missed:
         console.print(
-            f"timing is missed by {-(figures.wns_ns or 0):.3f} ns: this bitstream is good for {figures.clock_mhz:.0f} "
-            f"MHz, not for {request.target.clock_mhz:g}; give a target file with that clock_mhz, TARGET=my.toml",
+            f"timing is missed by {-(figures.wns_ns or 0):.3f} ns: this bitstream is good for {figures.clock_mhz:.1f} "
+            f"MHz, not for its {figures.constrained_mhz:.1f}; give a target file with that clock_mhz, TARGET=my.toml",
             style="red", highlight=False, soft_wrap=True,
         )  # fmt: skip
     return 1 if missed else 0
+
+
+def _refuse_wrong(found: Sequence[Finding], summary: Path) -> None:
+    for finding in found:
+        if finding.is_wrong:
+            raise BuildError(f"{summary}: {finding.text}")
 
 
 def estimated(request: Request) -> Figures:
@@ -148,6 +166,7 @@ ROWS = (
     ("LUT", "lut", "{:,.0f}"),
     ("FF", "ff", "{:,.0f}"),
     ("clock, MHz", "clock_mhz", "{:,.1f}"),
+    ("MHz held to", "constrained_mhz", "{:,.1f}"),
     ("cycles, min", "cycles_min", "{:,.0f}"),
     ("cycles, max", "cycles_max", "{:,.0f}"),
 )

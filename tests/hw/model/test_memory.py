@@ -1,14 +1,19 @@
 """Block RAMs, counted by hand."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from hw.architecture import Architecture
 from hw.layout import Layout
-from hw.model.memory import Array, bram36, on_chip_arrays, uram
+from hw.model.memory import LOOK_UPS, Array, bram36, most_steps, on_chip_arrays, step_bits, uram
+from hw.program import Sizes, build_program
 from spvit.config import resolve_model
 
+KERNELS = Path(__file__).parents[3] / "hls_templates"
+ENUMERATIONS = {"Op", "Rows", "Buffer", "Prologue", "Weights", "Epilogue"}
 DEIT_S = Layout(resolve_model("deit_s").model, Architecture())
 
 
@@ -43,8 +48,36 @@ def test_deit_s_by_hand():
     assert blocks["weight FIFO"] == 114  # 4,096 words of 512 bits: 57 BRAM36
     assert blocks["row statistics, partial too"] == 2 * 2  # 197 of 69 bits
     assert blocks["head statistics, partial too"] == 2 * min(3 * 2, 2 * 4)  # 1,182 of 69 bits
+    assert blocks["table of reciprocal: base"] == blocks["table of reciprocal: slope"] == 4  # 256 words, four places
+    assert blocks["table of rsqrt: base"] == 1 and blocks["table of sigmoid: base"] == 2
+    assert blocks["program"] == 2 * -(-step_bits() // 36)
     total = sum(blocks.values()) + (4 + 2) * 4
     assert bram36(DEIT_S) == total / 2
+
+
+def test_every_look_up_of_the_kernels_is_counted():
+    """Each call of such a function has a ROM of its own."""
+    text = "".join(re.sub(r"//.*", "", path.read_text()) for path in sorted(KERNELS.glob("*.hpp")))
+    calls = {
+        name: len(re.findall(rf"(?<!inline Reciprocal )(?<!inline Int<24> )\b{name}\(", text)) for name in LOOK_UPS
+    }
+    assert calls | {"rsqrt": 1} == LOOK_UPS
+    assert len(re.findall(r"k(?:Rsqrt)Base\[", text)) == 1
+
+
+def test_a_word_of_the_program():
+    """7 enumerations of a byte, a flag, 15 numbers of up to 16 bits, one of 42."""
+    fields = re.findall(r"^    ([\w:]+) \w+;", (KERNELS / "step.hpp").read_text(), re.MULTILINE)
+    assert (
+        step_bits() == 8 * sum(field in ENUMERATIONS for field in fields) + 16 * fields.count("std::int32_t") + 42 + 1
+    )
+
+
+@pytest.mark.parametrize("name", ["micro", "deit_digits", "deit_t", "deit_s", "deit_b"])
+def test_no_program_has_more_steps_than_are_counted(name):
+    spec = resolve_model(name)
+    sizes = Sizes(spec.model, spec.pruning)
+    assert len(build_program(sizes).steps) <= most_steps(Layout(spec.model, Architecture()))
 
 
 def test_classes_take_lanes_of_one_row_and_not_of_each():

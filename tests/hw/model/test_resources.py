@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
@@ -144,7 +145,7 @@ def test_the_verdict_says_what_the_estimate_cannot():
 
     assert says(dsp=resources.dsp - 1) == "does NOT fit"
     assert says(dsp=resources.dsp) == "fits, over the head-room of 94% in DSPs"
-    assert says(bram36=resources.bram36 + 1, ff=resources.ff + 1) == (
+    assert says(bram36=math.ceil(resources.bram36), ff=resources.ff + 1) == (
         "fits, over the head-room of 85% in BRAM36, 75% in flip-flops"
     )
     assert says(lut=resources.lut - 1) == "may not fit: LUTs are within the estimate's error of 20%"

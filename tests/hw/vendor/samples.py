@@ -67,6 +67,10 @@ def csynth_rpt(
     named="memory_v",
     threes=448,
     exp=32,
+    depth=61,
+    x=(1, 1024),
+    work=(16, 256),
+    held="ram_s2p",
 ):
     """`csynth.rpt`: the summary of a whole design.
 
@@ -75,6 +79,8 @@ def csynth_rpt(
     banks    of V; `named` as the report calls them
     threes   additions of three numbers
     exp      blocks of the table of 2^-t
+    depth    iteration latency of ENGINE
+    x, work  banks, and the bits of their words; `held`, the kind of memory
     """
     operators = []
     for i in range(fused):
@@ -91,7 +97,10 @@ def csynth_rpt(
     rows += [f"| {names[1]:{width}} | {fused + plain:<3} |        |             |     |           |         |"]
     for name, dsp, variable, op, impl, latency in operators:
         rows.append(f"|   {name:{width - 2}} | {dsp:3} |        | {variable:11} | {op:3} | {impl:9} | {latency:7} |")
-    storages = [(f"engine_{named}_{i}_U", "ram_s2p", "1", f"engine_{named}_{i}", "16, 384, 1") for i in range(banks)]
+    storages = [(f"engine_{named}_{i}_U", held, "1", f"engine_{named}_{i}", "16, 384, 1") for i in range(banks)]
+    for name, (count, bits) in (("x", x), ("work", work)):
+        variables = [f"engine_memory_{name}_{i}" for i in range(count)]
+        storages += [(f"{one}_U", held, "8", one, f"{bits}, 1182, 1") for one in variables]
     storages += [("kGeluBase_U", "rom_np", "64", "kGeluBase", "19, 160, 1")]
     storages += [("kExp_U", "rom_np", f"{exp}", "kExp", "18, 1024, 1")]
     return f"""
@@ -117,7 +126,7 @@ def csynth_rpt(
     +---------------------+------+------+---------+---------+-----------+---------+------+----------+---------+-----+----+----+-----+
     |+ {top:19}|     -|  0.00|        -|        -|          -|        -|     -|        no|861 (47%)|    -|   -|   -|    -|
     | + engine_pass       |     -|  0.00|        -|        -|          -|        -|     -|        no|        -|    -|   -|   -|    -|
-    |  o ENGINE           |{"II" if engine_interval > 1 else "-":>6}|  1.35|        -|        -|         61|{engine_interval:>9}|     -|       yes|        -|    -|   -|   -|    -|
+    |  o ENGINE           |{"II" if engine_interval > 1 else "-":>6}|  1.35|        -|        -|{depth:>11}|{engine_interval:>9}|     -|       yes|        -|    -|   -|   -|    -|
     | + decide*           |     -|  0.00|        -|        -|          -|        -|     -|        no|        -|    -|   -|   -|    -|
     |  o DECIDE           |     -|  1.35|        -|        -|         14|        1|     -|       yes|        -|    -|   -|   -|    -|
     |  o PROGRAM          |     -|  1.35|        -|        -|          -|        -|   171|        no|        -|    -|   -|   -|    -|
@@ -226,14 +235,47 @@ def utilization_rpt():
 """
 
 
-def timing_rpt(wns="0.041"):
-    """`report_timing_summary` of a routed design."""
-    return f"""------------------------------------------------------------------------------------------------
+def timing_rpt(wns="0.041", clock="clk_out1_spvit_clk_wiz_0_0", mhz="199.980", pl0="99.990"):
+    """`report_timing_summary` of a routed design, as far as clocks go; another clock has the worst slack of all."""
+    rule = "-" * 96
+    period, pl0_period = (f"{1000 / float(text):.3f}" for text in (mhz, pl0))
+    return f"""{rule}
 | Design Timing Summary
 | ---------------------
-------------------------------------------------------------------------------------------------
+{rule}
 
     WNS(ns)      TNS(ns)  TNS Failing Endpoints  TNS Total Endpoints      WHS(ns)      THS(ns)  THS Failing Endpoints
     -------      -------  ---------------------  -------------------      -------      -------  ---------------------
-      {wns}        0.000                      0               812345        0.010        0.000                      0
+     -9.000       -9.000                      1               812345        0.010        0.000                      0
+
+
+{rule}
+| Clock Summary
+| -------------
+{rule}
+
+Clock                             Waveform(ns)           Period(ns)      Frequency(MHz)
+-----                             ------------           ----------      --------------
+clk_pl_0                          {{0.000 5.001}}          {pl0_period}          {pl0}
+  {clock}      {{0.000 2.500}}          {period}           {mhz}
+
+
+{rule}
+| Intra Clock Table
+| -----------------
+{rule}
+
+Clock                                 WNS(ns)      TNS(ns)  TNS Failing Endpoints  TNS Total Endpoints      WHS(ns)
+-----                                 -------      -------  ---------------------  -------------------      -------
+clk_pl_0                               -9.000       -9.000                      1                    1        0.100
+  {clock}           {wns}        0.000                      0               812345        0.010
+
+
+{rule}
+| Inter Clock Table
+| -----------------
+{rule}
+
+From Clock    To Clock          WNS(ns)      TNS(ns)  TNS Failing Endpoints  TNS Total Endpoints      WHS(ns)
+----------    --------          -------      -------  ---------------------  -------------------      -------
 """

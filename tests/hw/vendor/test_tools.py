@@ -41,7 +41,7 @@ class Workplace:
             (self.build / "tb" / top / "0").mkdir(parents=True)
         monkeypatch.chdir(folder)
         monkeypatch.setenv("STANDIN_RECORD", str(self.record))
-        for variable in ("STANDIN_FAIL", "STANDIN_WNS", "SPVIT_TOP", "SPVIT_STEPS"):
+        for variable in ("STANDIN_FAIL", "STANDIN_WNS", "STANDIN_DEPTH", "SPVIT_TOP", "SPVIT_STEPS"):
             monkeypatch.delenv(variable, raising=False)
         self.install()
 
@@ -212,7 +212,7 @@ def test_figures_stand_beside_the_estimate_with_the_difference(workplace, capsys
     assert all(len(line) <= 80 for line in shown.splitlines() if "│" in line)
     assert "900,000 │" in shown and "912,345 (+1.4%)" in shown and "923,456 (+2.6%)" in shown
     assert "as planned pre-adders: 64 products take one of their sums in the DSP" in shown
-    assert [finding["ok"] for finding in found["findings"]] == [True] * 7
+    assert [finding["ok"] for finding in found["findings"]] == [True] * 11
 
 
 def test_missed_timing_is_said_and_fails(workplace, capsys, monkeypatch):
@@ -220,8 +220,8 @@ def test_missed_timing_is_said_and_fails(workplace, capsys, monkeypatch):
     monkeypatch.setenv("STANDIN_WNS", "-0.250")
     assert workplace.run("bitstream") == 1
     assert (
-        "timing is missed by 0.250 ns: this bitstream is good for 190 MHz, not for 200; give a target file with that "
-        "clock_mhz, TARGET=my.toml"
+        "timing is missed by 0.250 ns: this bitstream is good for 190.5 MHz, not for its 200.0; give a target file "
+        "with that clock_mhz, TARGET=my.toml"
     ) in capsys.readouterr().out
     assert workplace.reports()["vivado"]["wns_ns"] == -0.25
 
@@ -231,6 +231,22 @@ def test_a_broken_estimate_is_an_error(workplace):
     (workplace.build / "estimate.json").write_text("{}")
     with pytest.raises(BuildError, match=r"estimate.json: has no cycles; remove it, or run make estimate again"):
         workplace.run("synth")
+
+
+@pytest.mark.parametrize("stage", ["synth", "cosim", "bitstream"])
+def test_a_deeper_engine_is_an_error_before_more_is_spent_on_it(workplace, monkeypatch, stage):
+    workplace.install(*ALL)
+    monkeypatch.setenv("STANDIN_DEPTH", "81")
+    with pytest.raises(BuildError) as error:
+        workplace.run(stage)
+    assert re.fullmatch(
+        r"build/micro-zcu102/hls/spvit_top/solution1/syn/report/csynth.rpt: ENGINE is 81 cycles deep and kPipelineCycles is "
+        r"80, so the hardware would compute wrong values: set MARGIN in hw/model/latency.py to [\d.]+ or more, then make "
+        r"hls and synthesize again",
+        str(error.value),
+    )
+    assert [settings.get("SPVIT_STEPS", tool) for tool, _, settings in workplace.calls()] == ["csim csynth export"]
+    assert (workplace.build / "reports.json").exists() == (stage == "synth")
 
 
 # --- failures ---
