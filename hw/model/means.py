@@ -77,7 +77,7 @@ def two_images_ms(estimate: Estimate, assumed: Assumptions) -> float:
 def two_images_bram36(layout: Layout) -> float:
     """With every memory of activations twice as deep; weights wait, and functions are tabulated, once."""
     doubled = [
-        array if array.name.startswith(("weight FIFO", "table")) else replace(array, depth=2 * array.depth)
+        array if array.name.startswith(("weight FIFO", "table", "program")) else replace(array, depth=2 * array.depth)
         for array in on_chip_arrays(layout)
     ]
     more = sum(array.bram18 for array in doubled) - sum(array.bram18 for array in on_chip_arrays(layout))
