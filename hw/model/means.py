@@ -55,12 +55,12 @@ class TwoImages(Walk):
     come twice, as do the loops beside the engine.
     """
 
-    def tile(self, one: Pass, words: int, streams: bool, count: int, least: int) -> None:
+    def tile(self, one: Pass, words: int, streams: bool, count: int, least: int, front: int = 0) -> None:
         if one.streams:
-            super().tile(replace(one, rows=2 * one.rows), words, streams, count, least)
+            super().tile(replace(one, rows=2 * one.rows), words, streams, count, least, front)
             return
         super().tile(one, one.words, False, count, least)
-        super().tile(one, words, streams, count, least)
+        super().tile(one, words, streams, count, least, front)
 
     def other(self, count: float) -> None:
         super().other(2 * count)
