@@ -46,7 +46,8 @@ def test_masked_integers_are_the_goldens(variant, threshold):
 SMALL = {"depth": 2, "locations": (1,), "keep": (0.6,)}  # qonnx takes minutes over a thousand nodes
 
 
-@pytest.mark.filterwarnings("ignore:\n*Output shapes disagree")  # of what is a shape itself, and known too late
+@pytest.mark.slow
+@pytest.mark.filterwarnings(r"ignore:\s*Output shapes disagree")  # of what is a shape itself, and known late
 @pytest.mark.parametrize("variant", [SMALL, {**SMALL, "distilled": True, "package": "none"}], ids=str)
 def test_qonnx_executes_it_equal_to_the_golden(variant):
     stages = make_stages(**variant)
