@@ -16,7 +16,7 @@ from quant.finetune import Following, RoundedSPViT, accuracies, finetune, to_pix
 from quant.fold import fold
 from quant.model import QuantizedSPViT
 from spvit.calibration import kept_patches
-from spvit.checkpoints import load_checkpoint, save_checkpoint
+from spvit.checkpoints import load_checkpoint, load_checkpoint_with_report, save_checkpoint
 from spvit.config import resolve_model, shipped_weights
 from spvit.errors import CheckpointError, ConfigError, TrainingError
 from spvit.images.preprocess import Preprocessing
@@ -132,6 +132,20 @@ def test_the_command(small, tmp_path, capsys):
     assert not (tmp_path / "tuned.state").exists()
 
 
+@pytest.mark.parametrize("made_for", [(), (0.8,)])
+def test_thresholds_are_fitted_to_what_they_were_made_for_and_to_nothing_else(small, tmp_path, made_for):
+    """Without KEEP=, the registry's fractions say nothing about selectors that were trained for others."""
+    spec = resolve_model(small[1])
+    net = seeded(spec.model, spec.pruning, 3)
+    net.pruning = replace(net.pruning, keep=made_for)
+    net.thresholds.fill_(0.45)
+    save_checkpoint(tmp_path / "trained.safetensors", net)
+    command.main([*small, "--ckpt", str(tmp_path / "trained.safetensors")])
+    tuned, found = load_checkpoint_with_report(tmp_path / "tuned.safetensors", spec.model, spec.pruning)
+    assert found.calibrated_keep == made_for
+    assert (tuned.thresholds.tolist() == pytest.approx([0.45])) == (made_for == ())
+
+
 def test_a_loss_that_is_no_number_ends_with_a_sentence_and_no_file(small, tmp_path, monkeypatch):
     monkeypatch.setattr(Following, "loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
     with pytest.raises(TrainingError, match=r"^quantized: the loss became nan in step 1; none of it was saved\. .*$"):
@@ -147,7 +161,8 @@ def test_its_help_lists_what_it_uses():
     assert set(command.RECIPE_FIELDS) == used and len(used) > 10
     text = command.make_parser().format_help()
     listed = {flag.replace("-", "_") for flag in re.findall(r"^  --([a-z-]+)", text, flags=re.MULTILINE)}
-    assert listed == used | {"model", "data", "ckpt", "out", "keep", "epochs", "rate", "resume", "device", "recipe"}
+    own = {"model", "data", "ckpt", "ema", "pos", "out", "keep", "epochs", "rate", "resume", "device", "recipe"}
+    assert listed == used | own
 
 
 def test_refused_before_any_work(small, tmp_path, monkeypatch):
