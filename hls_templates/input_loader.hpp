@@ -10,7 +10,8 @@
 namespace spvit {
 
 /// X starts as position embedding (with the class token on its row): the first rows of the weight stream.
-template <class A>
+///   PerHead  gathers each head's statistics too: before a token selector that is a top of its own
+template <class A, bool PerHead>
 struct PositionLoader {
     static constexpr int kChunk = larger(A::kFillLanes, A::kGroup);  // lanes written at once
     static constexpr int kWordsPerHead = A::kHeadLanes / A::kFillLanes;
@@ -42,7 +43,7 @@ struct PositionLoader {
         }
         const Statistics sums = {Int<27>(sum.total()), Int<42>(squares.total())};
         row_sums = gather(starts_row, row_sums, sums);
-        head_sums = gather(starts_head, head_sums, sums);
+        if (PerHead) head_sums = gather(starts_head, head_sums, sums);
     CHUNK_LANES:
         for (int i = 0; i < kChunk; ++i) {
 #pragma HLS UNROLL
@@ -51,7 +52,8 @@ struct PositionLoader {
         if (part == kChunk / A::kFillLanes - 1) {
             write_lanes<Memory<A>::kEmbedWords>(memory.x, to_int(row), lane / kChunk * kChunk, chunk);
         }
-        if (word.last) store(memory.head_statistics, to_int(row) * A::kHeads + to_int(head.value), head_sums);
+        if (PerHead && word.last)
+            store(memory.head_statistics, to_int(row) * A::kHeads + to_int(head.value), head_sums);
         if (ends_row) store(memory.row_statistics, to_int(row), row_sums);
 
         more = !(ends_row && last_row);
@@ -65,10 +67,10 @@ struct PositionLoader {
     }
 };
 
-template <class A>
-inline PositionLoader<A> begin_position(int num_rows) {
+template <class A, bool PerHead>
+inline PositionLoader<A, PerHead> begin_position(int num_rows) {
 #pragma HLS INLINE
-    PositionLoader<A> loader;
+    PositionLoader<A, PerHead> loader;
     loader.row = 0;
     loader.rows_left = num_rows;
     loader.last_row = num_rows == 1;
@@ -108,7 +110,7 @@ struct PatchCutter {
 template <class A>
 void load_inputs(WeightFifo<A>& fifo, PixelStream<A>& pixels, Memory<A>& memory) {
 #pragma HLS INLINE off
-    PositionLoader<A> position = begin_position<A>(A::kRows);
+    PositionLoader<A, false> position = begin_position<A, false>(A::kRows);
     PatchCutter<A> patches;
     timing::Pipeline loop("LOAD_INPUTS");
 LOAD_INPUTS:
@@ -131,7 +133,7 @@ LOAD_INPUTS:
 template <class A>
 void load_position(WeightFifo<A>& fifo, int num_rows, Memory<A>& memory) {
 #pragma HLS INLINE off
-    PositionLoader<A> position = begin_position<A>(num_rows);
+    PositionLoader<A, true> position = begin_position<A, true>(num_rows);
     timing::Pipeline loop("LOAD_POSITION");
 LOAD_POSITION:
     while (loop.runs(position.more)) {

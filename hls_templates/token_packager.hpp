@@ -16,15 +16,16 @@ enum class Package : std::uint8_t {
 constexpr int kPackageSumCycles = 4;
 
 /// Moves the kept rows of X to the front, order preserved: a write pointer, no sort. Prefix and older packages are always
-/// kept. Sums the dropped rows, weighted.
+/// kept. Sums the dropped rows, weighted. The heads' statistics stay behind: before the next selector reads them, a block
+/// gathers them anew.
 ///   package_sum  [kEmbedLanes]  sum of probability * x over the dropped rows
 /// Returns the number of rows kept; `weight` gets the sum of the dropped rows' probabilities.
 template <class A>
 int compact(const Tokens& tokens, Memory<A>& memory, Vec<Int<48>, A::kWord> (&package_sum)[A::kEmbedLanes / A::kWord],
             Int<41>& weight) {
     constexpr int kWords = A::kEmbedLanes / A::kWord;
-    // iterations of a row: its words, its heads' statistics, and no fewer than a package's sum takes from read to write
-    constexpr int kParts = larger(larger(kWords, A::kHeads), kPackageSumCycles);
+    // iterations of a row: its words, and no fewer than a package's sum takes from read to write
+    constexpr int kParts = larger(kWords, kPackageSumCycles);
     const RowRange candidates = row_range<A>(Rows::CANDIDATES, tokens);
     Row<A> written = 0;
     Row<A> row = 0;
@@ -37,7 +38,6 @@ COMPACT:
 #pragma HLS PIPELINE II = 1
 #pragma HLS DEPENDENCE variable = memory.x inter false
 #pragma HLS DEPENDENCE variable = memory.row_statistics inter false
-#pragma HLS DEPENDENCE variable = memory.head_statistics inter false
 #pragma HLS DEPENDENCE variable = package_sum inter true distance = kPackageSumCycles
         // no row is written before it was read: written <= row
         const int from = to_int(row);
@@ -58,10 +58,6 @@ COMPACT:
                 }
                 store(package_sum, part, sum);
             }
-        }
-        if (part < A::kHeads) {
-            const Statistics statistics = load(memory.head_statistics, from * A::kHeads + part);
-            if (keep) store(memory.head_statistics, to * A::kHeads + part, statistics);
         }
         const bool ends_row = part == kParts - 1;
         part = ends_row ? 0 : to_int(part) + 1;
@@ -86,7 +82,6 @@ void write_package(const Vec<Int<48>, A::kWord> (&package_sum)[A::kEmbedLanes / 
                    bool add, Memory<A>& memory) {
     const Reciprocal divisor = reciprocal(weight);
     Statistics row_sums = {0, 0};
-    Statistics head_sums = {0, 0};
     Vec<Int<16>, A::kWord> word = {};
     timing::Pipeline loop("WRITE_PACKAGE");
 WRITE_PACKAGE:
@@ -101,12 +96,8 @@ WRITE_PACKAGE:
         const Statistics sums = {Int<27>(value), Int<42>(Int<32>(value) * value)};
         shift_in(word, value);
         row_sums = gather(lane == 0, row_sums, sums);
-        head_sums = gather(lane % A::kHeadLanes == 0, head_sums, sums);
         if (i == A::kWord - 1) {
             write_lanes<Memory<A>::kEmbedWords>(memory.x, row, lane - i, word);
-        }
-        if ((lane + 1) % A::kHeadLanes == 0) {
-            store(memory.head_statistics, row * A::kHeads + lane / A::kHeadLanes, head_sums);
         }
     }
     memory.row_statistics[row] = row_sums;

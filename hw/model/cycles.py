@@ -272,7 +272,7 @@ class Walk:
     def _package(self, kept: int) -> None:
         layout, policy = self.layout, self.pruning.package
         before = self.tokens
-        parts = max(layout.embed_lanes // layout.architecture.word, layout.model.num_heads, PACKAGE_SUM_CYCLES)
+        parts = max(layout.embed_lanes // layout.architecture.word, PACKAGE_SUM_CYCLES)
         self._loop("COMPACT", before * parts)
         candidates = self._rows(Rows.CANDIDATES)
         self.tokens -= candidates - kept

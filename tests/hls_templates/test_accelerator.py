@@ -33,7 +33,8 @@ def test_the_image_is_cut_while_the_position_arrives(world):
     world.call("get_work", work)
     patches = cut_patches(image[None].astype(np.uint8), 3)
     assert np.array_equal(work[world.prefix : world.prefix + 4, : 3 * 3 * 2], patches)
-    assert np.array_equal(world.get_x()[0], x)
+    got, of_rows, _ = world.get_x()
+    assert np.array_equal(got, x) and np.array_equal(of_rows, world.statistics(x)[0])
 
 
 def test_logits_leave_the_first_row(world):

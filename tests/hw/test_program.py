@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hw.program import Buffer, Epilogue, Op, Prologue, Rows, Weights, build_program
+from hw.program import Buffer, Epilogue, Op, Prologue, Rows, Sizes, Weights, build_program
 from quant.network import SELECTOR_LAYER_NORM_EPS, linear_shapes
 from quant.wiring import stream_before, wiring
 from spvit.config import ModelConfig, PruningConfig
@@ -247,3 +247,21 @@ def test_scores_and_what_enters_gelu_have_one_format_each(name, step, what):
     program = build_program(network)
     assert program.score_frac_bits == network.frac_bits["blocks.0.attn.scores"]
     assert program.gelu_frac_bits == network.frac_bits["blocks.0.mlp.fc1"]
+
+
+@pytest.mark.parametrize("locations", [(0,), (0, 1, 2, 3), (3,)])
+def test_heads_statistics_are_gathered_anew_before_a_selector_reads_them(locations):
+    """Neither loading nor the packager brings them: a residual pass over all of the selector's rows does, since the last
+    packager."""
+    pruning = replace(MICRO.pruning, locations=locations, keep=())
+    program = build_program(Sizes(MICRO.model, pruning))
+    gathered, readers = False, 0
+    for step in program.steps:
+        if step.prologue is Prologue.HEAD_LAYER_NORM:
+            assert gathered and step.rows is Rows.CANDIDATES, step.name
+            readers += 1
+        if step.op is Op.PACKAGE:
+            gathered = False
+        elif step.epilogue is Epilogue.RESIDUAL and step.dest is Buffer.X:
+            gathered = gathered or step.rows in (Rows.ALL, Rows.PATCHES)
+    assert readers == len(locations) * MICRO.model.num_heads

@@ -77,6 +77,13 @@ EXACT = {
     "as planned": (8, 16, "fast", "append", {}),
     "packages added": (8, 16, "fast", "add", {}),
     "four words a column": (32, 64, "direct", "append", {"beat_cost": 1}),
+    "wider in than out": (
+        16,
+        8,
+        "fast",
+        "append",
+        {"beat_cost": 1},
+    ),  # half of a word may be out of date, and is dropped
     "late answers": (8, 16, "fast", "append", {"read_latency": 700, "outstanding": 64, "write_latency": 99}),
     "slow calls": (8, 16, "fast", "append", {"loop_entry": 31}),
 }
