@@ -133,7 +133,7 @@ class Mutation:
 MUTATIONS = [
     Mutation("fixed_point.hpp", "(more || (floor & 1) != 0)", "true", ""),
     Mutation("prologue.hpp", "i < tokens ? exp2_negative", "true ? exp2_negative", ".context."),
-    Mutation("token_packager.hpp", "memory.x, written, part * A::kWord", "memory.x, tokens.num_tokens - 1 - written, part * A::kWord", ".package"),
+    Mutation("token_packager.hpp", "memory.x, to, part * A::kWord", "memory.x, tokens.num_tokens - 1 - to, part * A::kWord", ".package"),
     Mutation("tables.hpp", "kReciprocalBase[256] = {\n    1", "kReciprocalBase[256] = {\n    2", ""),
     *(
         pytest.param(mutation, marks=pytest.mark.slow)
@@ -151,7 +151,7 @@ MUTATIONS = [
             Mutation("prologue.hpp", "first_lane >= A::kEmbedLanes ? 1 : 0;", "1;", ".attn.k"),
             Mutation("memory.hpp", "const int skew = (first_dim + key)", "const int skew = (first_dim)", ".context."),
             Mutation("prologue.hpp", "first_lane + i >= split", "first_lane + i > split", ".fc1."),
-            Mutation("token_packager.hpp", "store(memory.row_statistics, written, load(memory.row_statistics, row));", "", ".attn.k"),
+            Mutation("token_packager.hpp", "store(memory.row_statistics, to, load(memory.row_statistics, from));", "", ".attn.k"),
             Mutation("token_packager.hpp", "weight += probability;", "weight += 1;", ".package"),
             Mutation("token_packager.hpp", "memory.row_statistics[row] = row_sums;", "", ".attn.k"),
             Mutation("token_packager.hpp", "++tokens.num_packages;", "", ".embed."),
