@@ -209,7 +209,8 @@ def read_utilization(path: Path) -> Figures:
         for name, rows in UTILIZATION_ROWS.items():
             # a star marks a footnote; the first table that has the row is the summary
             if len(cells) >= 4 and cells[0].rstrip("*") in rows and name not in used:
-                used[name] = float(cells[1])
+                number = _number(cells[1])
+                used |= {} if number is None else {name: number}
     missing = [name for name in UTILIZATION_ROWS if name not in used and name != "uram"]
     if missing:
         raise ReportError(f"{path}: no row of {UTILIZATION_ROWS[missing[0]][0]} in it")
@@ -245,13 +246,13 @@ class Timing:
 def read_timing(path: Path) -> Timing:
     """`report_timing_summary`: period and slack of the accelerator's clock. Raises ReportError without them."""
     text = _read(path)
-    periods = {row[0]: 1000 / float(row[-1]) for row in _columns(text, "Clock Summary", 4) if _number(row[-1])}
+    periods = {row[0]: 1000 / float(row[-1]) for row in _columns(text, "Clock Summary", 4) if (_number(row[-1]) or 0) > 0}
     clock = next((name for pattern in FABRIC_CLOCKS for name in periods if pattern.match(name)), None)
     if clock is None:
         found = f"only {', '.join(periods)}" if periods else "no clock"
         raise ReportError(f"{path}: its Clock Summary has {found}, and neither clk_out1_* nor clk_pl_0")
     for row in _columns(text, "Intra Clock Table", 2):
-        if row[0] == clock and (slack := _number(row[1])) is not None:
+        if row[0] == clock and (slack := _number(row[1])) is not None and slack < periods[clock]:
             return Timing(clock, periods[clock], slack)
     raise ReportError(f"{path}: no worst negative slack of {clock} in its Intra Clock Table")
 
