@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
-from rich.console import Console
 
 from hw.generate import Project, check_request, ensure_project
 from hw.interface import BITSTREAM, BITSTREAM_FOLDER
@@ -27,6 +26,7 @@ from hw.templates import render
 from quant.build import add_arguments, build_folder
 from quant.quantize import ensure_network
 from spvit.command import Parser
+from spvit.console import Console
 from spvit.errors import BuildError, ConfigError, exit_on_user_error
 from spvit.files import write_whole
 from spvit.images.sources import digits

@@ -13,7 +13,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.func import functional_call
@@ -30,6 +29,7 @@ from spvit.checkpoint_options import add_checkpoint_arguments, checkpoint_option
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
 from spvit.command import Parser
 from spvit.config import ModelConfig, shipped_weights
+from spvit.console import Console
 from spvit.errors import CheckpointError, exit_on_user_error
 from spvit.losses import logits_loss
 from spvit.pruned_vit import Output, SPViT

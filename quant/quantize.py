@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from quant.build import add_arguments
 from quant.calibrate import choose_formats, observe_ranges
@@ -33,6 +32,7 @@ from quant.report import Report, compare
 from spvit.calibration import settle_thresholds
 from spvit.checkpoints import LoadReport, load_checkpoint_with_report, save_checkpoint
 from spvit.command import Parser
+from spvit.console import Console
 from spvit.errors import exit_on_user_error
 from spvit.files import whole_folder, write_whole
 from spvit.images.preprocess import Preprocessing
@@ -48,9 +48,9 @@ def ensure_network(args: argparse.Namespace, console: Console | None = None) -> 
     console = console or Console()
     todo = plan(args)
     if (warning := poverty(todo.pixels)) is not None:
-        console.print(warning, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        console.print(warning, style="yellow", soft_wrap=True)
     if todo.inputs.written_in(todo.folder):
-        console.print(f"{todo.folder}: up to date", highlight=False, soft_wrap=True)
+        console.print(f"{todo.folder}: up to date", soft_wrap=True)
     else:
         quantize(todo, console)
     return todo.folder
@@ -61,7 +61,7 @@ def quantize(todo: Plan, console: Console) -> Report:
     start = time.monotonic()
 
     def say(text: str) -> None:
-        console.print(f"{time.monotonic() - start:5.1f} s  {text}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{time.monotonic() - start:5.1f} s  {text}", soft_wrap=True)
 
     with _one_thread():
         net, found = _weights(todo, say)
@@ -109,7 +109,6 @@ def _print_summary(report: Report, console: Console) -> None:
         f"(std {report.logits_std:.2g}), same best class {report.top1_agreement:.0%}; "
         f"{report.decision_flips} of {report.decisions} decisions differ, {report.saturations} saturations; "
         f"patches kept: {kept}",
-        highlight=False,
         soft_wrap=True,
     )
     console.print(report.table(WORST_TENSORS))

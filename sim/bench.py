@@ -20,7 +20,6 @@ from pathlib import Path
 import array_api_compat.torch as arrays
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from hw.architecture import Architecture
@@ -44,6 +43,7 @@ from sim.timed.timing import TimedAccelerator
 from spvit.checkpoints import load_checkpoint
 from spvit.command import Parser
 from spvit.config import resolve_model
+from spvit.console import Console
 from spvit.cost import kept_patches
 from spvit.errors import exit_on_user_error
 from spvit.files import check_writable_file, write_json
@@ -245,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(table)
     rows = [asdict(figure) | {"ratio": figure.ratio} for figure in figures]
     write_json(REPORT, rows)
-    console.print(f"written: {REPORT}", highlight=False)
+    console.print(f"written: {REPORT}")
 
 
 def _arguments(model: str) -> argparse.Namespace:

@@ -21,8 +21,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from quant.build import add_arguments, build_folder
@@ -31,6 +29,7 @@ from quant.float_model import float_model
 from spvit.calibration import calibrate_thresholds, kept_patches
 from spvit.command import Parser
 from spvit.config import resolve_model
+from spvit.console import Console
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.exports.forms import Gathered, refuse_what_has_no_graph
@@ -143,7 +142,7 @@ def document(net: SPViT, kept: Sequence[int], rounds: int, found: Sequence[Laten
 
 def show(content: dict[str, Any], console: Console) -> None:
     title = f"{content['model']}, one image, measured on this CPU: {content['cpu']}, {content['cores']} cores"
-    console.print(title, highlight=False, markup=False, soft_wrap=True)
+    console.print(title, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("runtime", no_wrap=True)
     for heading in ("threads", "unpruned ms", "p95", "pruned ms", "p95", "ratio"):
@@ -161,7 +160,7 @@ def show(content: dict[str, Any], console: Console) -> None:
         f"weights: {content['weights']}; latency depends on them by the kept tokens alone",
     ]
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 LATENCY_CELLS = ("unpruned_median_ms", "unpruned_p95_ms", "pruned_median_ms", "pruned_p95_ms")
@@ -203,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     content = document(net, kept, args.runs, found, weights)
     write_json(path, content)
     show(content, console)
-    console.print(f"written: {escape(str(path))}", highlight=False, soft_wrap=True)
+    console.print(f"written: {path}", soft_wrap=True)
     return 0
 
 

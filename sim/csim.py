@@ -15,8 +15,6 @@ import array_api_compat.torch as arrays
 import numpy as np
 import torch
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -33,6 +31,7 @@ from sim.constructed import cases
 from sim.golden import Golden, GoldenResult
 from sim.units import compare_unit
 from spvit.command import Parser
+from spvit.console import Console, styled
 from spvit.cost import count_macs
 from spvit.errors import exit_on_user_error
 from spvit.files import write_json
@@ -104,9 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
 
     start = time.monotonic()
-    with console.status(f"compiling with {escape(str(compiler))}"):
+    with console.status(f"compiling with {compiler}"):
         library = build_library(folder / "src", args.top, args.exact, args.compiler)
-    console.print(f"compiled in {time.monotonic() - start:.1f} s", highlight=False)
+    console.print(f"compiled in {time.monotonic() - start:.1f} s")
     accelerator = Accelerator(project.design, library)
     report = CsimReport(spec.model.name, project.target.name, args.top or "spvit")
     if args.top:
@@ -150,16 +149,16 @@ def run_images(
         if i < SHOWN_IMAGES:
             tokens = " → ".join(map(str, [design.layout.rows, *report.tokens[-1]]))
             table.add_row(
-                escape(images.names[i]), tokens, str(len(design.program.steps)), str(sum(m.count for m in found)),
+                images.names[i], tokens, str(len(design.program.steps)), str(sum(m.count for m in found)),
                 str(int(np.argmax(expected.logits[place]))), str(int(np.argmax(reference.logits[i]))),
                 f"{agreement.errors[-1]:.4f}", f"{seconds:.2f}",
             )  # fmt: skip
     console.print(table)
     if len(images) > SHOWN_IMAGES:
-        console.print(f"and {len(images) - SHOWN_IMAGES} more images", highlight=False)
+        console.print(f"and {len(images) - SHOWN_IMAGES} more images")
     agreement.summarise(report)
     for line in [*agreement.lines(), saturation_line(report.saturations)]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     return mismatches
 
 
@@ -221,7 +220,7 @@ def run_constructed(accelerator: Accelerator, report: CsimReport, console: Conso
     console.print(
         f"constructed inputs: {', '.join(report.constructed)}: {values:,} values, "
         f"{sum(one.count for one in mismatches):,} differ; {time.monotonic() - start:.1f} s",
-        highlight=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip
     return mismatches
 
@@ -255,14 +254,11 @@ def finish(report: CsimReport, mismatches: list[Mismatch], path: Path, console: 
     report.mismatches = sum(mismatch.count for mismatch in mismatches)
     write_json(path, asdict(report))
     for mismatch in mismatches[:SHOWN_MISMATCHES]:
-        console.print(f"[red]MISMATCH[/red] {mismatch}", highlight=False, soft_wrap=True)
-    verdict = "[green]bit-exact[/green]" if not mismatches else "[red]NOT bit-exact[/red]"
-    console.print(
-        f"{verdict}: {report.taps_compared:,} taps of {report.images} images, {report.values_compared:,} values, "
-        f"{report.mismatches:,} mismatches; {report.seconds:.1f} s of C-simulation; {escape(str(path))}",
-        highlight=False,
-        soft_wrap=True,
-    )
+        console.print(styled(("MISMATCH", "red"), f" {mismatch}"), soft_wrap=True)
+    verdict = ("bit-exact", "green") if not mismatches else ("NOT bit-exact", "red")
+    compared = f": {report.taps_compared:,} taps of {report.images} images, {report.values_compared:,} values, "
+    missed = f"{report.mismatches:,} mismatches; {report.seconds:.1f} s of C-simulation; {path}"
+    console.print(styled(verdict, compared, missed), soft_wrap=True)
     return 1 if mismatches else 0
 
 

@@ -30,8 +30,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 
 from hw.generate import ensure_project
@@ -54,6 +52,7 @@ from spvit import distributed
 from spvit.checkpoints import load_checkpoint
 from spvit.command import Parser
 from spvit.config import ModelSpec, resolve_model, shipped_weights, to_table
+from spvit.console import Console, styled
 from spvit.cost import count_macs
 from spvit.errors import BuildError, ConfigError, ImageError, exit_on_user_error
 from spvit.files import check_writable, sha256, write_json, write_whole
@@ -225,10 +224,10 @@ def make_subjects(
         if args.csim or (args.models is not None and wanted != ("float",)):
             raise
         if distributed.is_first():
-            console.print(f"in float alone: {escape(str(error))}", highlight=False, soft_wrap=True)
+            console.print(f"in float alone: {error}", soft_wrap=True)
         net, words = float_model(spec, args)
         if distributed.is_first():
-            console.print(f"weights: {escape(words)}", highlight=False, soft_wrap=True)
+            console.print(f"weights: {words}", soft_wrap=True)
         return {"float": FloatModel(net, device)}
     if distributed.is_first():
         ensure_network(args, console)
@@ -393,12 +392,12 @@ def tell(
     write_whole(folder / "eval.md", text)
     _print(spec, reports, unpruned, f"{spec.model.name} on {len(done)} images of {data}", console)
     for reason in skipped.values():
-        console.print(f"skipped: {reason}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"skipped: {reason}", soft_wrap=True)
     for name, images in differing.items():
-        verdict = "the same logits" if not images else f"[red]other logits on {images} images[/red]"
-        console.print(f"{name} and integer: {verdict}", highlight=False)
-    console.print(f"for a README, {folder / 'eval.md'}:\n\n{text}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"written: {escape(str(folder / 'eval.json'))}", highlight=False, soft_wrap=True)
+        verdict = ("the same logits", "") if not images else (f"other logits on {images} images", "red")
+        console.print(styled(f"{name} and integer: ", verdict))
+    console.print(f"for a README, {folder / 'eval.md'}:\n\n{text}", soft_wrap=True)
+    console.print(f"written: {folder / 'eval.json'}", soft_wrap=True)
 
 
 def _different(one: Outcomes, other: Outcomes) -> int:

@@ -16,7 +16,6 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from rich.console import Console
 from traitlets.config import Config
 
 from hw.deploy import ROOT, sample_images
@@ -26,6 +25,7 @@ from quant.quantize import ensure_network
 from sim.compiler import Compiler
 from spvit import errors
 from spvit.command import Parser
+from spvit.console import Console
 from spvit.errors import BuildError, UserError, exit_on_user_error
 from spvit.files import write_whole
 from spvit.images.preprocess import Preprocessing
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     images = args.images or _samples(spec.model.in_chans, bundle)
     with console.status("running the notebook on the emulated device"):
         execute(bundle, baseline, images, bundle)
-    console.print(f"{bundle / NOTEBOOK.name} and latency.json: executed on the emulated device", highlight=False)
+    console.print(f"{bundle / NOTEBOOK.name} and latency.json: executed on the emulated device")
 
 
 def _build(args: argparse.Namespace, console: Console) -> Path:

@@ -19,7 +19,6 @@ from typing import Any
 import array_api_compat.torch as arrays
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from hw.architecture import Architecture
@@ -43,6 +42,7 @@ from sim.report.evidence import engine_name, timing_name
 from sim.timed.closed_form import by_class, disagreements
 from sim.timed.timing import TimedAccelerator, Timing
 from spvit.command import Parser
+from spvit.console import Console, styled
 from spvit.cost import count_macs, kept_patches
 from spvit.errors import BuildError, ConfigError, NetworkError, exit_on_user_error
 from spvit.files import check_writable, write_json
@@ -177,12 +177,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{report['estimated_cycles']:,} ({difference:+.2%}); {seconds:.1f} s to run",
     ]
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     path = build_folder(args) / timing_name(own, board, architecture, target.clock_mhz)
     write_json(path, report)
-    console.print(str(path), highlight=False, soft_wrap=True)
+    console.print(str(path), soft_wrap=True)
     for sentence in report["disagreements"]:
-        console.print(f"[red]the closed form DISAGREES[/red] {sentence}", highlight=False, soft_wrap=True)
+        console.print(styled(("the closed form DISAGREES", "red"), f" {sentence}"), soft_wrap=True)
     return 1 if report["disagreements"] else 0
 
 

@@ -18,7 +18,6 @@ from typing import Any
 import array_api_compat.torch as arrays
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from hw.generate import check_request, ensure_project
 from hw.layout import Design
@@ -32,6 +31,7 @@ from sim.csim import default_images
 from sim.golden import Golden
 from sim.units import Entry, entries
 from spvit.command import Parser
+from spvit.console import Console
 from spvit.errors import exit_on_user_error
 from spvit.files import whole_folder
 from spvit.images.preprocess import Preprocessing

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from tqdm import tqdm
 
 from spvit import distributed
@@ -24,6 +23,7 @@ from spvit.calibration import calibrate_cost, kept_patches, mean_macs
 from spvit.checkpoints import load_checkpoint, save_checkpoint
 from spvit.command import Parser
 from spvit.config import ModelConfig, ModelSpec, resolve_model, to_table
+from spvit.console import Console
 from spvit.cost import count_macs, count_parameters, num_units
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.files import check_writable, write_json, write_whole
@@ -332,10 +332,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = {"model": spec.model.name, "data": options.data, "seeds": options.seeds, "recipe": asdict(recipe)}
     write_json(out / "ablation.json", {**report, "tables": found})
     write_whole(out / "ablation.md", "\n".join(texts))
-    console.print("\n".join(texts), highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"{out}/ablation.md, ablation.json: {time.monotonic() - start:.0f} s", highlight=False, soft_wrap=True
-    )
+    console.print("\n".join(texts), soft_wrap=True)
+    console.print(f"{out}/ablation.md, ablation.json: {time.monotonic() - start:.0f} s", soft_wrap=True)
 
 
 if __name__ == "__main__":

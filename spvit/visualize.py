@@ -18,7 +18,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from rich.console import Console
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,6 +34,7 @@ from spvit.checkpoint_options import (
 from spvit.checkpoints import load_checkpoint_with_report
 from spvit.command import Parser
 from spvit.config import ModelSpec, PruningConfig, resolve_model, shipped_weights
+from spvit.console import Console
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.files import check_writable, write_json
@@ -298,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     checkpoint = options.ckpt or shipped_weights(options.model)
     net, source = load(spec, checkpoint, images, request, options=checkpoint_options(options))
     console = Console()
-    console.print(f"weights: {source}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"weights: {source}", soft_wrap=True)
     figures = {
         "tokens.png": draw_tokens(net, chosen.pixels, images, chosen.names),
         "heads.png": draw_heads(net, chosen.pixels, images, chosen.names),
@@ -310,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         title = f"{spec.model.name} on {data.name}, {len(data.test)} test images"
         figures["tradeoff.png"] = draw_tradeoff(points, own, title)
     _write(out, figures, points)
-    console.print(f"{out}: {', '.join(figures)}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{out}: {', '.join(figures)}", soft_wrap=True)
     if data is None:
         console.print("accuracy against cost: give DATA=, a folder with train/<class>/ and val/<class>/")
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from hw.architecture import PARAM_LANES, Architecture
@@ -24,6 +23,7 @@ from hw.target import Target, add_clock, resolve_target, with_clock
 from quant.build import add_arguments, build_folder, model_spec
 from spvit.command import Parser
 from spvit.config import ModelSpec
+from spvit.console import Console
 from spvit.cost import count_macs, kept_patches
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.files import check_writable, write_json
@@ -183,7 +183,7 @@ def show(estimate: Estimate, console: Console) -> None:
         f"resources  {used}: {document['verdict']}",
     ]
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console()
     show(estimate, console)
     path = write_estimate(estimate, build_folder(args))
-    console.print(str(path), highlight=False, soft_wrap=True)
+    console.print(str(path), soft_wrap=True)
 
 
 if __name__ == "__main__":

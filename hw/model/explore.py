@@ -15,9 +15,9 @@ from itertools import combinations
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from hw.architecture import FIFO_SIZES, INNER_PRODUCTS, TILE_SIZES, URAM_MEMORIES, Architecture, most_ports
 from hw.layout import Layout
@@ -29,6 +29,7 @@ from quant.build import add_arguments, build_folder, model_spec
 from spvit.budget import solve_keep
 from spvit.command import Parser
 from spvit.config import ModelSpec
+from spvit.console import Console, styled
 from spvit.cost import kept_patches
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.files import check_writable, write_json, write_whole
@@ -235,9 +236,9 @@ def show(points: Sequence[Point], front: Sequence[Point], chosen: Point, console
     console.print(table)
 
 
-def _share(point: Point, kind: str) -> str:
+def _share(point: Point, kind: str) -> Text:
     share = point.shares[kind]
-    return f"{100 * share:.0f}" if share <= HEADROOM[kind] else f"[red]{100 * share:.0f}[/red]"
+    return styled((f"{100 * share:.0f}", "" if share <= HEADROOM[kind] else "red"))
 
 
 def document(
@@ -307,15 +308,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     title = f"{spec.model.name} on {target.name} at {target.clock_mhz:g} MHz, kept {list(kept)}: estimate"
     show(points, front, chosen, console, title)
     for line in [verdict(points, chosen), "", *toml_lines(chosen.architecture)]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if keep is not None:
-        console.print(f"\nKEEP={','.join(map(str, keep)) or 'none'}", highlight=False)
+        console.print(f"\nKEEP={','.join(map(str, keep)) or 'none'}")
         reached = latency_ms(spec, target, chosen.architecture)([round(one * spec.model.num_patches) for one in keep])
-        console.print(f"takes {reached:.3f} ms of {args.latency_ms:g} on that engine", highlight=False)
+        console.print(f"takes {reached:.3f} ms of {args.latency_ms:g} on that engine")
     folder = build_folder(args)
     write_whole(folder / PLOT, draw_front(points, front, chosen, title))
     write_json(folder / REPORT, document(spec, kept, points, front, chosen, keep))
-    console.print(f"\n{folder / REPORT}, {folder / PLOT}", highlight=False, soft_wrap=True)
+    console.print(f"\n{folder / REPORT}, {folder / PLOT}", soft_wrap=True)
 
 
 if __name__ == "__main__":

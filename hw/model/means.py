@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from hw.architecture import FIFO_SIZES, PORT_LANES, Architecture
@@ -29,6 +28,7 @@ from hw.weights import step_words
 from quant.build import add_arguments, model_spec, network_folder
 from quant.network import load_network
 from spvit.command import Parser
+from spvit.console import Console
 from spvit.errors import exit_on_user_error
 
 PL_DDR_GBPS = 3.6

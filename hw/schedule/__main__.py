@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.progress import Progress
 
 from hw.generate import check_request, ensure_project
@@ -20,6 +19,7 @@ from hw.schedule.report import Schedule, schedule_loop, show, worst_of_each
 from hw.target import add_clock, with_clock
 from quant.build import add_arguments, build_folder
 from spvit.command import Parser
+from spvit.console import Console
 from spvit.errors import exit_on_user_error
 from spvit.files import check_writable, write_json
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     show(schedule, console)
     path = folder / (f"schedule-{args.top}.json" if args.top else "schedule.json")
     write_json(path, schedule.document())
-    console.print(str(path), highlight=False, soft_wrap=True)
+    console.print(str(path), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hw.schedule.delays import MODELS, UNCERTAINTY, Model
 from hw.schedule.loops import PipelinedLoop
 from hw.schedule.solve import Problem, Result, Solver
+from spvit.console import Console, styled
 
 LABEL = "schedule (open model)"
 SHOWN_STEPS = 6
@@ -146,14 +147,14 @@ def show(schedule: Schedule, console: Console) -> None:
     for loop in schedule.loops:
         table.add_row(loop.name, *(_cell(loop.results[model.name], schedule.usable_ns) for model in MODELS))
     console.print(table)
-    console.print("  II @ shortest usable period in ns, depth in states", highlight=False)
+    console.print("  II @ shortest usable period in ns, depth in states")
     for loop in schedule.loops:
         steps = loop.recurrences["nominal"]
         if not loop.closes("nominal") or not loop.closes("cautious"):
             steps = steps or loop.recurrences["cautious"]
             reason = loop.results["nominal"].reason
             chain = " → ".join(steps[:SHOWN_STEPS]) + (f" → … ({len(steps)})" if len(steps) > SHOWN_STEPS else "")
-            console.print(f"  {loop.name}: {reason or chain}", highlight=False, soft_wrap=True, style="red")
+            console.print(f"  {loop.name}: {reason or chain}", soft_wrap=True, style="red")
     for name, closes in schedule.all_ii_1().items():
         clock = schedule.clock_that_closes_mhz(name)
         at = (
@@ -162,15 +163,14 @@ def show(schedule: Schedule, console: Console) -> None:
             else "some loop never reaches II 1"
         )
         console.print(
-            f"  {name:22} [{'green' if closes else 'red'}]{'closes' if closes else 'does not close'}[/]; {at}",
-            highlight=False,
+            styled(f"  {name:22} ", ("closes", "green") if closes else ("does not close", "red"), f"; {at}"),
             soft_wrap=True,
         )
 
 
-def _cell(result: Result, usable: float) -> str:
+def _cell(result: Result, usable: float) -> Text:
     if not result.ii:
-        return "[red]—[/]"
+        return styled(("—", "red"))
     period = "—" if result.period_ns is None else f"{result.period_ns:.2f}"
     text = f"{result.ii} @ {period}, {result.depth}"
-    return text if result.ii == 1 else f"[red]{text}[/]"
+    return styled((text, "" if result.ii == 1 else "red"))

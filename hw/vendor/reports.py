@@ -246,7 +246,9 @@ class Timing:
 def read_timing(path: Path) -> Timing:
     """`report_timing_summary`: period and slack of the accelerator's clock. Raises ReportError without them."""
     text = _read(path)
-    periods = {row[0]: 1000 / float(row[-1]) for row in _columns(text, "Clock Summary", 4) if (_number(row[-1]) or 0) > 0}
+    periods = {
+        row[0]: 1000 / float(row[-1]) for row in _columns(text, "Clock Summary", 4) if (_number(row[-1]) or 0) > 0
+    }
     clock = next((name for pattern in FABRIC_CLOCKS for name in periods if pattern.match(name)), None)
     if clock is None:
         found = f"only {', '.join(periods)}" if periods else "no clock"

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from hw import interface
@@ -29,6 +28,7 @@ from hw.vendor.reports import Figures, read_bindings, read_cosim, read_csynth, r
 from hw.vendor.tools import HlsProject, Step, bitstream_step, find_hls, find_vivado, run_step
 from quant.build import add_arguments, build_folder
 from spvit.command import Parser
+from spvit.console import Console
 from spvit.errors import BuildError, ConfigError, exit_on_user_error
 from spvit.files import read_json, seal, write_json
 
@@ -127,15 +127,15 @@ def report(request: Request, stages: list[Figures], console: Console) -> int:
     console.print(comparison(request, estimate, stages))
     for line, finding in lines(found):
         style = {True: "green", False: "red", None: "yellow"}[finding.ok]
-        console.print(line, style=style, highlight=False, soft_wrap=True)
-    console.print(f"written: {request.reports}", highlight=False, soft_wrap=True)
+        console.print(line, style=style, soft_wrap=True)
+    console.print(f"written: {request.reports}", soft_wrap=True)
     _refuse_wrong(found, request.project.summary)
     missed = [figures for figures in stages if figures.wns_ns is not None and figures.wns_ns < 0]
     for figures in missed:
         console.print(
             f"timing is missed by {-(figures.wns_ns or 0):.3f} ns: this bitstream is good for {figures.clock_mhz:.1f} "
             f"MHz, not for its {figures.constrained_mhz:.1f}; give a target file with that clock_mhz, TARGET=my.toml",
-            style="red", highlight=False, soft_wrap=True,
+            style="red", soft_wrap=True,
         )  # fmt: skip
     return 1 if missed else 0
 
@@ -217,7 +217,6 @@ def _drive(request: Request, steps: tuple[Step, ...], name: str, console: Consol
             seconds = run_step(step, log, append=number > 0)
         console.print(
             f"{step.tool}: {step.name} of {request.project.top} in {seconds:.0f} s; log: {log}",
-            highlight=False,
             soft_wrap=True,
         )
 

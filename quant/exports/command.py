@@ -20,9 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-
 from quant.build import add_arguments, build_folder, network_folder
 from quant.exports.integers import to_npz
 from quant.float_model import float_model
@@ -30,6 +27,7 @@ from quant.network import load_network
 from quant.quantize import ensure_network
 from spvit.command import Parser
 from spvit.config import resolve_model
+from spvit.console import Console
 from spvit.errors import BuildError, ConfigError, exit_on_user_error
 from spvit.exports.forms import refuse_what_has_no_graph
 from spvit.files import check_writable, write_whole
@@ -69,7 +67,7 @@ def export(args: argparse.Namespace, folder: Path, console: Console) -> list[Pat
 
         refuse_what_has_no_graph(spec, args.model)
         net, source = float_model(spec, args)
-        console.print(f"weights: {source}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"weights: {source}", soft_wrap=True)
         return [_write(folder / f"{form}.onnx", partial(onnx_graph, net, form), console) for form in FORMS]
     quantized = argparse.Namespace(**{**vars(args), "out": None})
     ensure_network(quantized, console)
@@ -97,10 +95,10 @@ def _write(path: Path, make: Callable[[], Any], console: Console) -> Path:
 def _timed(what: str, console: Console) -> Iterator[None]:
     start = time.monotonic()
     if not console.is_terminal:
-        console.print(what, highlight=False, soft_wrap=True)
+        console.print(what, soft_wrap=True)
     with console.status(what):
         yield
-    console.print(f"{what.partition(':')[0]}: {time.monotonic() - start:.1f} s", highlight=False, soft_wrap=True)
+    console.print(f"{what.partition(':')[0]}: {time.monotonic() - start:.1f} s", soft_wrap=True)
 
 
 def make_parser() -> Parser:
@@ -117,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = export_folder(args)
     check_writable(folder)
     for path in export(args, folder, console):
-        console.print(f"{escape(str(path))}: {path.stat().st_size / 1e6:.3g} MB", highlight=False, soft_wrap=True)
+        console.print(f"{path}: {path.stat().st_size / 1e6:.3g} MB", soft_wrap=True)
     return 0
 
 

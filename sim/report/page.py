@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from host.measure import PAPER_TABLE_4_MS
 from hw.architecture import Architecture
 from hw.generate import check_request
@@ -29,6 +27,7 @@ from sim.report import charts, data
 from sim.report.evidence import Evidence, engine_name, read_evidence, timing_name
 from spvit.command import Parser
 from spvit.config import ModelSpec, resolve_model
+from spvit.console import Console
 from spvit.cost import tokens_per_stage
 from spvit.errors import exit_on_user_error
 from spvit.files import write_whole
@@ -302,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     evidence = read_evidence(folder, spec.model.name, target.name, engine_name(architecture), timing)
     text = render(make_estimate(spec, target), evidence)
     write_whole(folder / REPORT, text)
-    Console().print(f"{folder / REPORT}: open it in a browser", highlight=False, soft_wrap=True)
+    Console().print(f"{folder / REPORT}: open it in a browser", soft_wrap=True)
 
 
 if __name__ == "__main__":
