@@ -85,9 +85,10 @@ def target_names() -> tuple[str, ...]:
 
 def resolve_target(name: str) -> Target:
     """The target called `name`, or the one described by the TOML file of that path. Raises ConfigError."""
-    if not name.endswith(".toml") and name not in target_names():
+    is_path = name.lower().endswith(".toml")
+    if not is_path and name not in target_names():
         raise ConfigError(f"TARGET={shown_text(name)} is unknown; choose one of {', '.join(target_names())}")
-    path = Path(name) if name.endswith(".toml") else TARGETS / f"{name}.toml"
+    path = Path(name) if is_path else TARGETS / f"{name}.toml"
     document = read_toml(path, f"TARGET= takes its path, or one of {', '.join(target_names())}", ConfigError)
     values: dict[str, Any] = {}
     for key, value in document.items():

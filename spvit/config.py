@@ -263,7 +263,7 @@ def resolve_model(name_or_path: str, keep: str | None = None) -> ModelSpec:
     keep          None: as configured; "none": unpruned; "0.629,0.396,0.249": one fraction per selector
     Raises ConfigError, with the file and the field in its text.
     """
-    if name_or_path.endswith(".toml"):
+    if name_or_path.lower().endswith(".toml"):
         path = Path(name_or_path)
         spec = _spec_from_tables(_read_toml(path), source=name_or_path, default_name=path.stem)
     else:

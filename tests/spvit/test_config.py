@@ -389,4 +389,6 @@ def test_numbers_and_names_have_ends(fields, sentence):
 def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
     path = tmp_path / "own.toml"
     path.write_bytes(b"\xef\xbb\xbf[model]\nname = 'vit'\n")
+    (tmp_path / "OWN.TOML").write_bytes(path.read_bytes())
+    assert resolve_model(str(tmp_path / "OWN.TOML")) == resolve_model(str(path))
     assert resolve_model(str(path)).model == ModelConfig("vit")
