@@ -368,7 +368,10 @@ class Builder:
 
     def _load(self, address: Address | Choice, instruction: Instruction, block: str) -> int | None:
         if isinstance(address, Choice):
-            return self._load_choice(address, instruction, block)
+            raise BuildError(
+                f"{self._place(instruction)}: a load through a choice between pointers, which synthesis refuses where "
+                f"they point to different arrays; choose between values, or between indices"
+            )
         if self._is_argument(address):
             return self._axi_access(address, instruction, block, [])
         variable = self._variable(address, instruction)
@@ -379,27 +382,6 @@ class Builder:
         if not variable.dims or (kind == "rom" and not address.terms):
             return None  # a constant
         return self._access(address, variable, kind, instruction, block, None)
-
-    def _load_choice(self, choice: Choice, instruction: Instruction, block: str) -> int | None:
-        """Both are read; what was chosen is taken."""
-        chosen = choice.instruction
-        place = self._place(instruction)
-        self.graph.notes.append(f"{place}: a choice between pointers; choose between values, or between indices")
-        if chosen.op == "select":
-            values = [self._load(self._onward(one, choice), instruction, block) for one in chosen.operands[1:]]
-            return self.graph.add(
-                "select", instruction.width, [self._value(chosen.operands[0]), *values], debug=instruction.debug
-            )
-        by_path = {
-            source: self._load(self._onward(one, choice), instruction, block)
-            for one, source in zip(chosen.operands, chosen.labels, strict=True)
-            if source in self._region.predecessors.get(choice.block, ())
-        }
-        return self._merge(choice.block, by_path, instruction.width, "", instruction.debug)
-
-    def _onward(self, token: str, choice: Choice) -> Address | Choice:
-        found = self._memories.address(token)
-        return replace(found, offset=found.offset + choice.offset, terms=found.terms + choice.terms)
 
     def _store(self, instruction: Instruction, block: str) -> None:
         value, pointer = instruction.operands

@@ -39,8 +39,8 @@ OPTIONS = (
 PASSES = (
     "sroa", "simplify_cfg", "loop_simplify", "lcssa", "loop_unroll", "sroa", "sccp", "new_gvn", "aggressive_dce",
     "simplify_cfg", "always_inliner", "global_dead_code_eliminate", "sroa", "sccp", "new_gvn", "aggressive_dce",
-    "simplify_cfg", "loop_simplify", "lcssa", "loop_unroll", "sroa", "sccp", "new_gvn", "dead_store_elimination",
-    "aggressive_dce", "simplify_cfg",
+    "simplify_cfg", "loop_simplify", "lcssa", "loop_unroll", "sroa", "sccp", "new_gvn",
+    "dead_store_elimination", "aggressive_dce", "simplify_cfg",
 )  # fmt: skip
 MARKED = ("PIPELINE", "DEPENDENCE", "ARRAY_PARTITION", "ARRAY_RESHAPE", "BIND_STORAGE", "AGGREGATE")
 """Directives that change what the scheduler does with a loop or an array."""

@@ -41,8 +41,11 @@ def make_plain(text: str) -> str:
 
 
 def _without_local_names(text: str) -> Iterator[str]:
-    """Lines, without what only names the variables of helpers: what is carried is a variable of the loop's function,
-    and passes take ten times as long when each lane of each helper has a name."""
+    """Lines, without what only names the variables of helpers.
+
+    What is carried is a variable of the loop's function, and passes take twice as long when each lane of each helper
+    has a name.
+    """
     for function in re.split(r"^(?=define )", text, flags=re.MULTILINE):
         keeps = "call void @spvit_mark(" in function
         yield from (line for line in function.rstrip("\n").split("\n") if keeps or not line.startswith("    #dbg_"))
