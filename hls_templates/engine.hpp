@@ -111,11 +111,17 @@ inline Accumulators<A> multiply(const Vec<Int<16>, A::kTileIn>& factors, const T
 #pragma HLS INLINE
     const Int<48> activation_term = InnerProduct<A::kFast>::term(factors);
     Accumulators<A> sums;
-COLUMNS:
-    for (int column = 0; column < A::kTileOut; ++column) {
+COLUMN_GROUPS:
+    for (int group = 0; group < A::kTileOut / kColumnsPerGroup; ++group) {
 #pragma HLS UNROLL
-        const Int<48> partial = InnerProduct<A::kFast>::sum(factors, tile.active[column]) - activation_term;
-        sums[column] = (first_in ? Int<48>(0) : so_far[column]) + partial + tile.bias[column];
+        const Vec<Int<16>, A::kTileIn> copy = broadcast(factors);
+    COLUMNS:
+        for (int i = 0; i < kColumnsPerGroup; ++i) {
+#pragma HLS UNROLL
+            const int column = group * kColumnsPerGroup + i;
+            const Int<48> partial = InnerProduct<A::kFast>::sum(copy, tile.active[column]) - activation_term;
+            sums[column] = (first_in ? Int<48>(0) : so_far[column]) + partial + tile.bias[column];
+        }
     }
     return sums;
 }
@@ -260,7 +266,7 @@ ENGINE:
             fill_column<A>(at.fill, {front.lanes, words.work[kKeyBank], words.values}, tokens.num_tokens, tile);
         }
         front.follow(at.fill.streams, fifo);
-        if (border) swap_tiles<A>(tile, planned[kPlanCycles - 1].first_in);
+        swap_tiles<A>(tile, border, planned[kPlanCycles - 1].first_in);
         advance<A>(at, word_there, planned[kPlanCycles - 1]);
         if (border && at.running) timing::begin_step(at.tile.index);
 

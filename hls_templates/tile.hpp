@@ -13,6 +13,17 @@ namespace spvit {
 
 constexpr int kParamLanes = 4;  // a column's 48-bit bias and its shift, as int16
 
+/// Columns that stand together: what all columns take reaches each group through registers of its own.
+constexpr int kColumnsPerGroup = 8;
+
+/// Two registers on the way to a group of columns, near them. Not inlined: synthesis would make the groups' copies one.
+template <class T>
+inline T broadcast(const T& value) {
+#pragma HLS INLINE off
+#pragma HLS LATENCY min = 2 max = 2
+    return value;
+}
+
 /// The registers. `shadow` is filled while `active` computes; they change places at the tile's border.
 template <class A>
 struct Tile {
@@ -141,22 +152,28 @@ FILL_BUS:
     const int place = to_int(fill.place);
     const int column_of_weights = fill.streams ? place / Fill<A>::kWordsPerColumn : place;
     const int part = place % Fill<A>::kWordsPerColumn;
-FILL_COLUMNS:
-    for (int column = 0; column < A::kTileOut; ++column) {
+FILL_GROUPS:
+    for (int group = 0; group < A::kTileOut / kColumnsPerGroup; ++group) {
 #pragma HLS UNROLL
-        const int lane = column % kColumnsPerWord * kParamLanes;
-        const bool takes_params = fill.params && column / kColumnsPerWord == place;
-        const bool takes_weights = !fill.params && column == column_of_weights;
-        if (takes_params) {
-            tile.shadow_bias[column] = unpack_bias(word[lane], word[lane + 1], word[lane + 2]);
-            tile.shadow_shift[column] = word[lane + 3];
-        } else if (takes_weights && !fill.streams) {
-            tile.shadow_bias[column] = -term;
-        }
-        if (takes_weights) {
-            for (int i = 0; i < A::kTileIn; ++i) {
+        const FillLanes<A> bus = broadcast(lanes);
+    FILL_COLUMNS:
+        for (int i = 0; i < kColumnsPerGroup; ++i) {
 #pragma HLS UNROLL
-                if (!fill.streams || i / A::kFillLanes == part) tile.shadow[column][i] = lanes[i];
+            const int column = group * kColumnsPerGroup + i;
+            const int lane = column % kColumnsPerWord * kParamLanes;
+            const bool takes_params = fill.params && column / kColumnsPerWord == place;
+            const bool takes_weights = !fill.params && column == column_of_weights;
+            if (takes_params) {
+                tile.shadow_bias[column] = unpack_bias(bus[lane], bus[lane + 1], bus[lane + 2]);
+                tile.shadow_shift[column] = bus[lane + 3];
+            } else if (takes_weights && !fill.streams) {
+                tile.shadow_bias[column] = -term;
+            }
+            if (takes_weights) {
+                for (int j = 0; j < A::kTileIn; ++j) {
+#pragma HLS UNROLL
+                    if (!fill.streams || j / A::kFillLanes == part) tile.shadow[column][j] = bus[j];
+                }
             }
         }
     }
@@ -164,15 +181,21 @@ FILL_COLUMNS:
 
 /// The tile's border: what was filled becomes active.
 template <class A>
-inline void swap_tiles(Tile<A>& tile, bool first_of_column) {
+inline void swap_tiles(Tile<A>& tile, bool border, bool first_of_column) {
 #pragma HLS INLINE
-SWAP_COLUMNS:
-    for (int column = 0; column < A::kTileOut; ++column) {
+SWAP_GROUPS:
+    for (int group = 0; group < A::kTileOut / kColumnsPerGroup; ++group) {
 #pragma HLS UNROLL
-        tile.active[column] = tile.shadow[column];
-        tile.bias[column] = tile.shadow_bias[column];
-        tile.shadow_bias[column] = 0;
-        if (first_of_column) tile.shift[column] = tile.shadow_shift[column];
+        if (!broadcast(border)) continue;
+    SWAP_COLUMNS:
+        for (int i = 0; i < kColumnsPerGroup; ++i) {
+#pragma HLS UNROLL
+            const int column = group * kColumnsPerGroup + i;
+            tile.active[column] = tile.shadow[column];
+            tile.bias[column] = tile.shadow_bias[column];
+            tile.shadow_bias[column] = 0;
+            if (first_of_column) tile.shift[column] = tile.shadow_shift[column];
+        }
     }
 }
 

@@ -248,7 +248,7 @@ struct World {
                     front.follow(false, fifo);
                 }
             }
-            swap_tiles<A>(active_tile, tile == 0);
+            swap_tiles<A>(active_tile, true, tile == 0);
             dump_tile(active + tile * A::kTileIn * A::kTileOut, bias + tile * A::kTileOut, shift + tile * A::kTileOut);
         }
         return fifo.empty() && !front.there ? 0 : 1;
@@ -271,7 +271,7 @@ struct World {
             fill_column<A>(fill, {{}, word, {}}, num_tokens, active_tile);
             fill.advance();
         }
-        swap_tiles<A>(active_tile, true);
+        swap_tiles<A>(active_tile, true, true);
         std::vector<std::int64_t> unused(A::kTileOut);
         dump_tile(active, bias, unused.data());
     }
