@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from hw.architecture import Architecture
-from hw.clock import Clock
+from hw.clock import TOLERANCE, Clock
 from hw.interface import Interface
 from hw.target import Target
 from spvit.config import ModelConfig, PruningConfig, to_table
@@ -73,6 +73,9 @@ class Manifest:
         ):
             if found != wanted:
                 raise BundleError(f"interface: {name}={found}, but the design has {wanted}")
+        made, asked = self.clock.pl0_mhz * self.clock.ratio or self.clock.mhz, self.target.clock_mhz
+        if abs(made - asked) > 2 * TOLERANCE * asked:
+            raise BundleError(f"clock: its dividers make {made:.2f} MHz, but the design is for {asked:g}")
 
     def to_json(self) -> dict[str, Any]:
         """As the file has it."""

@@ -137,6 +137,8 @@ HUGE = int("9" * 4000)
         ("clock", "mhz", 0, "clock: mhz=0 must be a number from 0.01 to 10,000"),
         ("clock", "pl0_divisors", [1, 0], "clock: pl0_divisors=0 must be a whole number from 1 to 63"),
         ("clock", "ratio", 7, "clock: ratio is laid out otherwise than this runtime's"),
+        ("clock", "output_divide", 4, "clock: its dividers make 399.96 MHz, but the design is for 200"),
+        ("target", "clock_mhz", 187.5, "clock: its dividers make 199.98 MHz, but the design is for 187.5"),
         ("model", "img_size", HUGE, "model: img_size=999999999999999999999999999999999999999"),
         ("model", "std", [0, 0, 0], "model: std=0 must be a number from 0.0001 to 10,000"),
         ("model", "crop", float("nan"), "model: crop=nan must be a number from 0.1 to 1"),
