@@ -1,9 +1,9 @@
 """The command that counts cycles: `python -m sim.timed_csim --model deit_s --target zcu102 [--at-keep-ratios]`.
 
 Enters: the build's arguments (`quant.build`), an image. Quantizes first where that is needed. Leaves: `timing.json` in
-the build folder (another name on another engine or clock), and a table: where the time goes, beside the closed form's
-estimate. The figures are the timed C-simulation's: no synthesis and no board has seen the design. Exit status 1 when
-the closed form counts otherwise, by more than `sim.timed.closed_form` allows.
+the build folder (another name on another engine, clock or depth), and a table: where the time goes, beside the closed
+form's estimate. The figures are the timed C-simulation's: no synthesis and no board has seen the design. Exit status 1
+when the closed form counts otherwise, by more than `sim.timed.closed_form` allows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hw.facts import read_facts, top_sources
 from hw.generate import make_design, make_project, write_project
 from hw.layout import Design
 from hw.model.cycles import PARTS, CycleEstimate, estimate_cycles
-from hw.model.latency import assumptions
+from hw.model.latency import Assumptions, assumptions
 from hw.model.sources import disagreements as sources_disagreements
 from hw.program import build_program
 from hw.target import Target, add_clock, resolve_target, with_clock
@@ -48,8 +48,10 @@ from spvit.errors import BuildError, ConfigError, NetworkError, exit_on_user_err
 from spvit.files import check_writable, write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
+from spvit.schema import Whole
 
 PROBABILITY_ONE = 1 << 22
+DEPTH = Whole(1, 100_000)
 
 
 def at_keep_ratios(network: QuantizedNetwork, pixels: NDArray[np.uint8]) -> QuantizedNetwork:
@@ -79,17 +81,19 @@ def parse_engine(text: str) -> dict[str, int | str]:
     return {"tile_in": int(match[1]), "tile_out": int(match[2]), "inner_product": match[3]}
 
 
-def count(design: Design, target: Target, pixels: NDArray[np.uint8], folder: Path) -> tuple[Timing, list[int], float]:
+def count(
+    design: Design, target: Target, assumed: Assumptions, pixels: NDArray[np.uint8], folder: Path
+) -> tuple[Timing, list[int], float]:
     """Cycles of one image, patches alive after each selector, seconds of C-simulation. `folder` takes the C++.
 
-    Raises BuildError where streams block one another, or a loop asks too much of a memory.
+    Raises BuildError where streams block one another, a loop asks too much of a memory, or a pipeline is deeper than
+    the kernels hold.
     """
     write_project(make_project(design, target), folder)
     library = build_library(folder / "src", timed=True)
     sources = top_sources(folder / "src")
     for sentence in sources_disagreements(sources, design.layout):
-        raise BuildError(f"{folder / 'src'}: {sentence}")
-    assumed = assumptions(design.architecture, target)
+        raise BuildError(f"the sources of {design.network.model.name}: {sentence}")
     accelerator = TimedAccelerator(design, library, assumed, read_facts(sources))
     start = time.monotonic()
     try:
@@ -102,30 +106,33 @@ def count(design: Design, target: Target, pixels: NDArray[np.uint8], folder: Pat
     return timing, kept, seconds
 
 
-def document(design: Design, target: Target, timing: Timing, kept: Sequence[int], seconds: float) -> dict[str, Any]:
+def document(
+    design: Design, target: Target, assumed: Assumptions, timing: Timing, kept: Sequence[int], seconds: float
+) -> dict[str, Any]:
     """`timing.json`."""
     architecture, network = design.architecture, design.network
-    estimate = _estimate(design, target, kept)
+    estimate = _estimate(design, assumed, kept)
     return {
         "kind": "csim",
         "model": network.model.name,
         "target": target.name,
         "engine": engine_name(architecture),
         "clock_mhz": target.clock_mhz,
+        "engine_depth": assumed.depths["ENGINE"],
         "tokens": [design.layout.rows, *estimate.tokens],
         "macs": round(count_macs(network.model, network.pruning, tuple(kept)).total),
         "cycles": timing.cycles,
         "latency_ms": timing.cycles / target.clock_mhz / 1e3,
         "estimated_cycles": estimate.cycles,
-        "disagreements": list(disagreements(estimate, timing, assumptions(architecture, target))),
+        "disagreements": list(disagreements(estimate, timing, assumed)),
         "seconds": seconds,
         "steps": {step.name: {part: getattr(step, part) for part in PARTS} for step in timing.steps},
     }
 
 
-def show(design: Design, target: Target, timing: Timing, kept: Sequence[int], console: Console) -> None:
+def show(design: Design, assumed: Assumptions, timing: Timing, kept: Sequence[int], console: Console) -> None:
     """The table, for people."""
-    estimated = _estimate(design, target, kept).by_pass()
+    estimated = _estimate(design, assumed, kept).by_pass()
     table = Table(title="cycles: timed C-simulation, beside the closed form", title_justify="left")
     table.add_column("pass")
     for heading in (*PARTS, "all", "closed form"):
@@ -138,8 +145,7 @@ def show(design: Design, target: Target, timing: Timing, kept: Sequence[int], co
     console.print(table)
 
 
-def _estimate(design: Design, target: Target, kept: Sequence[int]) -> CycleEstimate:
-    assumed = assumptions(design.architecture, target)
+def _estimate(design: Design, assumed: Assumptions, kept: Sequence[int]) -> CycleEstimate:
     return estimate_cycles(design.program, design.layout, design.network.pruning, assumed, kept)
 
 
@@ -151,6 +157,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--at-keep-ratios", action="store_true", help="move the thresholds: the image keeps what the keep ratios say"
     )
     parser.add_argument("--engine", metavar="64x64-fast", help="another engine than the model's own")
+    parser.add_argument(
+        "--depth", type=DEPTH, metavar="CYCLES", help="of ENGINE, as a schedule or csynth has it (default: the table's)"
+    )
     add_clock(parser)
     args = parser.parse_args(argv)
     console = Console()
@@ -165,10 +174,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.at_keep_ratios:
         network = at_keep_ratios(network, pixels)
     design = make_design(network, architecture)
+    assumed = assumptions(architecture, target)
+    if args.depth is not None:
+        assumed = replace(assumed, depths={**assumed.depths, "ENGINE": args.depth})
     with tempfile.TemporaryDirectory(prefix="timed-") as scratch:
-        timing, kept, seconds = count(design, target, pixels, Path(scratch))
-    report = document(design, target, timing, kept, seconds)
-    show(design, target, timing, kept, console)
+        timing, kept, seconds = count(design, target, assumed, pixels, Path(scratch))
+    report = document(design, target, assumed, timing, kept, seconds)
+    show(design, assumed, timing, kept, console)
     difference = report["estimated_cycles"] / timing.cycles - 1
     lines = [
         f"{report['model']} on {target.name}, {report['engine']} engine, {target.clock_mhz:g} MHz, {images.names[0]}, "
@@ -179,6 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in lines:
         console.print(line, soft_wrap=True)
     path = build_folder(args) / timing_name(own, board, architecture, target.clock_mhz)
+    if args.depth is not None:
+        path = path.with_stem(f"{path.stem}-depth-{args.depth}")
     write_json(path, report)
     console.print(str(path), soft_wrap=True)
     for sentence in report["disagreements"]:

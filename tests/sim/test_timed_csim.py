@@ -78,6 +78,21 @@ def test_a_closed_form_that_counts_otherwise_ends_with_1(tmp_path, monkeypatch, 
     assert all(f"the closed form DISAGREES {sentence}" in printed for sentence in report["disagreements"])
 
 
+def test_a_depth_that_the_kernels_do_not_hold_is_one_sentence_and_leaves_no_report(tmp_path, capsys):
+    """What a schedule or a csynth report says of ENGINE, told to the clock."""
+    arguments = ["--model", "micro", "--out", str(tmp_path), "--depth"]
+    with pytest.raises(BuildError) as caught:
+        main([*arguments, "500"])
+    assert re.fullmatch(
+        r"the timed C-simulation of micro stopped: loop ENGINE is 500 cycles deep, kPipelineCycles is \d+: a pass would read "
+        r"what the one before it has not written yet; raise it \(hw/model/latency.py\)",
+        str(caught.value),
+    )
+    assert list(tmp_path.glob("timing*.json")) == []
+    assert main([*arguments, "40"]) == 0
+    assert json.loads((tmp_path / "timing-depth-40.json").read_text())["engine_depth"] == 40
+
+
 def test_a_deadlock_is_one_sentence_and_leaves_no_report(tmp_path, monkeypatch):
     """That a deadlock is found, and named with both ends, is test_timing's to show."""
     sentence = "deadlock: reader reads b, which is empty; writer writes a, which is full at 2 words"
