@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--top", choices=sorted(UNITS), help="one kernel, as a top of its own (default: all of it)")
     add_clock(parser)
     args = parser.parse_args(argv)
-    spec, target, _ = check_request(args)
+    spec, target, architecture = check_request(args)
     target = with_clock(target, args.clock)
     check_tools()
     folder = build_folder(args)
@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             progress.update(task, description=f"scheduling {loop.label}")
             found.append(schedule_loop(loop, target.clock_mhz))
     top = args.top or "the accelerator"
-    schedule = Schedule(spec.model.name, target.name, top, target.clock_mhz, worst_of_each(found))
+    engine = f"{architecture.tile_in}x{architecture.tile_out} {architecture.inner_product}"
+    schedule = Schedule(spec.model.name, target.name, engine, top, target.clock_mhz, worst_of_each(found))
     show(schedule, console)
     path = folder / (f"schedule-{args.top}.json" if args.top else "schedule.json")
     write_json(path, schedule.document())

@@ -38,6 +38,7 @@ class Schedule:
 
     model: str
     target: str
+    engine: str
     top: str
     clock_mhz: float
     loops: tuple[LoopSchedule, ...]
@@ -61,6 +62,7 @@ class Schedule:
             "kind": LABEL,
             "model": self.model,
             "target": self.target,
+            "engine": self.engine,
             "top": self.top,
             "clock_mhz": self.clock_mhz,
             "usable_ns": round(self.usable_ns, 4),
@@ -137,8 +139,8 @@ def in_words(loop: PipelinedLoop, nodes: Iterable[int]) -> tuple[str, ...]:
 def show(schedule: Schedule, console: Console) -> None:
     """The table, for people."""
     table = Table(
-        title=f"{schedule.model} on {schedule.target}, {schedule.top} at {schedule.clock_mhz:g} MHz, of which "
-        f"{schedule.usable_ns:.2f} ns are usable: {LABEL}",
+        title=f"{schedule.model} on {schedule.target}, {schedule.engine} engine, {schedule.top} at "
+        f"{schedule.clock_mhz:g} MHz, of which {schedule.usable_ns:.2f} ns are usable: {LABEL}",
         title_justify="left",
     )
     table.add_column("loop", no_wrap=True)

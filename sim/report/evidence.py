@@ -1,4 +1,4 @@
-"""What was run of a design besides estimating it: C-simulations, synthesis, co-simulation, the board.
+"""What was run of a design besides estimating it: C-simulations, the open scheduler, synthesis, co-simulation, board.
 
 Enters: a build folder. Leaves: `Evidence`, each part None where its command has not been run. A file of another model,
 board or design is refused: its figures would stand under the wrong name.
@@ -19,7 +19,7 @@ from spvit.errors import BuildError
 from spvit.files import read_json
 from spvit.schema import shown_text
 
-CSIM, REPORTS, LATENCY = "csim.json", "reports.json", "latency.json"
+CSIM, SCHEDULE, REPORTS, LATENCY = "csim.json", "schedule.json", "reports.json", "latency.json"
 TIMED = "python -m sim.timed_csim"
 Document = Mapping[str, Any]
 
@@ -28,16 +28,18 @@ Document = Mapping[str, Any]
 class Evidence:
     """The build folder's files.
 
-    csim    C-simulation against the golden: images, mismatches, tokens
-    timing  timed C-simulation of one image: cycles, latency
-    stages  by name, what the vendor's tools said: csynth, cosim, vivado
-    board   measured on the board
+    csim      C-simulation against the golden: images, mismatches, tokens
+    timing    timed C-simulation of one image: cycles, latency
+    stages    by name, what the vendor's tools said: csynth, cosim, vivado
+    board     measured on the board
+    schedule  of each loop by the open scheduler: interval, period, depth
     """
 
     csim: Document | None
     timing: Document | None
     stages: Mapping[str, Figures]
     board: Document | None
+    schedule: Document | None = None
 
 
 def engine_name(architecture: Architecture) -> str:
@@ -61,7 +63,11 @@ def read_evidence(folder: Path, model: str, target: str, engine: str, timing_fil
     if timing is not None:
         _require_same(folder / timing_file, "model", (timing.get("model"), timing.get("target")), own, TIMED)
         _require_same(folder / timing_file, "engine", timing.get("engine"), engine, TIMED)
-    return Evidence(csim, timing, _stages(folder), _board(folder))
+    schedule = _read(folder / SCHEDULE, "make schedule")
+    if schedule is not None:
+        _require_same(folder / SCHEDULE, "model", (schedule.get("model"), schedule.get("target")), own, "make schedule")
+        _require_same(folder / SCHEDULE, "engine", schedule.get("engine"), engine, "make schedule")
+    return Evidence(csim, timing, _stages(folder), _board(folder), schedule)
 
 
 def _stages(folder: Path) -> dict[str, Figures]:

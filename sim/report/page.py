@@ -2,7 +2,7 @@
 
 Enters: the build's arguments (`quant.build`); what lies in the build folder of C-simulations, syntheses and boards.
 Leaves: `report.html` there, one self-contained page: no network, no script, no font of its own. Every figure says where
-it comes from: estimate, csim, cosim or board.
+it comes from: estimate, schedule, csim, cosim or board.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ FLOW = Path(__file__).with_name("flow.svg")
 PAPER_BOARD = "zcu102"
 KINDS = {
     "estimate": "by the closed forms, before any synthesis",
+    "schedule": "by an open model of synthesis, from the generated C++",
     "csim": "by C-simulation of the generated C++",
     "cosim": "by co-simulation of the RTL",
     "board": "measured on the board",

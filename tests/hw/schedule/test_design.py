@@ -39,7 +39,7 @@ def sources(design):
 
 def schedule(sources, top="top.cpp"):
     loops = worst_of_each(schedule_loop(loop, CLOCK_MHZ) for loop in pipelined_loops(sources, top))
-    return Schedule("micro", "zcu102", "the accelerator", CLOCK_MHZ, loops)
+    return Schedule("micro", "zcu102", "8x8 fast", "the accelerator", CLOCK_MHZ, loops)
 
 
 def one_loop(sources, label):

@@ -24,7 +24,7 @@ from sim.report.data import (
     step_macs,
     tokens_by_block,
 )
-from sim.report.evidence import Evidence
+from sim.report.evidence import Evidence, read_evidence
 from sim.report.page import headlines, main, paper_rows, render
 from spvit.config import resolve_model
 from spvit.cost import count_macs
@@ -42,6 +42,14 @@ CSIM = {
 TIMING = {
     "model": "micro", "target": "zcu102", "engine": "8x16 fast", "clock_mhz": 200, "tokens": [17, 14, 10, 8],
     "latency_ms": 0.25,
+}  # fmt: skip
+ONE = {"ii": 1, "period_ns": 2.5, "depth": 35, "margin_ns": 1.15, "recurrence": ["at.fill tile.hpp:54"], "reason": ""}
+NEVER = {"ii": None, "period_ns": None, "depth": None, "margin_ns": None, "recurrence": [], "reason": "too long"}
+SCHEDULE = {
+    "kind": "schedule (open model)", "model": "micro", "target": "zcu102", "engine": "8x16 fast", "clock_mhz": 200,
+    "usable_ns": 3.65, "models": ["nominal", "fifo_behind_predicate"], "loops": [
+        {"name": "ENGINE", "nominal": ONE, "fifo_behind_predicate": NEVER}
+    ], "all_ii_1": {"nominal": True, "fifo_behind_predicate": False},
 }  # fmt: skip
 BOARD = {"kind": "board", "runs": 100, "latency_ms": {"median": 0.3}}
 STAGES = {"csynth": Figures("csynth", dsp=120, lut=90_000), "cosim": Figures("cosim", cycles_max=52_000)}
@@ -235,3 +243,18 @@ def test_a_design_that_does_not_fit_is_refused(tmp_path):
 def test_an_unpruned_model_has_a_page_too():
     text = render(make_estimate(resolve_model("micro", "none"), ZCU102), NOTHING)
     assert "blocks 0–3, 17 tokens" in text
+
+
+def test_the_schedule_has_its_table_and_its_word():
+    page = render(MICRO, replace(NOTHING, schedule=SCHEDULE))
+    row = re.search(r"<tr><td>ENGINE</td>(.*?)</tr>", page)
+    assert row and re.findall(r">([^<]+)</td>", row[1]) == ["1 @ 2.50, 35", "— @ —, —"]
+    assert "at 200 MHz, of which 3.65 ns are usable" in page and "schedule (open model)" in page
+    assert "Can the loops be scheduled?" not in render(MICRO, NOTHING)
+
+
+def test_a_schedule_of_another_engine_is_refused(tmp_path):
+    (tmp_path / "schedule.json").write_text(json.dumps(SCHEDULE))
+    read_evidence(tmp_path, "micro", "zcu102", "8x16 fast")
+    with pytest.raises(BuildError, match=r"schedule\.json: engine is .*run make schedule again"):
+        read_evidence(tmp_path, "micro", "zcu102", "16x16 fast")
