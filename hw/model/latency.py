@@ -52,6 +52,8 @@ RMW_CYCLES = 8
 """Shortest tile (kRmwCycles)."""
 PACKAGE_SUM_CYCLES = 4
 """The packager takes as many for a row at least (kPackageSumCycles)."""
+COLUMNS_PER_GROUP = 8
+"""That share the registers of a broadcast (kColumnsPerGroup)."""
 MARGIN = 1.5
 """Of kPipelineCycles over the expected depth of ENGINE: if synthesis makes it deeper, the results are wrong."""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from hw.architecture import PARAM_LANES, TILE_SIZES, Architecture, most_ports
 from hw.layout import NUM_BANKS, Layout
+from hw.model.latency import COLUMNS_PER_GROUP, OPERATORS
 from hw.model.memory import bram36, uram
 from hw.target import Target
 from spvit.config import ModelConfig
@@ -93,7 +94,10 @@ ASSUMED: dict[str, tuple[Cost, str]] = {
         Cost(3, 64),
         "16 bits that ride the loop's pipeline: shift registers and their ends, three values",
     ),
-    "broadcast column": (Cost(0, 2 * 16 / 8), "per activation: its copy for eight columns, in two stages"),
+    "broadcast column": (
+        Cost(0, OPERATORS["broadcast"].cycles * 16 / COLUMNS_PER_GROUP),
+        "per activation: its copy for eight columns, in two stages",
+    ),
     "SmartConnect": (Cost(2500, 3000), "PG247, 128 bit, one or two masters; one per memory port and one for control"),
     "timer, interrupt, reset": (Cost(700, 900), "PG079, PG099, PG164"),
 }

@@ -12,7 +12,16 @@ from collections.abc import Iterator, Mapping
 from hw.declarations import Declarations
 from hw.facts import Facts, read_facts
 from hw.layout import Layout
-from hw.model.latency import PACKAGE_SUM_CYCLES, RMW_CYCLES, STRIPE_WORDS, loop_depths, memory_spans, pipeline_cycles
+from hw.model.latency import (
+    COLUMNS_PER_GROUP,
+    OPERATORS,
+    PACKAGE_SUM_CYCLES,
+    RMW_CYCLES,
+    STRIPE_WORDS,
+    loop_depths,
+    memory_spans,
+    pipeline_cycles,
+)
 from hw.model.memory import LUTRAM_DEPTH, Array, on_chip_arrays
 from hw.pragmas import read_loops, read_pragmas, without_comments
 
@@ -26,8 +35,14 @@ Sources = Mapping[str, str]
 def disagreements(sources: Sources, layout: Layout) -> list[str]:
     """Of the accelerator, or of one kernel's own top. Raises BuildError on what synthesis would not take at all."""
     facts = read_facts(sources)
-    return [*_loops(sources, facts, layout), *_unrolled(sources), *_distances(facts, layout), *_streams(facts, layout),
-            *_memories(sources, facts, layout)]  # fmt: skip
+    return [
+        *_loops(sources, facts, layout),
+        *_unrolled(sources),
+        *_distances(facts, layout),
+        *_streams(facts, layout),
+        *_broadcasts(sources, facts),
+        *_memories(sources, facts, layout),
+    ]
 
 
 def _loops(sources: Sources, facts: Facts, layout: Layout) -> Iterator[str]:
@@ -89,6 +104,29 @@ def _streams(facts: Facts, layout: Layout) -> Iterator[str]:
     for name, words in facts.streams.items():
         if words != counted.get(name):
             yield f"stream {name} has {words} words by its STREAM pragma, models count with {counted.get(name, 'none')}"
+
+
+def _broadcasts(sources: Sources, facts: Facts) -> Iterator[str]:
+    """The registers that the latency table and the count of flip-flops have on the way to the columns."""
+    found = facts.constants.value("kColumnsPerGroup")
+    if found != COLUMNS_PER_GROUP:
+        yield f"kColumnsPerGroup is {found}, the models count with {COLUMNS_PER_GROUP}"
+    said = [one for one in read_pragmas(sources) if one.function == "broadcast"]
+    stages = [
+        facts.constants.value(one.options.get(bound, "0"), one.place)
+        for one in said
+        for bound in ("min", "max")
+        if one.directive == "LATENCY"
+    ]
+    counted = OPERATORS["broadcast"].cycles
+    if stages != [counted, counted]:
+        yield f"broadcast has LATENCY {stages or 'of no pragma'}, the models count with {counted} registers"
+    if not any(one.directive == "INLINE" and one.is_off for one in said):
+        yield "broadcast has no INLINE off: synthesis would make the copies of all groups one"
+    bare = "".join(map(without_comments, sources.values()))
+    for value, what in (("factors", "activations"), ("lanes", "what fills a column"), ("border", "the tile's border")):
+        if not re.search(rf"\bbroadcast\({value}\)", bare):
+            yield f"broadcast({value}) stands in no source: {what} would reach all columns from one register"
 
 
 def _memories(sources: Sources, facts: Facts, layout: Layout) -> Iterator[str]:

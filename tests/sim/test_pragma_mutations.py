@@ -27,7 +27,7 @@ from tests.sim.networks import MICRO, design_of, micro, random_images
 from tests.sim.timed.test_timing_agreement import kept_patches
 
 ZCU102 = resolve_target("zcu102")
-RELIED_ON = ("PIPELINE", "UNROLL", "DEPENDENCE", "ARRAY_PARTITION", "AGGREGATE", "DATAFLOW", "STREAM")
+RELIED_ON = ("PIPELINE", "UNROLL", "DEPENDENCE", "ARRAY_PARTITION", "AGGREGATE", "DATAFLOW", "STREAM", "LATENCY")
 PIXELS = random_images(MICRO.model, 1)[0]
 Sources = Mapping[str, str]
 Verdict = Callable[[Sources], list[str]]
@@ -103,6 +103,8 @@ def mutations() -> Iterator[tuple[str, dict[str, str]]]:
                     changed(sources, one, r"distance = \w+", f"distance = {distance.replace(' ', '')}"),
                 )
             yield f"{name} false", changed(sources, one, r"true distance = \w+", "false")
+        if one.directive == "LATENCY":
+            yield f"{name} max", changed(sources, one, r"max = \d+", "max = 3")
         if one.directive == "STREAM":
             for depth in ("1", "16"):
                 yield f"{name} {depth}", changed(sources, one, r"depth = \d+", f"depth = {depth}")
@@ -126,6 +128,26 @@ def test_every_mutation_of_a_pragma_is_seen(accelerator):
             unseen.append(name)
     assert unseen == []
     assert len(names) == len(set(names)) > 150
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("broadcast(factors)", "factors", "broadcast(factors) stands in no source: activations would reach all columns"),
+        ("broadcast(border)", "border", "broadcast(border) stands in no source: the tile's border would reach all columns"),
+        ("kColumnsPerGroup = 8", "kColumnsPerGroup = 4", "kColumnsPerGroup is 4, the models count with 8"),
+        ("kRmwCycles = 8", "kRmwCycles = 16", "kRmwCycles is 16, the cycle model counts with 8"),
+        ("Int<27> exp_sum[A::kRows]", "Int<28> exp_sum[A::kRows]", "memory Memory::exp_sum has 1 banks of 17 words of 28 bits"),
+        ("Int<24> probability[A::kRows]", "Int<24> probability[2 * A::kRows]", "has 1 banks of 34 words of 24 bits"),
+        ('ENGINE:\n', 'MATRIX:\n', "loop ENGINE is counted and stands in no source"),
+    ],
+)  # fmt: skip
+def test_what_the_models_count_stands_in_the_kernels(old, new, sentence):
+    sources = sources_of_micro()
+    holding = [name for name, text in sources.items() if old in text]
+    assert len(holding) == 1
+    mutated = {**sources, holding[0]: sources[holding[0]].replace(old, new)}
+    assert any(sentence in red for red in red_in_the_models(mutated)), red_in_the_models(mutated)
 
 
 # --- what the clock alone sees ---
