@@ -45,10 +45,10 @@ def _of_function(module: Module, function: Function, pragmas: list[Pragma]) -> I
             if instruction.op == "call" and instruction.detail == "spvit_mark":
                 pragma = pragmas[int(instruction.operands[0])]
                 loop = innermost(loops, block.name)
-                if pragma.is_off:
-                    continue
-                if loop is None or not pragma.in_loop:
-                    raise BuildError(f"{pragma.place}: PIPELINE stands in no loop")
+                if pragma.is_off or not pragma.in_loop:
+                    continue  # a function that is a pipeline is scheduled as a part of the loop that calls it
+                if loop is None:
+                    continue  # its loop runs once, or never: nothing is left to be pipelined
                 marked[loop.header] = (loop, pragma)
     uses = _uses(function, memories, [loop for loop, _ in marked.values()])
     for loop, pragma in sorted(marked.values(), key=lambda one: pragmas.index(one[1])):

@@ -206,3 +206,18 @@ LANES:
         out.write(sums[0]);
     }
 }
+
+// A pipeline of its own, called by one: a part of it.
+static int twice(int x) {
+#pragma HLS INLINE off
+#pragma HLS PIPELINE II = 1
+    return x * 3 + x;
+}
+
+void call(Stream& in, Stream& out, int n) {
+CALL:
+    for (int i = 0; i < n; ++i) {
+#pragma HLS PIPELINE II = 1
+        out.write(twice(in.read()));
+    }
+}

@@ -41,6 +41,7 @@ def solve(loop, model=NOMINAL, clock_mhz=200):
         ("PRODUCT", 3),  # four stages: the last one is chained with the next product's first
         ("DELAY_LINE", 1),
         ("LANES", 1),
+        ("CALL", 1),
     ],
 )
 def test_the_least_interval_is_the_known_one(loops, label, ii):
