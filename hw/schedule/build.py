@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 from itertools import product
 
 from hw.schedule.control import Loop, Region
@@ -507,10 +507,6 @@ class Builder:
                 )
                 self._define(address.object, leaf, block, chosen)
 
-    @cached_property
-    def _leaf_offsets(self) -> dict[tuple[str, int], list[Field]]:
-        return {}
-
     def _covered(self, variable: Variable, offset: int, size: int) -> list[int]:
         """Offsets of the numbers in `size` bytes from `offset` on."""
         within = (offset - variable.offset) % variable.element_bytes
@@ -529,23 +525,39 @@ class Builder:
         return found[block] if block in found else self._entry(name, offset, block)
 
     def _entry(self, name: str, offset: int, block: str) -> int | None:
-        key = (name, offset, block)
-        if key in self._entries:
-            return self._entries[key]
+        """A number's value where a block begins."""
         region = self._region
-        if block == region.header:
+        defined = self._definitions.get((name, offset), {})
+        at, merges = self._anchor(frozenset(defined), block)
+        if not merges and at in defined and at != block:
+            return defined[at]
+        if not merges:
             if (name, offset) not in self._carried:
                 self._carried[name, offset] = self.graph.add("phi", 1, [], self._leaf_name(name, offset))
             return self._carried[name, offset]
-        defined = self._definitions.get((name, offset), {})
-        dominator = region.dominator[block]
-        if not any(region.between[block] >> region.number[one] & 1 for one in defined):
-            value = self._current(name, offset, dominator)
-        else:
-            values = {source: self._current(name, offset, source) for source in region.predecessors[block]}
-            value = self._merge(block, values, 32, self._leaf_name(name, offset), -1)
-        self._entries[key] = value
-        return value
+        key = (name, offset, at)
+        if key not in self._entries:
+            values = {source: self._current(name, offset, source) for source in region.predecessors[at]}
+            self._entries[key] = self._merge(at, values, 32, self._leaf_name(name, offset), -1)
+        return self._entries[key]
+
+    @cache  # noqa: B019 - lives as long as its loop
+    def _anchor(self, defined: frozenset[str], block: str) -> tuple[str, bool]:
+        """Where what blocks define comes from, seen from a block's begin.
+
+        The block that defines it, or the header; or a block at which several paths meet (True). Lanes side by side are
+        defined in the same blocks, so most answers are known.
+        """
+        region = self._region
+        bits = sum(1 << region.number[one] for one in defined)
+        at = block
+        while at != region.header:
+            if region.between[at] & bits:
+                return at, True
+            at = region.dominator[at]
+            if at in defined:
+                return at, False
+        return at, False
 
     def _leaf_name(self, name: str, offset: int) -> str:
         for variable in self._memories.regions(name):
