@@ -26,7 +26,7 @@ from spvit.config import ModelConfig, ModelSpec, resolve_model, to_table
 from spvit.console import Console
 from spvit.cost import count_macs, count_parameters, num_units
 from spvit.errors import ConfigError, exit_on_user_error
-from spvit.files import check_writable, write_json, write_whole
+from spvit.files import check_writable, is_sealed, read_json, seal, write_json, write_whole
 from spvit.pruned_vit import SPViT
 from spvit.schema import Whole
 from spvit.training.backbone import train_backbone
@@ -177,15 +177,16 @@ class Ablation:
     device: torch.device
 
     def row(self, variant: Variant) -> Row:
-        """The variant's row: from disk if it is there, for these very settings; else trained now. Raises UserErrors."""
+        """The variant's row: from disk if it is whole there, for these settings; else trained now. Raises UserErrors."""
         spec = variant.of(self.spec)
         identity = self._identity(spec)
         path = self.out / "rows" / f"{_digest(identity)}.json"
-        if path.exists():
-            done = json.loads(path.read_text(encoding="utf-8"))
+        if is_sealed(path):
+            done = read_json(path, "remove it")
             return Row(tuple(done["accuracy"]), tuple(done["gmacs"]), tuple(done["kept"]), done["parameters"])
         row = self._train(spec)
         write_json(path, {**asdict(row), "of": identity})
+        seal(path)
         return row
 
     def _identity(self, spec: ModelSpec) -> dict[str, Any]:
@@ -227,10 +228,11 @@ class Ablation:
         identity = self._identity(replace(spec, pruning=spec.pruning.without())) | {"seeds": run.recipe.seed}
         identity["pruning"] = {}
         path = self.out / "backbones" / f"{_digest(identity)}.safetensors"
-        if path.exists():
+        if is_sealed(path):
             return load_checkpoint(path, spec.model, spec.pruning.without()).to(self.device)
         net = train_backbone(spec, run)
         save_checkpoint(path, net)
+        seal(path)
         return net
 
     def _calibrate(self, net: SPViT, run: Run) -> None:
