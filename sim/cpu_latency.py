@@ -38,6 +38,7 @@ from spvit.files import check_writable, write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
 from spvit.pruned_vit import SPViT
+from spvit.schema import Whole
 from spvit.training.backbone import without_selectors
 
 FILE = "latency-cpu.json"
@@ -186,14 +187,12 @@ def make_parser() -> Parser:
     add_arguments(parser)
     parser.add_argument("--images", metavar="FOLDER", help="its first image is run (default: a photograph)")
     parser.add_argument("--device", default="cpu", choices=("cpu",), help="what is measured (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help="of each (default: %(default)s)")
+    parser.add_argument("--runs", type=Whole(1, 9999), default=RUNS, metavar="N", help="of each (default: %(default)s)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args, console = make_parser().parse_args(argv), Console()
-    if args.runs < 1:
-        raise ConfigError(f"--runs {args.runs} must be at least 1")
     require(("onnx", "onnxscript", "onnxruntime"), "make latency")
     path = build_folder(args) / FILE
     check_writable(path.parent)

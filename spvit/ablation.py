@@ -177,7 +177,7 @@ class Ablation:
     device: torch.device
 
     def row(self, variant: Variant) -> Row:
-        """The variant's row: from disk if it is whole there, for these settings; else trained now. Raises UserErrors."""
+        """The variant's row: from disk if it is whole and of these settings; else trained now. Raises UserErrors."""
         spec = variant.of(self.spec)
         identity = self._identity(spec)
         path = self.out / "rows" / f"{_digest(identity)}.json"
