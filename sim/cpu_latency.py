@@ -13,6 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -105,18 +106,25 @@ def torch_runs(nets: Sequence[SPViT], image: torch.Tensor) -> list[Run]:
 
 def measure(nets: Sequence[SPViT], image: torch.Tensor, rounds: int, console: Console) -> list[Latency]:
     """The unpruned net and the pruned one, by both runtimes, on one thread and on all of this process's cores."""
-    with console.status("tracing both models for ONNX Runtime: up to a few minutes"):
+    with stage("tracing both models for ONNX Runtime: up to a few minutes", console):
         graphs = [onnx_graph(net, "gathered").SerializeToString() for net in nets]
     found, before = [], torch.get_num_threads()
     for threads in sorted({1, len(os.sched_getaffinity(0))}):
-        with console.status(f"measuring with ONNX Runtime, {threads} threads"):
+        with stage(f"measuring with ONNX Runtime, threads: {threads}", console):
             runs = onnx_runs(graphs, image.numpy(), threads)
             found.append(summary("ONNX Runtime", threads, interleaved(runs, rounds)))
         torch.set_num_threads(threads)
-        with torch.inference_mode(), console.status(f"measuring with PyTorch, {threads} threads"):
+        with torch.inference_mode(), stage(f"measuring with PyTorch, threads: {threads}", console):
             found.append(summary("PyTorch", threads, interleaved(torch_runs(nets, image), rounds)))
     torch.set_num_threads(before)
     return found
+
+
+def stage(what: str, console: Console) -> AbstractContextManager[object]:
+    """Says what is being done: in a line of its own where the output is redirected."""
+    if not console.is_terminal:
+        console.print(what, highlight=False, markup=False, soft_wrap=True)
+    return console.status(what)
 
 
 def cpu_name() -> str:
@@ -196,7 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     require(("onnx", "onnxscript", "onnxruntime"), "make latency")
     path = build_folder(args) / FILE
     check_writable(path.parent)
-    net, image, kept, weights = prepared(args)
+    with stage("calibrating the thresholds for the image", console):
+        net, image, kept, weights = prepared(args)
     found = measure((without_selectors(net), net), image, args.runs, console)
     content = document(net, kept, args.runs, found, weights)
     write_json(path, content)
