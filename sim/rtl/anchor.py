@@ -1,89 +1,154 @@
-"""The anchor in RTL: the skeleton of `sim/rtl` in Verilator, over the schedule of a program and its token counts.
+"""The anchor in RTL: the engine's control in Verilog, run by Verilator over a design's program.
 
-Enters: a design, patches alive after each selector, assumptions. Leaves: cycles, to be the timed C-simulation's own.
+Enters: a design, patches alive after each selector, assumptions. Leaves: cycles of each step, to be the timed
+C-simulation's own. The control reads the program's rows and makes tiles, borders and fills of them itself; given are
+the token counts that the selectors decided, and the cycles of the steps that are not the engine's.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from hw.layout import Design, Layout
-from hw.model.cycles import Pass, Walk
-from hw.model.latency import STRIPE_WORDS, Assumptions
-from hw.program import Program, Sizes, build_program
+from hw.architecture import PARAM_LANES
+from hw.layout import NUM_BANKS, Design
+from hw.model.cycles import Walk
+from hw.model.latency import RMW_CYCLES, STRIPE_WORDS, Assumptions, pipeline_cycles
+from hw.program import Op, Sizes, build_program
+from hw.render import IDLE, STEP_FIELDS, step_fields
 from hw.weights import weight_stream
-from spvit.config import PruningConfig
 from spvit.errors import BuildError
 
 SOURCES = Path(__file__).parent
+CONTROL = SOURCES / "engine_control.sv"
 ARRIVING_WORDS = 8
 """Before the checksum (weight_stream.hpp)."""
-WAIT, LOAD, STREAM_TILE, CHIP_TILE, DONE = range(5)
-Record = tuple[int, int, int, int]
+ROWS = ("ALL", "PATCHES", "CANDIDATES", "FIRST")
+WEIGHTS = ("STREAM", "K", "V")
 
 
-class Schedule(Walk):
-    """What the tile loop does, in order: tiles, and waits of so many cycles between them."""
+@dataclass(frozen=True)
+class RtlStep:
+    """cycles  from its first to the next one's first
+    tokens  of them, in which a token enters the array"""
 
-    def __init__(self, program: Program, layout: Layout, pruning: PruningConfig, assumed: Assumptions) -> None:
-        super().__init__(program, layout, pruning, assumed)
-        self.records: list[Record] = []
-
-    def load(self, span: range, with_image: bool) -> None:
-        super().load(span, with_image)
-        model, layout = self.layout.model, self.layout
-        words = layout.rows * layout.embed_lanes // layout.architecture.fill_lanes
-        self.pixels = model.img_size**2 * model.in_chans // layout.image_lanes
-        self.records = [
-            (WAIT, self.assumed.loop_entry, 0, 0),
-            (LOAD, words, self.pixels, 0),
-            (WAIT, self.assumed.depths["LOAD_INPUTS"], 0, 0),
-        ]
-
-    def other(self, count: float) -> None:
-        super().other(count)
-        self.records.append((WAIT, round(count), 0, 0))
-
-    def drain(self, count: int) -> None:
-        super().drain(count)
-        self.records.append((WAIT, count, 0, 0))
-
-    def tile(self, one: Pass, words: int, streams: bool, count: int, least: int, front: int = 0) -> None:
-        super().tile(one, words, streams, count, least, front)
-        self.records += [(STREAM_TILE if streams else CHIP_TILE, one.rows, words, least)] * count
+    cycles: int
+    tokens: int
 
 
-def make_schedule(design: Design, assumed: Assumptions, kept: Sequence[int]) -> Schedule:
-    """Of one image."""
-    model, pruning = design.network.model, design.network.pruning
-    schedule = Schedule(build_program(Sizes(model, pruning)), design.layout, pruning, assumed)
-    schedule.image(kept)
-    return schedule
+def entry_cycles() -> int:
+    """Of a run of the engine, before its first iteration: what the control says."""
+    found = re.search(r"localparam int ENTRY_CYCLES = (\d+);", CONTROL.read_text(encoding="utf-8"))
+    assert found
+    return int(found[1])
 
 
-def build_skeleton(ports: int, stream_latency: int, folder: Path) -> Path:
-    """The skeleton with so many weight ports, compiled. Raises BuildError."""
+def parameters(design: Design) -> dict[str, int]:
+    """Of the control, as the kernels' types and constants have them (config.hpp, memory.hpp, control.hpp)."""
+    architecture, layout, model = design.architecture, design.layout, design.network.model
+    classes = -(-model.num_classes // architecture.word) * architecture.word
+    lanes = max(NUM_BANKS * layout.bank_lanes, classes)
+    num_steps = len(design.program.steps)
+    return {
+        "NUM_STEPS": num_steps,
+        "TILE_IN": architecture.tile_in,
+        "TILE_OUT": architecture.tile_out,
+        "FILL_LANES": architecture.fill_lanes,
+        "PARAM_LANES": PARAM_LANES,
+        "PREFIX": model.num_prefix_tokens,
+        "HEAD_LANES": layout.head_lanes,
+        "BANK_LANES": layout.bank_lanes,
+        "RMW_CYCLES": RMW_CYCLES,
+        "PIPELINE_CYCLES": pipeline_cycles(architecture),
+        "INDEX_BITS": (num_steps + 1).bit_length(),  # the idle step, and one before the first
+        "ROW_BITS": layout.rows.bit_length(),
+        "LANE_BITS": lanes.bit_length(),
+        "TILE_BITS": (lanes // architecture.group).bit_length(),
+        "LENGTH_BITS": max(layout.rows, pipeline_cycles(architecture)).bit_length(),
+    }
+
+
+def program_words(design: Design) -> str:
+    """program.hex: what the control reads of the program table's rows (`hw.render.step_fields`); idle to the end."""
+    sizes = parameters(design)
+    digits = -(-(6 + 3 * sizes["LANE_BITS"] + 2 * sizes["TILE_BITS"] + sizes["INDEX_BITS"]) // 4)
+    rows = [_word(step_fields(design, step), sizes) for step in design.program.steps]
+    rows += [_word(IDLE, sizes)] * ((1 << sizes["INDEX_BITS"]) - len(rows))
+    return "".join(f"{row:0{digits}x}\n" for row in rows)
+
+
+def _word(fields: Sequence[str], sizes: Mapping[str, int]) -> int:
+    """step_t of engine_control.sv."""
+    row = {name: text.rpartition("::")[2] for name, text in zip(STEP_FIELDS, fields, strict=True)}
+    lane, tile = sizes["LANE_BITS"], sizes["TILE_BITS"]
+    packed = (
+        (int(row["op"] == "ENGINE"), 1),
+        (ROWS.index(row["rows"]), 2),
+        (int(row["source"] == "X"), 1),
+        (WEIGHTS.index(row["weights"]), 2),
+        (int(row["source_lane"]), lane),
+        (int(row["dest_lane"]), lane),
+        (int(row["weights_lane"]), lane),
+        (int(row["in_tiles"]), tile),
+        (int(row["out_tiles"]), tile),
+        (int(row["next_engine"]), sizes["INDEX_BITS"]),
+    )
+    word = 0
+    for value, bits in packed:
+        assert 0 <= value < 1 << bits
+        word = word << bits | value
+    return word
+
+
+def build_skeleton(design: Design, stream_latency: int, folder: Path) -> Path:
+    """The skeleton with a design's sizes, compiled. Raises BuildError."""
     if shutil.which("verilator") is None:
         raise BuildError("verilator not found: install it (Debian: apt-get install verilator)")
+    sizes = parameters(design) | {
+        "PORTS": design.architecture.weight_ports,
+        "STREAM_LATENCY": stream_latency,
+        "ENTRY_CYCLES": entry_cycles(),
+    }
     command = ["verilator", "--cc", "--exe", "--build", "-O3", "-Wall", "-Wno-fatal", "--top-module", "skeleton"]
-    command += [f"-GPORTS={ports}", f"-GSTREAM_LATENCY={stream_latency}", "--Mdir", str(folder)]
-    command += ["-CFLAGS", "-O2", str(SOURCES / "skeleton.sv"), str(SOURCES / "harness.cpp"), "-o", "skeleton"]
+    command += [*(f"-G{name}={value}" for name, value in sizes.items()), "--Mdir", str(folder), "-CFLAGS", "-O0"]
+    command += [str(SOURCES / name) for name in ("skeleton.sv", CONTROL.name, "harness.cpp")] + ["-o", "skeleton"]
     result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if result.returncode != 0:
         raise BuildError(f"verilator could not compile {SOURCES}: {result.stderr.strip()[:300]}")
     return folder / "skeleton"
 
 
-def run_skeleton(skeleton: Path, design: Design, assumed: Assumptions, kept: Sequence[int]) -> int:
-    """Cycles of one image."""
-    schedule = make_schedule(design, assumed, kept)
+class _Around(Walk):
+    """What the selectors decided, and the cycles of what is not the engine's."""
+
+    def image(self, kept: Sequence[int]) -> None:
+        self.left: list[tuple[int, int]] = []  # tokens and packages behind each packager
+        super().image(kept)
+
+    def _package(self, kept: int) -> None:
+        super()._package(kept)
+        self.left.append((self.tokens, self.packages))
+
+
+def run_skeleton(skeleton: Path, design: Design, assumed: Assumptions, kept: Sequence[int]) -> tuple[RtlStep, ...]:
+    """One image: loading, the program's steps, storing."""
+    layout, model, pruning = design.layout, design.network.model, design.network.pruning
+    around = _Around(build_program(Sizes(model, pruning)), layout, pruning, assumed)
+    around.image(kept)
     arguments = {
         "words": len(weight_stream(design)[0]),
-        "pixels": schedule.pixels,
+        "position_words": layout.rows * layout.embed_lanes // layout.architecture.fill_lanes,
+        "pixels": model.img_size**2 * model.in_chans // layout.image_lanes,
+        "rows": layout.rows,
+        "loop_entry": assumed.loop_entry,
+        "load_depth": assumed.depths["LOAD_INPUTS"],
+        "engine_depth": assumed.depths["ENGINE"],
+        "store_cycles": round(around.steps[-1].total),
         "read_latency": assumed.read_latency,
         "burst_beats": assumed.burst_beats,
         "outstanding": assumed.outstanding,
@@ -92,16 +157,26 @@ def run_skeleton(skeleton: Path, design: Design, assumed: Assumptions, kept: Seq
         "stripe_words": STRIPE_WORDS,
         "arriving_words": ARRIVING_WORDS,
     }
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".hex") as file:
-        file.writelines(_lines([record for record in schedule.records if record[:2] != (WAIT, 0)]))
-        file.flush()
-        command = [str(skeleton), f"+schedule={file.name}", *(f"+{key}={value}" for key, value in arguments.items())]
-        result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "program.hex").write_text(program_words(design), encoding="utf-8")
+        (Path(folder) / "steps.hex").write_text(_steps(design, around), encoding="utf-8")
+        command = [str(skeleton), *(f"+{key}={value}" for key, value in arguments.items())]
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", cwd=folder)
     if result.returncode != 0:
         raise BuildError(f"the skeleton stopped: {(result.stderr or result.stdout).strip()[:300]}")
-    return int(result.stdout.split()[-1])
+    lines = [line.split()[1:] for line in result.stdout.splitlines() if line.startswith("step ")]
+    steps = tuple(RtlStep(int(cycles), int(tokens)) for cycles, tokens in lines)
+    assert sum(step.cycles for step in steps) == int(result.stdout.split()[-1])
+    return steps
 
 
-def _lines(records: Sequence[Record]) -> Iterator[str]:
-    for record in (*records, (DONE, 0, 0, 0)):
-        yield "".join(f"{field:08x}" for field in record) + "\n"
+def _steps(design: Design, around: _Around) -> str:
+    """steps.hex: cycles (the engine's are the control's to find), tokens and packages behind the step."""
+    lines, counts = [], (design.layout.rows, 0)
+    left = iter(around.left)
+    for step, cycles in zip(design.program.steps, around.steps[1:-1], strict=True):
+        if step.op is Op.PACKAGE:
+            counts = next(left)
+        total = 0 if step.op is Op.ENGINE else round(cycles.total)
+        lines.append(f"{total:08x}{counts[0]:08x}{counts[1]:08x}\n")
+    return "".join(lines)

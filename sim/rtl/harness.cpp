@@ -1,4 +1,4 @@
-// Clocks the skeleton until its schedule is done and prints the cycles.
+// Clocks the skeleton until its program is done and prints the cycles.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>

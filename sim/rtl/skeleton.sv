@@ -1,7 +1,13 @@
-// The accelerator's skeleton in RTL: weight readers, FIFOs, tile loop, and a memory behind AXI-like ports. No arithmetic:
-// what is left decides when things happen, and the cycles must be those of the timed C-simulation.
-//   +schedule=FILE  one record per line, hex: op first second third (sim/rtl.py)
-//   +words=N        of the weight stream; +pixels=N words of the image
+// What is around the engine's control (engine_control.sv), so that it runs as in the accelerator: weight readers, FIFOs, a
+// memory behind AXI-like ports, loading and storing, and the walk over the program (run_program). No arithmetic: what is
+// left decides when things happen, and the cycles must be those of the timed C-simulation, step for step.
+// In the folder that it runs in:
+//   program.hex  the program's rows, for the control's ROM
+//   steps.hex    per step: cycles, 0 where it is the engine's; tokens and packages after it (sim/rtl/anchor.py)
+// and as arguments:
+//   +words=N        of the weight stream; +position_words=N of them are loaded; +pixels=N words of the image
+//   +rows=N         tokens at first
+//   +loop_entry=N, +load_depth=N, +engine_depth=N, +store_cycles=N
 //   +read_latency, +outstanding, +burst_beats, +beat_cost (1/256 cycles), +fifo_words, +stripe_words, +arriving_words
 `default_nettype none
 
@@ -92,20 +98,47 @@ module memory #(parameter int PORTS = 1, parameter int MOST_OUTSTANDING = 64) (
     end
 endmodule
 
-module skeleton #(parameter int PORTS = 4, parameter int STREAM_LATENCY = 2, parameter int RECORDS = 1 << 20) (
+module skeleton #(
+    parameter int PORTS = 4,
+    parameter int STREAM_LATENCY = 2,
+    parameter int ENTRY_CYCLES = 0,  // of the control: a run takes them at least, loop_entry where that is more
+    parameter int NUM_STEPS = 1,
+    parameter int TILE_IN = 8,
+    parameter int TILE_OUT = 16,
+    parameter int FILL_LANES = 8,
+    parameter int PARAM_LANES = 4,
+    parameter int PREFIX = 1,
+    parameter int HEAD_LANES = 16,
+    parameter int BANK_LANES = 64,
+    parameter int RMW_CYCLES = 8,
+    parameter int PIPELINE_CYCLES = 64,
+    parameter int INDEX_BITS = 8,
+    parameter int ROW_BITS = 8,
+    parameter int LANE_BITS = 12,
+    parameter int TILE_BITS = 8,
+    parameter int LENGTH_BITS = 8
+) (
     input  wire  clock,
     output logic done = 0,
     output logic [63:0] cycles = 0
 );
+    localparam logic [INDEX_BITS-1:0] BEFORE_FIRST = '1;
+    localparam logic [INDEX_BITS-1:0] LAST = INDEX_BITS'(NUM_STEPS);
+
     // what the clock assumes
-    logic [31:0] words, pixels, read_latency, burst_beats, outstanding, beat_cost;
-    logic [31:0] fifo_words, stripe_words, arriving_words;
-    logic [127:0] schedule [RECORDS-1:0];
-    string path;
+    logic [31:0] words, position_words, pixels, rows, loop_entry, load_depth, engine_depth, store_cycles;
+    logic [31:0] read_latency, burst_beats, outstanding, beat_cost, fifo_words, stripe_words, arriving_words;
+    logic [95:0] steps [NUM_STEPS-1:0];
     initial begin
-        if (!$value$plusargs("schedule=%s", path)) $fatal(1, "+schedule is missing");
-        $readmemh(path, schedule);
-        if (!$value$plusargs("words=%d", words) || !$value$plusargs("pixels=%d", pixels)) $fatal(1, "sizes are missing");
+        $readmemh("steps.hex", steps);
+        if (!$value$plusargs("words=%d", words)) $fatal(1, "+words is missing");
+        if (!$value$plusargs("position_words=%d", position_words)) $fatal(1, "+position_words is missing");
+        if (!$value$plusargs("pixels=%d", pixels)) $fatal(1, "+pixels is missing");
+        if (!$value$plusargs("rows=%d", rows)) $fatal(1, "+rows is missing");
+        if (!$value$plusargs("loop_entry=%d", loop_entry)) $fatal(1, "+loop_entry is missing");
+        if (!$value$plusargs("load_depth=%d", load_depth)) $fatal(1, "+load_depth is missing");
+        if (!$value$plusargs("engine_depth=%d", engine_depth)) $fatal(1, "+engine_depth is missing");
+        if (!$value$plusargs("store_cycles=%d", store_cycles)) $fatal(1, "+store_cycles is missing");
         if (!$value$plusargs("read_latency=%d", read_latency)) $fatal(1, "+read_latency is missing");
         if (!$value$plusargs("burst_beats=%d", burst_beats)) $fatal(1, "+burst_beats is missing");
         if (!$value$plusargs("outstanding=%d", outstanding)) $fatal(1, "+outstanding is missing");
@@ -159,46 +192,87 @@ module skeleton #(parameter int PORTS = 4, parameter int STREAM_LATENCY = 2, par
         .clock, .depth(stripe_words), .push(pixel_beat_pop[0]), .full(pixels_full), .pop(pixels_pop), .valid(pixels_valid)
     );
 
-    // run: the schedule, record by record
-    typedef enum logic [31:0] {WAIT, LOAD, STREAM_TILE, CHIP_TILE, DONE} op_t;
-    logic [31:0] record = 0, cycle = 0, taken = 0, pixels_taken = 0;
-    logic front_there = 0;  // the weight FIFO's first word, in a register (FrontWord)
-    wire [31:0] op = schedule[record][127:96];
-    wire [31:0] first = schedule[record][95:64];   // WAIT: cycles; LOAD: words; tiles: tokens
-    wire [31:0] second = schedule[record][63:32];  // LOAD: pixels; tiles: accesses that fill the next
-    wire [31:0] third = schedule[record][31:0];    // tiles: least cycles
-    logic advances, ends;
-    always_comb begin
-        weights_pop = 0;
-        pixels_pop = 0;
-        advances = 0;  // the fill
-        ends = 0;
-        case (op)
-            WAIT: ends = cycle + 1 >= first;
-            LOAD: begin
-                weights_pop = taken < first && weights_valid;
-                pixels_pop = pixels_taken < second && pixels_valid;
-                ends = taken + 32'(weights_pop) == first && pixels_taken + 32'(pixels_pop) == second;
-            end
-            STREAM_TILE, CHIP_TILE: begin
-                advances = taken < second && (op == CHIP_TILE || front_there);
-                weights_pop = weights_valid && (!front_there || (op == STREAM_TILE && advances));
-                ends = cycle + 1 >= first && cycle + 1 >= third && taken + 32'(advances) == second;
-            end
-            default: ;
-        endcase
-    end
+    // the engine
+    logic [INDEX_BITS-1:0] index = BEFORE_FIRST;  // that the walk stands at
+    logic [ROW_BITS-1:0] tokens, packages = 0;
+    wire begin_run, control_pop, control_has_token, ends_run, starts_step;
+    wire [INDEX_BITS-1:0] step_index;
+    engine_control #(
+        .NUM_STEPS(NUM_STEPS), .TILE_IN(TILE_IN), .TILE_OUT(TILE_OUT), .FILL_LANES(FILL_LANES),
+        .PARAM_LANES(PARAM_LANES), .PREFIX(PREFIX), .HEAD_LANES(HEAD_LANES), .BANK_LANES(BANK_LANES),
+        .RMW_CYCLES(RMW_CYCLES), .PIPELINE_CYCLES(PIPELINE_CYCLES), .INDEX_BITS(INDEX_BITS), .ROW_BITS(ROW_BITS),
+        .LANE_BITS(LANE_BITS), .TILE_BITS(TILE_BITS), .LENGTH_BITS(LENGTH_BITS)
+    ) control (
+        .clock, .begin_run, .index, .first('0), .last(LAST), .tokens, .packages, .running(), .ends_run, .starts_step,
+        .step_index, .word_valid(weights_valid), .word_pop(control_pop), .has_token(control_has_token), .token(), .row(),
+        .x_lane(), .source_bank(), .source_lane(), .dest_bank(), .dest_lane(), .in_tile(), .out_tile(), .head(), .part(),
+        .first_in(), .last_in(), .border(), .next_first_in(), .fill_accesses(), .fill_params(), .fill_from_keys(),
+        .fill_place(), .fill_index(), .fill_lane()
+    );
+
+    // run: loading, the walk, storing
+    typedef enum logic [2:0] {ENTER_LOAD, LOAD, LOADED, ENTER_RUN, RUN, DRAIN, OTHER, STORE} state_t;
+    state_t state = ENTER_LOAD;
+    logic [31:0] spent = 0;  // cycles in this state
+    logic [31:0] loaded = 0, pixels_taken = 0;
+    logic [INDEX_BITS-1:0] counted = BEFORE_FIRST;  // the step whose cycle this is
+    logic [31:0] step_cycles [NUM_STEPS+1:0] = '{default: 0};  // loading, steps, storing
+    logic [31:0] step_tokens [NUM_STEPS+1:0] = '{default: 0};
+    wire [31:0] waited = loop_entry > ENTRY_CYCLES ? loop_entry - ENTRY_CYCLES : 0;
+    wire load_pop = state == LOAD && loaded < position_words && weights_valid;
+    assign pixels_pop = state == LOAD && pixels_taken < pixels && pixels_valid;
+    assign weights_pop = load_pop || control_pop;
+    assign begin_run = state == ENTER_RUN && spent == waited;
+    wire [INDEX_BITS-1:0] place = counted + 1'b1;
+
+    // the step at `at` begins
+    task automatic go(input logic [INDEX_BITS-1:0] at);
+        index <= at;
+        counted <= at;
+        spent <= 0;
+        state <= at == LAST ? STORE : at == BEFORE_FIRST || steps[at][95:64] == 0 ? ENTER_RUN : OTHER;
+    endtask
+
     always_ff @(posedge clock) begin
-        if (op == DONE) begin
-            done <= 1;
-        end else begin
+        if (!done) begin
             cycles <= cycles + 1;
-            cycle <= ends ? 0 : cycle + 1;
-            taken <= ends ? 0 : taken + 32'(op == LOAD ? weights_pop : advances);
-            if (op == STREAM_TILE || op == CHIP_TILE)
-                front_there <= weights_pop || (front_there && !(op == STREAM_TILE && advances));
-            pixels_taken <= ends ? 0 : pixels_taken + 32'(pixels_pop);
-            if (ends) record <= record + 1;
+            spent <= spent + 1;
+            step_cycles[place] <= step_cycles[place] + 1;
+            if (control_has_token) step_tokens[place] <= step_tokens[place] + 1;
+            case (state)
+                ENTER_LOAD: begin
+                    tokens <= ROW_BITS'(rows);
+                    if (spent + 1 == loop_entry) state <= LOAD;
+                end
+                LOAD: begin
+                    loaded <= loaded + 32'(load_pop);
+                    pixels_taken <= pixels_taken + 32'(pixels_pop);
+                    if (loaded + 32'(load_pop) == position_words && pixels_taken + 32'(pixels_pop) == pixels) begin
+                        state <= LOADED;
+                        spent <= 0;
+                    end
+                end
+                LOADED: if (spent + 1 == load_depth) go(BEFORE_FIRST);
+                ENTER_RUN: if (begin_run) state <= RUN;
+                RUN: begin
+                    if (starts_step && step_index != BEFORE_FIRST) counted <= step_index;
+                    if (ends_run) begin
+                        state <= DRAIN;
+                        spent <= 0;
+                        index <= step_index;
+                    end
+                end
+                DRAIN: if (spent + 1 == engine_depth) go(index);
+                OTHER: if (spent + 1 == steps[index][95:64]) begin
+                    tokens <= steps[index][32+:ROW_BITS];
+                    packages <= steps[index][0+:ROW_BITS];
+                    go(index + 1'b1);
+                end
+                STORE: if (spent + 1 == store_cycles) done <= 1;
+            endcase
         end
     end
+
+    always @(posedge done)
+        for (int i = 0; i < NUM_STEPS + 2; i++) $display("step %0d %0d", step_cycles[i], step_tokens[i]);
 endmodule
