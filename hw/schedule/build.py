@@ -158,19 +158,20 @@ class Builder:
 
     def _condition(self, block: str, since: str) -> int:
         """Node of the condition under which `block` runs, given that `since`, which dominates it, does."""
+        region = self._region
+        while block != since and region.always_follows(block, region.dominator[block]):
+            block = region.dominator[block]
         if block == since:
             return ALWAYS
         key = (block, since)
         if key not in self._conditions:
-            region = self._region
-            dominator = region.dominator[block]
-            if region.always_follows(block, dominator):
-                found = self._condition(dominator, since)
-            else:
-                found = -2
-                for source in region.predecessors[block]:
-                    path = self._and(self._condition(source, since), self._edge(source, block))
-                    found = path if found == -2 else self.graph.add("logic", 1, [found, path])
+            paths = [
+                self._and(self._condition(source, since), self._edge(source, block))
+                for source in region.predecessors[block]
+            ]
+            found = paths[0]
+            for path in paths[1:]:
+                found = self.graph.add("logic", 1, [found, path])
             self._conditions[key] = found
         return self._conditions[key]
 

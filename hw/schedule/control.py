@@ -129,10 +129,18 @@ class Region:
         backwards[self.EXIT] = [name for name in self.order if not self.successors[name]]
         return dominators(self.EXIT, backwards)
 
+    @cached_property
+    def _post_depth(self) -> dict[str, int]:
+        """Of each block in the tree of post-dominators."""
+        found = {self.EXIT: 0}
+        for name in reversed(self.order):  # a post-dominator stands behind what it post-dominates
+            found[name] = found[self.post_dominator[name]] + 1
+        return found
+
     def always_follows(self, block: str, before: str) -> bool:
         """Whether every path from `before` passes `block`."""
-        at = before
-        while at not in (block, self.EXIT):
+        depth, at = self._post_depth, before
+        while depth[at] > depth[block]:
             at = self.post_dominator[at]
         return at == block
 
