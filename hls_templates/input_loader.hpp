@@ -52,8 +52,9 @@ struct PositionLoader {
         if (part == kChunk / A::kFillLanes - 1) {
             write_lanes<Memory<A>::kEmbedWords>(memory.x, to_int(row), lane / kChunk * kChunk, chunk);
         }
-        if (PerHead && word.last)
+        if (PerHead && word.last) {
             store(memory.head_statistics, to_int(row) * A::kHeads + to_int(head.value), head_sums);
+        }
         if (ends_row) store(memory.row_statistics, to_int(row), row_sums);
 
         more = !(ends_row && last_row);
