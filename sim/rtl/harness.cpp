@@ -10,7 +10,7 @@ int main(int argc, char** argv) {
     VerilatedContext context;
     context.commandArgs(argc, argv);
     Vskeleton skeleton(&context);
-    const std::uint64_t most = 1ULL << 32;
+    const std::uint64_t most = 1ULL << 27;
     for (std::uint64_t cycle = 0; cycle < most && !skeleton.done; ++cycle) {
         skeleton.clock = 0;
         skeleton.eval();
