@@ -17,9 +17,9 @@ from pathlib import Path
 
 from hw.architecture import PARAM_LANES
 from hw.layout import NUM_BANKS, Design
-from hw.model.cycles import Walk
+from hw.model.cycles import Pass, Walk
 from hw.model.latency import RMW_CYCLES, STRIPE_WORDS, Assumptions, pipeline_cycles
-from hw.program import Op, Sizes, build_program
+from hw.program import Op, Rows, Sizes, build_program
 from hw.render import IDLE, STEP_FIELDS, step_fields
 from hw.weights import weight_stream
 from spvit.errors import BuildError
@@ -34,11 +34,17 @@ WEIGHTS = ("STREAM", "K", "V")
 
 @dataclass(frozen=True)
 class RtlStep:
-    """cycles  from its first to the next one's first
-    tokens  of them, in which a token enters the array"""
+    """cycles   from its first to the next one's first
+    tokens   of them, in which a token enters the array
+    rows     sum of these tokens' rows in memory
+    sources  and of the lanes that each of them is read from,
+    dests    and written to"""
 
     cycles: int
     tokens: int
+    rows: int
+    sources: int
+    dests: int
 
 
 def entry_cycles() -> int:
@@ -128,7 +134,17 @@ class _Around(Walk):
 
     def image(self, kept: Sequence[int]) -> None:
         self.left: list[tuple[int, int]] = []  # tokens and packages behind each packager
+        self.passes: list[Pass] = []
         super().image(kept)
+
+    @property
+    def param_words(self) -> int:
+        """Of the stream: columns' biases and shifts."""
+        return sum(one.out_tiles * (one.first_words - one.words) for one in self.passes)
+
+    def _engine(self, one: Pass, following: Pass) -> None:
+        self.passes.append(one)
+        super()._engine(one, following)
 
     def _package(self, kept: int) -> None:
         super()._package(kept)
@@ -165,9 +181,34 @@ def run_skeleton(skeleton: Path, design: Design, assumed: Assumptions, kept: Seq
     if result.returncode != 0:
         raise BuildError(f"the skeleton stopped: {(result.stderr or result.stdout).strip()[:300]}")
     lines = [line.split()[1:] for line in result.stdout.splitlines() if line.startswith("step ")]
-    steps = tuple(RtlStep(int(cycles), int(tokens)) for cycles, tokens in lines)
+    steps = tuple(RtlStep(*map(int, line)) for line in lines)
     assert sum(step.cycles for step in steps) == int(result.stdout.split()[-1])
+    _check_places(design, around, steps)
+    params = next(int(line.split()[1]) for line in result.stdout.splitlines() if line.startswith("params "))
+    if params != (expected := around.param_words):
+        raise BuildError(f"the skeleton filled {params} words of parameters, the stream has {expected}")
     return steps
+
+
+def _check_places(design: Design, around: _Around, steps: Sequence[RtlStep]) -> None:
+    """Each token of each tile at its row and lanes, by their sums. Raises BuildError."""
+    architecture, prefix = design.architecture, design.network.model.num_prefix_tokens
+    passes = iter(around.passes)
+    for step, of_rtl in zip(design.program.steps, steps[1:], strict=False):
+        if step.op is not Op.ENGINE:
+            continue
+        one = next(passes)
+        first = prefix if step.rows in (Rows.PATCHES, Rows.CANDIDATES) else 0
+        fields = dict(zip(STEP_FIELDS, step_fields(design, step), strict=True))
+        sources = [int(fields["source_lane"]) + tile * architecture.tile_in for tile in range(one.in_tiles)]
+        dests = [int(fields["dest_lane"]) + tile * architecture.tile_out for tile in range(one.out_tiles)]
+        expected = (
+            one.in_tiles * one.out_tiles * sum(range(first, first + one.rows)),
+            one.out_tiles * one.rows * sum(sources),
+            one.in_tiles * one.rows * sum(dests),
+        )
+        if expected != (of_rtl.rows, of_rtl.sources, of_rtl.dests):
+            raise BuildError(f"the skeleton's tokens of {step.name} lie elsewhere: {of_rtl}, not {expected}")
 
 
 def _steps(design: Design, around: _Around) -> str:

@@ -197,6 +197,10 @@ module skeleton #(
     logic [ROW_BITS-1:0] tokens, packages = 0;
     wire begin_run, control_pop, control_has_token, ends_run, starts_step;
     wire [INDEX_BITS-1:0] step_index;
+    wire [ROW_BITS-1:0] row;
+    wire [1:0] source_bank, dest_bank;
+    wire [LANE_BITS-1:0] source_lane, dest_lane;
+    wire fill_accesses, fill_params;
     engine_control #(
         .NUM_STEPS(NUM_STEPS), .TILE_IN(TILE_IN), .TILE_OUT(TILE_OUT), .FILL_LANES(FILL_LANES),
         .PARAM_LANES(PARAM_LANES), .PREFIX(PREFIX), .HEAD_LANES(HEAD_LANES), .BANK_LANES(BANK_LANES),
@@ -204,9 +208,9 @@ module skeleton #(
         .LANE_BITS(LANE_BITS), .TILE_BITS(TILE_BITS), .LENGTH_BITS(LENGTH_BITS)
     ) control (
         .clock, .begin_run, .index, .first('0), .last(LAST), .tokens, .packages, .running(), .ends_run, .starts_step,
-        .step_index, .word_valid(weights_valid), .word_pop(control_pop), .has_token(control_has_token), .token(), .row(),
-        .x_lane(), .source_bank(), .source_lane(), .dest_bank(), .dest_lane(), .in_tile(), .out_tile(), .head(), .part(),
-        .first_in(), .last_in(), .border(), .next_first_in(), .fill_accesses(), .fill_params(), .fill_from_keys(),
+        .step_index, .word_valid(weights_valid), .word_pop(control_pop), .has_token(control_has_token), .token(), .row,
+        .x_lane(), .source_bank, .source_lane, .dest_bank, .dest_lane, .in_tile(), .out_tile(), .head(), .part(),
+        .first_in(), .last_in(), .border(), .next_first_in(), .fill_accesses, .fill_params, .fill_from_keys(),
         .fill_place(), .fill_index(), .fill_lane()
     );
 
@@ -218,6 +222,11 @@ module skeleton #(
     logic [INDEX_BITS-1:0] counted = BEFORE_FIRST;  // the step whose cycle this is
     logic [31:0] step_cycles [NUM_STEPS+1:0] = '{default: 0};  // loading, steps, storing
     logic [31:0] step_tokens [NUM_STEPS+1:0] = '{default: 0};
+    // where its tokens come from and go to: sums of rows, and of lanes in WORK
+    logic [63:0] step_rows [NUM_STEPS+1:0] = '{default: 0};
+    logic [63:0] step_sources [NUM_STEPS+1:0] = '{default: 0};
+    logic [63:0] step_dests [NUM_STEPS+1:0] = '{default: 0};
+    logic [63:0] param_words = 0;
     wire [31:0] waited = loop_entry > ENTRY_CYCLES ? loop_entry - ENTRY_CYCLES : 0;
     wire load_pop = state == LOAD && loaded < position_words && weights_valid;
     assign pixels_pop = state == LOAD && pixels_taken < pixels && pixels_valid;
@@ -238,7 +247,13 @@ module skeleton #(
             cycles <= cycles + 1;
             spent <= spent + 1;
             step_cycles[place] <= step_cycles[place] + 1;
-            if (control_has_token) step_tokens[place] <= step_tokens[place] + 1;
+            if (control_has_token) begin
+                step_tokens[place] <= step_tokens[place] + 1;
+                step_rows[place] <= step_rows[place] + 64'(row);
+                step_sources[place] <= step_sources[place] + 64'(source_bank) * BANK_LANES + 64'(source_lane);
+                step_dests[place] <= step_dests[place] + 64'(dest_bank) * BANK_LANES + 64'(dest_lane);
+            end
+            if (fill_accesses && fill_params) param_words <= param_words + 1;
             case (state)
                 ENTER_LOAD: begin
                     tokens <= ROW_BITS'(rows);
@@ -273,6 +288,9 @@ module skeleton #(
         end
     end
 
-    always @(posedge done)
-        for (int i = 0; i < NUM_STEPS + 2; i++) $display("step %0d %0d", step_cycles[i], step_tokens[i]);
+    always @(posedge done) begin
+        for (int i = 0; i < NUM_STEPS + 2; i++)
+            $display("step %0d %0d %0d %0d %0d", step_cycles[i], step_tokens[i], step_rows[i], step_sources[i], step_dests[i]);
+        $display("params %0d", param_words);
+    end
 endmodule
