@@ -31,8 +31,8 @@ RESIDUAL_GUARD_BITS, RESIDUAL_SHIFT_BITS = 6, 3
 MAX_RESIDUAL_UP = 2**RESIDUAL_SHIFT_BITS - 1 - RESIDUAL_GUARD_BITS
 """A result has at most so many fraction bits more than the residual, and at most RESIDUAL_GUARD_BITS fewer."""
 
-POWERS = 128
-"""Exponents of two that are looked up lie in -POWERS .. POWERS - 1."""
+LEAST_EXPONENT, MOST_EXPONENT = -1022, 1023
+"""Of two, in float64 without subnormals."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,13 @@ def power_of_two(exponent: int | Array) -> Any:
         return 2.0**exponent
     xp = array_namespace(exponent)  # looked up: a library's pow() may be an ulp off
     powers = _powers_on_device(xp, device(exponent))
-    return powers[xp.astype(exponent, xp.int64) + POWERS]
+    return powers[xp.astype(exponent, xp.int64) - LEAST_EXPONENT]
 
 
 @lru_cache(maxsize=16)
 def _powers_on_device(xp: Any, where: Any) -> Array:
-    return xp.asarray([2.0**exponent for exponent in range(-POWERS, POWERS)], dtype=xp.float64, device=where)
+    exponents = range(LEAST_EXPONENT, MOST_EXPONENT + 1)
+    return xp.asarray([2.0**exponent for exponent in exponents], dtype=xp.float64, device=where)
 
 
 def floor_shift(x: Array, shift: int | Array) -> Array:

@@ -30,6 +30,7 @@ from host.measure import (
 )
 from host.power import PowerMeter
 from host.result import ImageResult, Timing
+from sim.device.emulated import NEVER, Fault
 from spvit.errors import BundleError, ConfigError, DeviceTimeoutError, ImageError
 
 ROOT = Path(__file__).parents[2]
@@ -243,7 +244,6 @@ def test_errors_are_one_sentence_and_status_2(build, images, tmp_path):
     [
         (["--repeats", "0"], ConfigError, "--repeats 0 must be a whole number from 1 to 1,000,000; .*"),
         (["--warm-up", "-1"], ConfigError, "--warm-up -1 must be a whole number from 0 to 1,000,000; .*"),
-        (["--timeout", "0"], DeviceTimeoutError, ".*: no result after 0 s; .*"),
         (["--baseline", "nowhere"], BundleError, "nowhere: no manifest.json in there; .*"),
     ],
 )
@@ -252,6 +252,20 @@ def test_wrong_arguments(build, images, tmp_path, emulated, arguments, kind, sen
     with pytest.raises(kind, match=f"^{sentence}$"):
         host.benchmark.main(
             [str(build.folder), str(images), "--emulated", "--out", str(tmp_path / "l.json"), *arguments]
+        )
+    assert not (tmp_path / "l.json").exists()
+
+
+def test_a_kernel_that_does_not_finish(build, images, tmp_path, monkeypatch):
+    def never_done(bundle):
+        device = build.device()
+        device.faults = [Fault(delay_s=NEVER)]
+        return device
+
+    monkeypatch.setattr("sim.device.emulated.emulate", never_done)
+    with pytest.raises(DeviceTimeoutError, match=r"^.*: no result after 0\.2 s; "):
+        host.benchmark.main(
+            [str(build.folder), str(images), "--emulated", "--out", str(tmp_path / "l.json"), "--timeout", "0.2"]
         )
     assert not (tmp_path / "l.json").exists()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hw.generate import make_project, write_project
+from hw.model.latency import pipeline_cycles
 from hw.target import resolve_target
 from hw.vendor import synth
 from hw.vendor.tools import find_hls
@@ -236,12 +237,13 @@ def test_a_broken_estimate_is_an_error(workplace):
 @pytest.mark.parametrize("stage", ["synth", "cosim", "bitstream"])
 def test_a_deeper_engine_is_an_error_before_more_is_spent_on_it(workplace, monkeypatch, stage):
     workplace.install(*ALL)
-    monkeypatch.setenv("STANDIN_DEPTH", "81")
+    held = pipeline_cycles(design_of(micro()).architecture)
+    monkeypatch.setenv("STANDIN_DEPTH", str(held + 1))
     with pytest.raises(BuildError) as error:
         workplace.run(stage)
     assert re.fullmatch(
-        r"build/micro-zcu102/hls/spvit_top/solution1/syn/report/csynth.rpt: ENGINE is 81 cycles deep and kPipelineCycles is "
-        r"80, so the hardware would compute wrong values: set MARGIN in hw/model/latency.py to [\d.]+ or more, then make "
+        rf"build/micro-zcu102/hls/spvit_top/solution1/syn/report/csynth.rpt: ENGINE is {held + 1} cycles deep and kPipelineCycles is "
+        rf"{held}, so the hardware would compute wrong values: set MARGIN in hw/model/latency.py to [\d.]+ or more, then make "
         r"hls and synthesize again",
         str(error.value),
     )
