@@ -1,8 +1,8 @@
-// The engine's control in RTL: what control.hpp, the Fill of tile.hpp and the FrontWord of weight_stream.hpp say, register
-// by register, without the datapath. It reads the steps of the program from a ROM, which answers two cycles after its
-// address (its own register and the block RAM's output register), and makes tiles, fills and borders of them and of the
-// token counts. Nothing is expanded for it beforehand: its cycles are evidence about the kernels' control, not a copy of
-// the model's walk.
+// The engine's control in RTL: what control.hpp, the Fill of tile.hpp and the FrontWord of weight_stream.hpp say,
+// register by register, without the datapath. It reads the steps of the program from a ROM, which answers two cycles
+// after its address (the block RAM's own register and its output register), and makes tiles, fills and borders of them
+// and of the token counts. Nothing is expanded for it beforehand: its cycles are evidence about the kernels' control,
+// not a copy of the model's walk.
 //   begin_run, index   engine_run(index): one cycle; both tokens and packages stand still until it is over
 //   running            an iteration takes place
 //   starts_step, step_index   the next iteration is the first of this step; step_index is where the run stopped, too
@@ -229,8 +229,12 @@ module engine_control #(
         begun.num_rows = waits3.next.engine ? num_rows_of : '0;
         begun.in_tile = 0;
         begun.out_tile = 0;
-        begun.in_left = !waits3.next.engine ? '0 : waits3.next.in_tiles != 0 ? waits3.next.in_tiles - 1'b1 : token_in_left;
-        begun.out_left = !waits3.next.engine ? '0 : waits3.next.out_tiles != 0 ? waits3.next.out_tiles - 1'b1 : token_out_left;
+        if (!waits3.next.engine) begun.in_left = 0;
+        else if (waits3.next.in_tiles != 0) begun.in_left = waits3.next.in_tiles - 1'b1;
+        else begun.in_left = token_in_left;
+        if (!waits3.next.engine) begun.out_left = 0;
+        else if (waits3.next.out_tiles != 0) begun.out_left = waits3.next.out_tiles - 1'b1;
+        else begun.out_left = token_out_left;
         begun.head = 0;
         begun.part = 0;
     end
@@ -297,7 +301,8 @@ module engine_control #(
         else if (decided5.last_in) plan6.fill.left = ACCESS_BITS'(STREAM_ACCESSES + PARAM_WORDS);
         else plan6.fill.left = ACCESS_BITS'(STREAM_ACCESSES);
         plan6.fill.place = 0;
-        plan6.fill.index = (LANE_BITS'(out_behind5) << OUT_SHIFT) + (filled5.weights == KEYS ? '0 : filled5.weights_lane);
+        plan6.fill.index =
+            (LANE_BITS'(out_behind5) << OUT_SHIFT) + (filled5.weights == KEYS ? '0 : filled5.weights_lane);
         plan6.fill.lane = (LANE_BITS'(in_behind5) << IN_SHIFT) + (filled5.weights == KEYS ? filled5.weights_lane : '0);
     end
 

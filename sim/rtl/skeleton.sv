@@ -1,6 +1,7 @@
-// What is around the engine's control (engine_control.sv), so that it runs as in the accelerator: weight readers, FIFOs, a
-// memory behind AXI-like ports, loading and storing, and the walk over the program (run_program). No arithmetic: what is
-// left decides when things happen, and the cycles must be those of the timed C-simulation, step for step.
+// What is around the engine's control (engine_control.sv), so that it runs as in the accelerator: weight readers,
+// FIFOs, a memory behind AXI-like ports, loading and storing, and the walk over the program (run_program). No
+// arithmetic: what is left decides when things happen, and the cycles must be those of the timed
+// C-simulation, step for step.
 // In the folder that it runs in:
 //   program.hex  the program's rows, for the control's ROM
 //   steps.hex    per step: cycles, 0 where it is the engine's; tokens and packages after it (sim/rtl/anchor.py)
@@ -290,7 +291,8 @@ module skeleton #(
 
     always @(posedge done) begin
         for (int i = 0; i < NUM_STEPS + 2; i++)
-            $display("step %0d %0d %0d %0d %0d", step_cycles[i], step_tokens[i], step_rows[i], step_sources[i], step_dests[i]);
+            $display("step %0d %0d %0d %0d %0d",
+                     step_cycles[i], step_tokens[i], step_rows[i], step_sources[i], step_dests[i]);
         $display("params %0d", param_words);
     end
 endmodule

@@ -1,5 +1,5 @@
-"""The anchor: the engine's control in Verilog, which makes tiles, borders and fills of the program itself, with readers, FIFOs
-and memory around it, gives the timed C-simulation's cycles exactly, step for step, in Verilator."""
+"""The anchor: the engine's control in Verilog makes tiles, borders and fills of the program itself; with readers, FIFOs
+and memory around it, it gives the timed C-simulation's cycles exactly, step for step, in Verilator."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_micro_with_one_port(simulators: Simulators, skeletons: Skeletons):
 
 
 def assert_entry_is_known(accelerator: TimedAccelerator, skeleton: Path, plain: Assumptions) -> None:
-    """The table's loop entry is shorter than the control's two reads of the ROM and its first plan: by so much, per run of
-    the engine, is the table's count too low. Where the memory keeps up nothing else changes."""
+    """The table's loop entry is shorter than the control's two reads of the ROM and its first plan: by so much, per run
+    of the engine, is the table's count too low. Where the memory keeps up nothing else changes."""
     design = accelerator.design
     accelerator.assumed = replace(plain, beat_cost=1)
     result, timing = accelerator.run(random_images(design.network.model, 1)[0])

@@ -8,6 +8,7 @@ from hw.schedule.delays import DELAYS, UNCERTAINTY
 from sim.rtl.anchor import CONTROL
 from sim.rtl.levels import longest_path
 from tests.sim.networks import design_of, micro
+from tests.sim.timed.test_timing_agreement import random_design
 
 pytestmark = pytest.mark.needs("yosys")
 
@@ -38,6 +39,12 @@ def test_levels_between_registers(capsys):
     with capsys.disabled():
         print(f"\nengine control, {path}; at most {MOST_LEVELS}")
     assert path.levels <= MOST_LEVELS
+
+
+@pytest.mark.slow
+def test_levels_of_a_model():
+    path = longest_path(random_design("deit_t", None, (64, 64, "fast")))
+    assert path.levels <= MOST_LEVELS, path
 
 
 @pytest.mark.parametrize(
