@@ -25,7 +25,7 @@ from pathlib import Path
 import PIL, numpy
 from host.bundle import load_bundle
 from host.drawing import draw_kept
-from spvit.images.sources import load_images
+from host.images import load_images
 bundle = load_bundle(".")
 images = load_images(sys.argv[1], bundle.preprocessing)
 draw_kept(images.pixels[0], [numpy.arange(3)], bundle.patch_size)

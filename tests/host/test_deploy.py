@@ -182,7 +182,7 @@ class Refuse:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Refuse())
 sys.path.insert(0, ".")
-import host.benchmark, host.drawing
+import host.benchmark, host.drawing, host.images
 from host.bundle import load_bundle
 print(load_bundle(".").name, host.__file__)
 """
