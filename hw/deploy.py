@@ -37,8 +37,9 @@ RUNTIME = (
     "host/__init__.py", "host/accelerator.py", "host/benchmark.py", "host/board.py", "host/bundle.py",
     "host/drawing.py", "host/figures.py", "host/images.py", "host/interrupts.py", "host/lock.py", "host/measure.py",
     "host/power.py", "host/result.py", "hw/__init__.py", "hw/architecture.py", "hw/clock.py", "hw/interface.py",
-    "hw/manifest.py", "hw/target.py", "spvit/__init__.py", "spvit/command.py", "spvit/config.py", "spvit/errors.py", "spvit/files.py",
-    "spvit/images/__init__.py", "spvit/images/preprocess.py", "spvit/images/sources.py", "spvit/schema.py",
+    "hw/manifest.py", "hw/target.py", "spvit/__init__.py", "spvit/command.py", "spvit/config.py", "spvit/errors.py",
+    "spvit/files.py", "spvit/images/__init__.py", "spvit/images/preprocess.py", "spvit/images/sources.py",
+    "spvit/schema.py",
 )  # fmt: skip
 """What the board imports."""
 SAMPLE_DIGITS = 8
