@@ -119,7 +119,7 @@ struct ap_int_base {
 
     ap_int_base() = default;
     template <class T, class = typename hls_schedule::EnableIf<hls_schedule::Integer<T>::is, int>::type>
-    ap_int_base(const T& x) : V(static_cast<Raw>(hls_schedule::Integer<T>::get(x))) {}
+    ap_int_base(T x) : V(static_cast<Raw>(hls_schedule::Integer<T>::get(x))) {}
 
     operator typename hls_schedule::EnableIf<true, long long>::type() const { return static_cast<long long>(V); }
     int to_int() const { return static_cast<int>(V); }
@@ -165,7 +165,7 @@ struct ap_int_base {
 
 #define SPVIT_ASSIGN(Type, op)            \
     template <class T>                    \
-    Type& operator op## = (const T& x) {  \
+    Type& operator op## = (T x) {         \
         return *this = Type((*this)op x); \
     }
 
@@ -174,7 +174,7 @@ struct ap_int : ap_int_base<W, true> {
     using Base = ap_int_base<W, true>;
     ap_int() = default;
     template <class T, class = typename hls_schedule::EnableIf<hls_schedule::Integer<T>::is, int>::type>
-    ap_int(const T& x) : Base(x) {}
+    ap_int(T x) : Base(x) {}
     SPVIT_ASSIGN(ap_int, +)
     SPVIT_ASSIGN(ap_int, -)
     SPVIT_ASSIGN(ap_int, *)
@@ -190,7 +190,7 @@ struct ap_uint : ap_int_base<W, false> {
     using Base = ap_int_base<W, false>;
     ap_uint() = default;
     template <class T, class = typename hls_schedule::EnableIf<hls_schedule::Integer<T>::is, int>::type>
-    ap_uint(const T& x) : Base(x) {}
+    ap_uint(T x) : Base(x) {}
     SPVIT_ASSIGN(ap_uint, +)
     SPVIT_ASSIGN(ap_uint, -)
     SPVIT_ASSIGN(ap_uint, *)
@@ -205,7 +205,7 @@ struct ap_uint : ap_int_base<W, false> {
 #define SPVIT_BINARY(op, W)                                                                                          \
     template <class A, class B>                                                                                      \
     inline hls_schedule::IfMixed<A, B, ap_int_base<hls_schedule::Widths<A, B>::W, hls_schedule::Widths<A, B>::sign>> \
-    operator op(const A& a, const B& b) {                                                                            \
+    operator op(A a, B b) {                                                                                          \
         using Result = ap_int_base<hls_schedule::Widths<A, B>::W, hls_schedule::Widths<A, B>::sign>;                 \
         using Raw = typename Result::Raw;                                                                            \
         Result result;                                                                                               \
@@ -224,8 +224,7 @@ SPVIT_BINARY(%, both)
 
 /// A difference has a sign.
 template <class A, class B>
-inline hls_schedule::IfMixed<A, B, ap_int_base<hls_schedule::Widths<A, B>::sum, true>> operator-(const A& a,
-                                                                                                 const B& b) {
+inline hls_schedule::IfMixed<A, B, ap_int_base<hls_schedule::Widths<A, B>::sum, true>> operator-(A a, B b) {
     using Result = ap_int_base<hls_schedule::Widths<A, B>::sum, true>;
     using Raw = typename Result::Raw;
     Result result;
@@ -236,7 +235,7 @@ inline hls_schedule::IfMixed<A, B, ap_int_base<hls_schedule::Widths<A, B>::sum, 
 
 #define SPVIT_COMPARISON(op)                                                                                       \
     template <class A, class B>                                                                                    \
-    inline hls_schedule::IfMixed<A, B, bool> operator op(const A& a, const B& b) {                                 \
+    inline hls_schedule::IfMixed<A, B, bool> operator op(A a, B b) {                                               \
         using Raw =                                                                                                \
             typename hls_schedule::Bits<hls_schedule::Widths<A, B>::both, hls_schedule::Widths<A, B>::sign>::type; \
         return static_cast<Raw>(hls_schedule::Integer<A>::get(a))                                                  \
@@ -258,7 +257,7 @@ using IfShift =
 
 /// A signed amount may be negative: both directions are built, as AMD's ap_int builds them.
 template <bool Left, class A, class Amount>
-inline ap_int_base<Integer<A>::width, Integer<A>::sign> shifted(const A& a, const Amount& amount) {
+inline ap_int_base<Integer<A>::width, Integer<A>::sign> shifted(A a, Amount amount) {
     using Result = ap_int_base<Integer<A>::width, Integer<A>::sign>;
     using Raw = typename Result::Raw;
     const auto n = Integer<Amount>::get(amount);
@@ -276,11 +275,11 @@ inline ap_int_base<Integer<A>::width, Integer<A>::sign> shifted(const A& a, cons
 }  // namespace hls_schedule
 
 template <class A, class Amount>
-inline hls_schedule::IfShift<A, Amount> operator<<(const A& a, const Amount& amount) {
+inline hls_schedule::IfShift<A, Amount> operator<<(A a, Amount amount) {
     return hls_schedule::shifted<true>(a, amount);
 }
 template <class A, class Amount>
-inline hls_schedule::IfShift<A, Amount> operator>>(const A& a, const Amount& amount) {
+inline hls_schedule::IfShift<A, Amount> operator>>(A a, Amount amount) {
     return hls_schedule::shifted<false>(a, amount);
 }
 
