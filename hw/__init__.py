@@ -6,6 +6,7 @@ Vitis HLS project under `build/<model>-<target>/`.
     target ─┐
     architecture ─► layout ─► program ─► weights ─► render ─► generate (the command)
 
-    model/   what it will cost, as estimates: cycles, memory, resources
-    vendor/  AMD's tools: scripts, runs, reports
+    model/     what it will cost, as estimates: cycles, memory, resources
+    schedule/  whether synthesis can start an iteration every cycle, computed from the generated sources
+    vendor/    AMD's tools: scripts, runs, reports
 """
