@@ -84,7 +84,7 @@ def build_library(
     digest = hashlib.sha256(" ".join([*found.words, *flags]).encode() + BRIDGE.read_bytes())
     digest.update(found.identity(flags))  # a library for another CPU would end with an illegal instruction
     own = [TIMED / "timed.cpp"] if timed else []
-    for path in [top, *sorted(source_folder.glob("*.hpp")), *(sorted(TIMED.iterdir()) if timed else [])]:
+    for path in [top, *sorted(source_folder.glob("*.hpp")), *(sorted(TIMED.glob("*.[ch]pp")) if timed else [])]:
         digest.update(path.name.encode() + path.read_bytes())
     library = source_folder.parent / "csim" / f"spvit-{digest.hexdigest()[:16]}.so"
     if is_sealed(library):

@@ -17,6 +17,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, str(threads))
 
+# `make test` runs this, but what the tests run was not called by make: commands then speak of their options, not of make's
+# variables. A test of that sets it again.
+for variable in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):
+    os.environ.pop(variable, None)
+
 # No deadlines: the machine may be busy. In CI the same examples every time.
 DERANDOMIZE = bool(os.environ.get("CI"))
 settings.register_profile("default", deadline=None, derandomize=DERANDOMIZE, print_blob=True)
