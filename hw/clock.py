@@ -7,13 +7,15 @@ ConfigError that names the nearest clocks that can be made. Standard library alo
     wizard  PL0 of the processing system feeds a Clocking Wizard, whose MMCME4 makes almost any clock from it
     pl0     PL0 itself: the IOPLL divided by a whole number
     shell   the platform of a card that a host reaches over PCIe; XRT sets it as the linked xclbin says
+
+The memory ports may have a clock of their own, from the wizard's same MMCM: a processing system's take up to 333 MHz.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Annotated, Any
@@ -48,6 +50,8 @@ MOST_MHZ = {"1": 667, "2": 775, "3": 891, "2LV": 725}
 """Of an MMCM's output, and of the global clock buffer behind it or behind PL0."""
 LEAST_WIZARD_MHZ = 10
 """An MMCM's output goes down to 6.25, where its steps are coarse."""
+PORT_DIVIDE = (1, 128)
+"""Of an MMCM's second output: whole numbers (UG572)."""
 PL0_DIVISORS = 63
 """Of each of PL0's two dividers, six bits (UG1087, PL0_REF_CTRL)."""
 MAKERS = {"wizard": "the MMCM of a Clocking Wizard", "pl0": "PL0"}
@@ -60,6 +64,8 @@ class Clock:
     mhz           what it comes out at, by the source's nominal frequency
     pl0_mhz       PL0 with its two divisors of the IOPLL; 0 where there is none
     multiply      M of the wizard's MMCM, divide D, output_divide O; all 1 without a wizard
+    port_mhz      of the memory ports and their SmartConnects; 0: the accelerator's own
+    port_divide   of the MMCM's second output, which makes it; 0: there is none
     """
 
     source: Annotated[str, Choice(*SOURCES)]
@@ -69,6 +75,8 @@ class Clock:
     multiply: Annotated[float, Number(1, 128)] = 1.0
     divide: Annotated[int, Whole(*DIVIDE)] = 1
     output_divide: Annotated[float, Number(1, 128)] = 1.0
+    port_mhz: Annotated[float, Number(0, 10_000)] = 0.0
+    port_divide: Annotated[int, Whole(0, PORT_DIVIDE[1])] = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -93,11 +101,12 @@ def usable_ns(clock_mhz: float) -> float:
 
 
 @lru_cache
-def make_clock(source: str, source_mhz: float, part: str, mhz: float) -> Clock:
+def make_clock(source: str, source_mhz: float, part: str, mhz: float, port_mhz: float = 0.0) -> Clock:
     """The clock nearest to `mhz`, and not above it. Raises ConfigError, naming the nearest where none is near enough.
 
     source_mhz  the IOPLL; of a shell, its fastest kernel clock
     part        of the device: its speed grade limits an MMCM
+    port_mhz    what the memory ports should run at, and not above it: a wizard makes that too; 0: they have no clock
     """
     if source == "shell":
         return _from_shell(source_mhz, mhz)
@@ -106,7 +115,7 @@ def make_clock(source: str, source_mhz: float, part: str, mhz: float) -> Clock:
     least = LEAST_WIZARD_MHZ if source == "wizard" else source_mhz / PL0_DIVISORS**2
     if not least <= mhz <= most:
         raise ConfigError(f"cannot be made: {MAKERS[source]} makes {least:.4g} to {most:g} MHz on speed grade -{grade}")
-    return _from_wizard(source_mhz, grade, mhz) if source == "wizard" else _from_pl0(source_mhz, mhz)
+    return _from_wizard(source_mhz, grade, mhz, port_mhz) if source == "wizard" else _from_pl0(source_mhz, mhz)
 
 
 def speed_grade(part: str) -> str:
@@ -144,15 +153,18 @@ def _two_divisors(divider: int) -> tuple[int, int]:
     return divider // second, second
 
 
-def _from_wizard(pll_mhz: float, grade: str, mhz: float) -> Clock:
+def _from_wizard(pll_mhz: float, grade: str, mhz: float, port_mhz: float) -> Clock:
     divider = max(1, round(pll_mhz / WIZARD_INPUT_MHZ))
     pl0_mhz = pll_mhz / divider
-    found = max(_mmcm_settings(pl0_mhz, grade, mhz), default=None)
+    found = max(_mmcm_settings(pl0_mhz, grade, mhz, port_mhz), default=None)
     if found is None:
         raise ConfigError(f"cannot be made: no MMCM setting makes it from a PL0 of {pl0_mhz:.2f} MHz")
     multiply, divide, output = found.multiply / EIGHTHS, found.divide, found.output_divide / EIGHTHS
-    made = pl0_mhz * multiply / divide / output
-    return Clock("wizard", _hertz(made), _hertz(pl0_mhz), _two_divisors(divider), multiply, divide, output)
+    vco = pl0_mhz * multiply / divide
+    own = Clock("wizard", _hertz(vco / output), _hertz(pl0_mhz), _two_divisors(divider), multiply, divide, output)
+    if not found.port_divide or found.port_divide == output:
+        return own
+    return replace(own, port_mhz=_hertz(vco / found.port_divide), port_divide=found.port_divide)
 
 
 def _hertz(mhz: float) -> float:
@@ -162,9 +174,12 @@ def _hertz(mhz: float) -> float:
 
 @dataclass(frozen=True)
 class _Setting:
-    """Of an MMCM, M and O in eighths; the greatest has the least error, then whole factors, then the fastest VCO."""
+    """Of an MMCM, M and O in eighths; the greatest has the least error, then whole factors, then the fastest clock of
+    the ports, then the fastest VCO."""
 
     error: Fraction
+    port_divide: int
+    port: Fraction
     vco: Fraction
     multiply: int
     divide: int
@@ -173,14 +188,15 @@ class _Setting:
     def __lt__(self, other: _Setting) -> bool:
         return self._rank() < other._rank()
 
-    def _rank(self) -> tuple[Fraction, bool, int, Fraction]:
+    def _rank(self) -> tuple[Fraction, bool, int, Fraction, Fraction]:
         is_whole = self.multiply % EIGHTHS == 0 and self.output_divide % EIGHTHS == 0
-        return (-self.error, is_whole, -self.divide, self.vco)
+        return (-self.error, is_whole, -self.divide, self.port, self.vco)
 
 
-def _mmcm_settings(input_mhz: float, grade: str, mhz: float) -> Iterator[_Setting]:
+def _mmcm_settings(input_mhz: float, grade: str, mhz: float, port_mhz: float) -> Iterator[_Setting]:
     """Every setting that makes `mhz` or less, by no more than the tolerance."""
     source, wanted = Fraction(input_mhz).limit_denominator(10**6), Fraction(mhz).limit_denominator(10**6)
+    port = Fraction(port_mhz).limit_denominator(10**6)
     for divide in range(DIVIDE[0], DIVIDE[1] + 1):
         detector = source / divide
         if detector < LEAST_PFD_MHZ:
@@ -197,4 +213,8 @@ def _mmcm_settings(input_mhz: float, grade: str, mhz: float) -> Iterator[_Settin
             error = 1 - vco * EIGHTHS / int(output) / wanted
             if output <= OUTPUT_DIVIDE[1] and 0 <= error <= TOLERANCE:
                 # a difference that no crystal keeps is none: whole factors and a fast VCO are worth more
-                yield _Setting(Fraction(round(error * 2000), 2000), vco, multiply, divide, int(output))
+                port_divide = min(max(-(-vco // port), PORT_DIVIDE[0]), PORT_DIVIDE[1]) if port else 0
+                made = vco / port_divide if port_divide else Fraction(0)
+                yield _Setting(
+                    Fraction(round(error * 2000), 2000), int(port_divide), made, vco, multiply, divide, int(output)
+                )

@@ -22,7 +22,7 @@ from spvit.files import read_json
 from spvit.schema import SHA256, Entries, Items, Number, Whole, check_fields, from_table, shown
 
 MANIFEST = "manifest.json"
-VERSION = 3
+VERSION = 4
 MOST_WORDS = 2**31 - 1
 DERIVED = {"clock": ("ratio",), "interface": ("kernel", "registers", "buffers")}
 """What stands there for readers in other languages, and follows from the rest."""

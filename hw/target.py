@@ -17,6 +17,7 @@ from spvit.schema import (
     NAME,
     Choice,
     Entries,
+    Items,
     Number,
     Text,
     Whole,
@@ -30,6 +31,8 @@ TARGETS = Path(__file__).with_name("targets")
 TABLES = ("clocking", "resources", "memory")
 SOURCES = ("part", "clock", "resources", "memory")  # of the figures
 CLOCK_MHZ = Number(1, 1000)
+PORT_EFFICIENCY = 0.85
+"""Beats per cycle of a port that reads without pause: the rest goes between bursts."""
 BOARD_PART = Text(r"[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+){3}", "a board as Vivado knows it, vendor:board:part0:1.0", 100)
 PART = Text(r"[A-Za-z0-9_-]+", "an FPGA as Vivado knows it, xczu9eg-ffvb1156-2-e", 64)
 
@@ -43,8 +46,11 @@ class Target:
     clock_source    how that is made: `wizard` or `pl0` of a processing system, `shell` of a card (hw/clock.py)
     clock_source_mhz  from what: the IOPLL that the board's preset sets, or the shell's fastest kernel clock
     bram36          36 Kbit block RAMs; uram: 288 Kbit ones
-    ports           AXI ports to DDR or HBM that the kernel may use, each port_bits wide
-    bandwidth_gbps  GB/s that the ports together are planned to deliver
+    memory_gbps     GB/s of the memory in theory
+    memory_share    of it, that reads like these are planned to reach
+    ports           AXI ports to DDR or HBM that the kernel may use, each port_bits wide, at port_mhz at most
+    controller_ports      of each, which port of the memory's controller stands behind it; empty: each has its own
+    controller_port_gbps  GB/s of one of these in theory; 0: no less than what stands before it
     sources         where the figures come from: of the part, the clock, the resources, the memory
     """
 
@@ -62,11 +68,20 @@ class Target:
     ff: Annotated[int, Whole(1, 100_000_000)]
     ports: Annotated[int, Whole(1, 256)]
     port_bits: Annotated[int, Choice(32, 64, 128, 256, 512, 1024)]
-    bandwidth_gbps: Annotated[float, Number(0.01, 100_000)]
+    port_mhz: Annotated[float, CLOCK_MHZ]
+    memory_gbps: Annotated[float, Number(0.01, 100_000)]
+    memory_share: Annotated[float, Number(0.01, 1)]
+    controller_ports: Annotated[tuple[int, ...], Items(Whole(0, 255), "ports", 256)]
+    controller_port_gbps: Annotated[float, Number(0, 100_000)]
     sources: Annotated[Mapping[str, str], Entries(LINE, "texts", 16, SOURCES)] = field(hash=False)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.controller_ports and len(self.controller_ports) != self.ports:
+            raise ConfigError(
+                f"controller_ports={list(self.controller_ports)} must say one for each of ports={self.ports}, or be "
+                "left out"
+            )
 
     @property
     def has_processing_system(self) -> bool:
@@ -76,7 +91,32 @@ class Target:
     @property
     def clock(self) -> Clock:
         """How the accelerator's clock is made. Raises ConfigError where it cannot be."""
-        return make_clock(self.clock_source, self.clock_source_mhz, self.part, self.clock_mhz)
+        return make_clock(self.clock_source, self.clock_source_mhz, self.part, self.clock_mhz, self.port_mhz)
+
+    @property
+    def made_port_mhz(self) -> float:
+        """What the memory ports run at: a card's shell has their clock, PL0 alone is the accelerator's too."""
+        if self.clock_source == "wizard":
+            return self.clock.port_mhz or self.clock.mhz
+        return self.port_mhz if self.clock_source == "shell" else min(self.clock_mhz, self.port_mhz)
+
+    @property
+    def limits_gbps(self) -> dict[str, float]:
+        """What the weight stream could be limited to, by name. Stripes are equal: the port that has the least share of
+        the controller's decides for all."""
+        limits = {
+            "memory": self.memory_gbps * self.memory_share,
+            "ports": self.ports * self.port_bits / 8 * self.made_port_mhz / 1e3 * PORT_EFFICIENCY,
+        }
+        if self.controller_port_gbps:
+            sharing = max((self.controller_ports.count(port) for port in self.controller_ports), default=1)
+            limits["the controller's ports"] = self.ports * self.controller_port_gbps * PORT_EFFICIENCY / sharing
+        return limits
+
+    @property
+    def bandwidth_gbps(self) -> float:
+        """GB/s that the ports together are planned to deliver: the least of the limits."""
+        return min(self.limits_gbps.values())
 
 
 def target_names() -> tuple[str, ...]:
@@ -101,6 +141,8 @@ def resolve_target(name: str) -> Target:
     has_processor = values.get("processor") != "none"
     values.setdefault("clock_source", "wizard" if has_processor else "shell")
     values.setdefault("clock_source_mhz", clock.PLL_MHZ if has_processor else clock.SHELL_MHZ)
+    values.setdefault("controller_ports", ())
+    values.setdefault("controller_port_gbps", 0)
     target = from_table(Target, values, f"{path}:")
     if target.has_processing_system == (target.clock_source == "shell"):
         raise ConfigError(

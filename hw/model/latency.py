@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hw.architecture import FIFO_WORDS, Architecture
-from hw.target import Target
+from hw.target import PORT_EFFICIENCY, Target
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,6 @@ BURST_BEATS = 16
 """AXI3 ports of the Zynq UltraScale+ (UG1085)."""
 BEAT_BYTES = 16
 """The kernel's ports are 128 bits wide, also on boards whose memory takes wider ones."""
-PORT_EFFICIENCY = 0.85
-"""Beats per cycle of a port that reads without pause: the rest goes between bursts. What the targets plan with."""
 OUTSTANDING_READS = 16
 """Per port: what the interface pragmas ask for."""
 STRIPE_WORDS = 64

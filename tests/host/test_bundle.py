@@ -93,11 +93,11 @@ def test_a_manifest_that_is_no_text(folder):
     assert refused(folder) == "F/manifest.json: cannot be read as text (line 1 is UTF-16); save it as UTF-8"
 
 
-@pytest.mark.parametrize("schema", [2, 4, "3"])
+@pytest.mark.parametrize("schema", [3, 5, "4"])
 def test_another_schema(folder, schema):
     change(folder, schema=schema)
     assert refused(folder) == (
-        f"F/manifest.json: schema={schema!r}, this runtime reads 3; make the bundle again with the project that this "
+        f"F/manifest.json: schema={schema!r}, this runtime reads 4; make the bundle again with the project that this "
         "runtime comes from"
     )
 
@@ -137,7 +137,7 @@ HUGE = int("9" * 4000)
         ("clock", "mhz", 0, "clock: mhz=0 must be a number from 0.01 to 10,000"),
         ("clock", "pl0_divisors", [1, 0], "clock: pl0_divisors=0 must be a whole number from 1 to 63"),
         ("clock", "ratio", 7, "clock: ratio is laid out otherwise than this runtime's"),
-        ("clock", "output_divide", 4, "clock: its dividers make 399.96 MHz, but the design is for 200"),
+        ("clock", "output_divide", 4, "clock: its dividers make 299.97 MHz, but the design is for 200"),
         ("target", "clock_mhz", 187.5, "clock: its dividers make 199.98 MHz, but the design is for 187.5"),
         ("model", "img_size", HUGE, "model: img_size=999999999999999999999999999999999999999"),
         ("model", "std", [0, 0, 0], "model: std=0 must be a number from 0.0001 to 10,000"),

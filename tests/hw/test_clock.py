@@ -43,7 +43,10 @@ def test_every_board_makes_its_own_clock(name):
 def test_the_zcu102s_200_mhz():
     clock = resolve_target("zcu102").clock
     assert (clock.source, clock.pl0_divisors, clock.pl0_mhz) == ("wizard", (15, 1), 99.99)
-    assert (clock.multiply, clock.divide, clock.output_divide, clock.ratio) == (16, 1, 8, 2)
+    assert (clock.multiply, clock.divide, clock.output_divide, clock.ratio) == (12, 1, 6, 2)
+    assert (clock.port_divide, clock.port_mhz) == (4, 299.97)
+    alone = make_clock("wizard", ZCU102_MHZ, PART, 200)
+    assert (alone.multiply, alone.output_divide, alone.port_divide, alone.port_mhz) == (16, 8, 0, 0)
     assert clock.mhz == 199.98
     assert clock.to_manifest()["ratio"] == 2
 

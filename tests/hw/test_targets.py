@@ -39,8 +39,30 @@ def test_each_board_has_its_device(name):
 @pytest.mark.parametrize("name", target_names())
 def test_no_board_is_planned_with_more_than_its_ports_carry(name):
     target = resolve_target(name)
-    carried_gbps = target.ports * target.port_bits / 8 * target.clock_mhz / 1000
-    assert 0.1 * carried_gbps < target.bandwidth_gbps <= 0.86 * carried_gbps
+    carried_gbps = target.ports * target.port_bits / 8 * target.port_mhz / 1000
+    assert 0.1 * carried_gbps < target.bandwidth_gbps <= 0.85 * carried_gbps
+    assert target.bandwidth_gbps <= 0.75 * target.memory_gbps
+
+
+def test_a_controllers_port_for_each_port(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(WHOLE.replace("controller_ports = [3, 4, 4, 5]", "controller_ports = [3, 4]"))
+    with pytest.raises(ConfigError) as error:
+        resolve_target(str(path))
+    assert str(error.value) == (f"{path}: controller_ports=[3, 4] must say one for each of ports=4, or be left out")
+
+
+def test_the_plan_is_the_least_of_memory_ports_and_the_controllers_own():
+    zcu102 = resolve_target("zcu102")
+    assert zcu102.bandwidth_gbps == pytest.approx(12.80, abs=0.01)  # the memory: 75% of 17.07
+    # four ports of 128 bits at the accelerator's clock
+    assert replace(zcu102, port_mhz=200).bandwidth_gbps == pytest.approx(0.85 * 4 * 16 * 0.19998)
+    assert replace(zcu102, clock_source="pl0", clock_mhz=187.5).bandwidth_gbps == pytest.approx(0.85 * 4 * 16 * 0.1875)
+    # stripes are equal: of ports that share one of the controller's, none gets more than its part of it
+    assert replace(zcu102, memory_gbps=100).limits_gbps["the controller's ports"] == pytest.approx(0.85 * 4 * 8.53 / 2)
+    alone = replace(zcu102, memory_gbps=100, controller_ports=(3, 4, 5, 6))
+    assert alone.limits_gbps["the controller's ports"] == pytest.approx(0.85 * 4 * 8.53)
+    assert "the controller's ports" not in resolve_target("u50").limits_gbps
 
 
 @pytest.mark.parametrize("name", target_names())
@@ -106,7 +128,7 @@ def test_an_unknown_name():
 
 
 FIELDS = re.findall(r"^(\w+) = ", WHOLE.partition("[sources]")[0], flags=re.MULTILINE)
-OPTIONAL = {"clock_source", "clock_source_mhz"}
+OPTIONAL = {"clock_source", "clock_source_mhz", "controller_ports", "controller_port_gbps"}
 
 
 @pytest.mark.parametrize("field", [field for field in FIELDS if field not in OPTIONAL])

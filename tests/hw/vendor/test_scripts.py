@@ -290,6 +290,7 @@ class BlockDesign:
                 buses += [f"{cell}/M_AXI_HPM0_FPD", *(f"{cell}/S_AXI_HP{i}_FPD" for i in ports)]
             elif kind == "smartconnect":
                 wires += [f"{cell}/aclk", f"{cell}/aresetn"]
+                wires += [f"{cell}/aclk{i}" for i in range(1, int(configured["CONFIG.NUM_CLKS"]))]
                 for side, letter in (("NUM_SI", "S"), ("NUM_MI", "M")):
                     buses += [f"{cell}/{letter}{i:02d}_AXI" for i in range(int(configured[f"CONFIG.{side}"]))]
             elif kind == "proc_sys_reset":
@@ -297,6 +298,7 @@ class BlockDesign:
                 wires += [f"{cell}/dcm_locked"] * any("clk_wiz" in vlnv for vlnv in self.cells.values())
             elif kind == "clk_wiz":
                 wires += [f"{cell}/{pin}" for pin in ("clk_in1", "resetn", "locked", "clk_out1")]
+                wires += [f"{cell}/clk_out2"] * (configured.get("CONFIG.CLKOUT2_USED") == "true")
             elif kind == "axi_intc":
                 wires += [f"{cell}/{pin}" for pin in ("s_axi_aclk", "s_axi_aresetn", "intr", "irq")]
                 buses.append(f"{cell}/s_axi")
@@ -347,17 +349,46 @@ def test_every_port_is_connected_once(build, block_design):
 
 @uses_tclsh
 def test_one_clock_and_one_reset_reach_every_cell(block_design):
-    check_clock_and_reset(block_design, "clk_wiz_0/clk_out1")
+    check_clock_and_reset(block_design, "clk_wiz_0/clk_out1", "clk_wiz_0/clk_out2")
 
 
-def check_clock_and_reset(design, source):
-    """The clock from `source` reaches every clock pin but the wizard's own, and one reset every reset pin."""
+@uses_tclsh
+def test_the_memory_ports_have_the_clock_that_their_plan_counts_on(block_design, build):
+    wizard = block_design.properties["clk_wiz_0"]
+    assert wizard["CONFIG.CLKOUT2_REQUESTED_OUT_FREQ"] == "299.970000" and TARGET.made_port_mhz == 299.97
+    assert 99.99 * float(wizard["CONFIG.MMCM_CLKFBOUT_MULT_F"]) / int(wizard["CONFIG.MMCM_CLKOUT1_DIVIDE"]) == (
+        pytest.approx(299.97)
+    )
+    crossing = [cell for cell, own in block_design.properties.items() if own.get("CONFIG.NUM_CLKS") == "2"]
+    assert sorted(crossing) == [f"hp{port}_interconnect" for port in range(4)]
+    run, _ = run_tcl(build / "tcl" / "vivado.tcl", build, PORT_DIVIDE="6")
+    assert (run.returncode, run.stderr.partition(" MHz, ")[0]) == (1, "ERROR: the memory ports' clock runs at 199.98")
+
+
+@uses_tclsh
+def test_ports_that_are_no_faster_than_the_accelerator_have_its_clock(tmp_path):
+    target = replace(TARGET, port_mhz=200)
+    write_project(make_project(DESIGN, target), tmp_path)
+    export_ip(tmp_path, "hls")
+    run, calls = run_tcl(tmp_path / "tcl" / "vivado.tcl", tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    design = BlockDesign.of(calls)
+    check_clock_and_reset(design, "clk_wiz_0/clk_out1")
+    assert "CONFIG.CLKOUT2_USED" not in design.properties["clk_wiz_0"]
+
+
+def check_clock_and_reset(design, source, of_ports=None):
+    """The clock from `source` reaches every clock pin but the wizard's own and those of the memory ports, where these have
+    `of_ports`; one reset reaches every reset pin."""
     reset = set(design.net_of("proc_sys_reset_0/peripheral_aresetn"))
     pins = {pin for net in design.nets for pin in net}
     before = {f"{PS}/pl_clk0", "clk_wiz_0/clk_in1"} - {source}
-    assert set(design.net_of(source)) - {source} == {pin for pin in pins if re.search(r"clk\d?$", pin)} - before - {
-        source
-    }
+    clocked = {pin for pin in pins if re.search(r"clk\d?$", pin)}
+    if of_ports is not None:
+        ports = {pin for pin in clocked if re.search(r"saxihp\d_fpd_aclk$|/aclk1$", pin)}
+        assert set(design.net_of(of_ports)) - {of_ports} == ports and ports
+        clocked -= ports
+    assert set(design.net_of(source)) - {source} == clocked - before - {source}
     assert reset - {"proc_sys_reset_0/peripheral_aresetn"} == {
         pin for pin in pins if re.search(r"(aresetn|ap_rst_n)$", pin) and not pin.startswith("proc_sys_reset_0")
     }
@@ -399,7 +430,10 @@ def test_the_clock_is_the_targets(tmp_path, source, mhz, pl0):
     design = BlockDesign.of(calls)
     assert design.properties[PS]["CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ"] == pl0
     assert ("clk_wiz_0" in design.cells) == (source == "wizard")
-    check_clock_and_reset(design, "clk_wiz_0/clk_out1" if source == "wizard" else f"{PS}/pl_clk0")
+    if source == "wizard":
+        check_clock_and_reset(design, "clk_wiz_0/clk_out1", "clk_wiz_0/clk_out2")
+    else:
+        check_clock_and_reset(design, f"{PS}/pl_clk0")
     assert f"create_clock -period {1000 / mhz:.3f} " in scripts["tcl/hls.tcl"]
     assert f"clock={1000 / mhz:.3f}ns" in scripts["tcl/hls_config.cfg"].splitlines()
     assert f"set_clock_uncertainty {100 * UNCERTAINTY:g}%" in scripts["tcl/hls.tcl"]

@@ -88,11 +88,15 @@ proc unknown {command args} {
     return [answer $command $words]
 }
 
-# What the properties that were set make of PL0
-proc fabric_mhz {} {
+# What the properties that were set make of PL0, at a pin: the memory ports may have a clock of their own
+proc pin_mhz {pin} {
     set mhz $::set(CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ)
     if {[info exists ::set(CONFIG.MMCM_CLKFBOUT_MULT_F)]} {
-        set mhz [expr {$mhz * $::set(CONFIG.MMCM_CLKFBOUT_MULT_F) / $::set(CONFIG.MMCM_DIVCLK_DIVIDE) / $::set(CONFIG.MMCM_CLKOUT0_DIVIDE_F)}]
+        set divide $::set(CONFIG.MMCM_CLKOUT0_DIVIDE_F)
+        if {[string match */saxihp*_fpd_aclk $pin] && [info exists ::set(CONFIG.MMCM_CLKOUT1_DIVIDE)]} {
+            set divide [expr {[info exists ::env(PORT_DIVIDE)] ? $::env(PORT_DIVIDE) : $::set(CONFIG.MMCM_CLKOUT1_DIVIDE)}]
+        }
+        set mhz [expr {$mhz * $::set(CONFIG.MMCM_CLKFBOUT_MULT_F) / $::set(CONFIG.MMCM_DIVCLK_DIVIDE) / $divide}]
     }
     return $mhz
 }
@@ -117,7 +121,7 @@ proc answer {command words} {
                 CONFIG.PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ {
                     return [expr {[info exists ::env(PL0_MHZ)] ? $::env(PL0_MHZ) : $::set(CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ)}]
                 }
-                CONFIG.FREQ_HZ { return [expr {[fabric_mhz] * 1e6}] }
+                CONFIG.FREQ_HZ { return [expr {[pin_mhz $object] * 1e6}] }
             }
             return [expr {[info exists ::env(STOPPED)] ? "72%" : "100%"}]
         }
