@@ -3,7 +3,7 @@
 Enters: a template's path and its values. Leaves: the text. A name that is not given is an error. Each value that is
 printed passes the escape of its language, which the template's name tells (`top.cpp.j2`); what the project itself
 writes passes unchanged, since it has none of the letters that mean something. A comment may hold more: `x | comment`.
-HTML is escaped by Jinja's own means.
+HTML and SVG are escaped by Jinja's own means.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ ESCAPES: Mapping[str, Escape | None] = {
     ".cfg": _cfg,
     ".md": _markdown,
     ".html": None,  # Jinja's autoescape
+    ".svg": None,
 }
 
 

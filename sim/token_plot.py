@@ -1,7 +1,8 @@
 """The README's plot of latency against tokens: `python -m sim.token_plot`.
 
-Enters: nothing but the registry's models and a board. Leaves `docs/latency_tokens.svg`: DeiT-S and DeiT-T, on the
-default engine and on one with the direct inner product and as many multipliers, by the closed form: estimates.
+Enters: nothing but the registry's models and a board. Leaves `docs/latency_tokens.svg`, and a narrow one for phones:
+DeiT-S and DeiT-T, on the default engine and on one with the direct inner product and as many multipliers, by the closed
+form: estimates.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hw.architecture import Architecture
+from hw.model.charts import NARROW, WIDE, for_phones, standalone
 from hw.target import add_clock, resolve_target, with_clock
 from sim.report.charts import draw_tokens
 from sim.report.data import DIRECT, latency_against_tokens
@@ -28,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=PLOT, metavar="FILE", help="default: %(default)s")
     add_clock(parser)
     args = parser.parse_args(argv)
-    check_writable_file(args.out)
+    for path in (args.out, for_phones(args.out)):
+        check_writable_file(path)
     target = with_clock(resolve_target(args.target), args.clock)
     curves = {}
     for model in ("deit_s", "deit_t"):
@@ -38,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             curves[name] = latency_against_tokens(resolve_model(model), target, architecture).latency
     rows = resolve_model("deit_s").model.num_tokens
     steps = range(KEY_TILE + 1, rows + 1, KEY_TILE)
-    write_whole(args.out, draw_tokens(curves, steps, f"Latency against tokens on {target.name}", width=7.2))
-    print(args.out)
+    for path, width in ((args.out, WIDE), (for_phones(args.out), NARROW)):
+        write_whole(path, standalone(draw_tokens(curves, steps, f"Latency against tokens on {target.name}", width)))
+        print(path)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from hw.architecture import Architecture
-from hw.model.charts import BLUE, GREY, INK, LIGHT, ORANGE, chart
+from hw.model.charts import BLUE, GREY, INK, LIGHT, ORANGE, chart, standalone
 from hw.model.resources import HEADROOM
 from hw.target import Target
 
@@ -29,7 +29,7 @@ class Dot(Protocol):
 
 
 def draw_front(points: Sequence[Dot], front: Sequence[Dot], chosen: Dot, title: str) -> str:
-    """SVG. `front` is the front of the points with head-room, fastest first."""
+    """An SVG file's text. `front` is the front of the points with head-room, fastest first."""
     target = chosen.target
     with chart(title) as drawn:
         axes = drawn.axes
@@ -55,4 +55,4 @@ def draw_front(points: Sequence[Dot], front: Sequence[Dot], chosen: Dot, title: 
         axes.set_xlabel(f"DSPs; lines: those of {target.name}, and {HEADROOM['dsp']:.0%} of them")
         axes.set_ylabel("ms per image, estimate")
         axes.legend(loc="upper right")
-    return drawn.svg
+    return standalone(drawn.svg)

@@ -146,10 +146,15 @@ def step_bits() -> int:
     return sum(types.get(kind) or HELD_BITS[kind] for kind in fields)
 
 
+def bram18_by_memory(layout: Layout) -> dict[str, int]:
+    """Estimated 18 Kbit blocks of each array, and of the AXI adapters."""
+    ports = layout.architecture.weight_ports + 2  # image, result
+    return {array.name: array.bram18 for array in on_chip_arrays(layout)} | {"AXI adapters": ports * AXI_PORT_BRAM18}
+
+
 def bram36(layout: Layout) -> float:
     """Estimated 36 Kbit blocks, AXI adapters included."""
-    ports = layout.architecture.weight_ports + 2  # image, result
-    return (sum(array.bram18 for array in on_chip_arrays(layout)) + ports * AXI_PORT_BRAM18) / 2
+    return sum(bram18_by_memory(layout).values()) / 2
 
 
 def uram(layout: Layout) -> int:

@@ -68,7 +68,8 @@ def by_stage(estimate: Estimate) -> list[Group]:
     for step in estimate.cycles.steps:
         kind, _, rest = step.name.partition(".")
         if kind == "blocks":
-            name = f"blocks {bounds[stage]}–{bounds[stage + 1] - 1}, {stages[stage]} tokens"
+            first, last = bounds[stage], bounds[stage + 1] - 1
+            name = f"block{f's {first}–{last}' if last > first else f' {first}'}, {stages[stage]} tokens"
         elif kind == "selectors":
             name = f"selector {int(rest.split('.')[0]) + 1}"
             stage = int(rest.split(".")[0]) + 1

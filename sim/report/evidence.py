@@ -15,11 +15,14 @@ from hw.architecture import Architecture
 from hw.manifest import MANIFEST
 from hw.target import Target
 from hw.vendor.reports import Figures
+from quant.build import NETWORK_FOLDER
+from quant.inputs import INPUTS_FILE
 from spvit.errors import BuildError
 from spvit.files import read_json
 from spvit.schema import shown_text
 
 CSIM, SCHEDULE, REPORTS, LATENCY = "csim.json", "schedule.json", "reports.json", "latency.json"
+RANDOM = "random weights"
 TIMED = "python -m sim.timed_csim"
 Document = Mapping[str, Any]
 
@@ -33,6 +36,7 @@ class Evidence:
     stages    by name, what the vendor's tools said: csynth, cosim, vivado
     board     measured on the board
     schedule  of each loop by the open scheduler: interval, period, depth
+    weights   of the network that was run, in words
     """
 
     csim: Document | None
@@ -40,6 +44,12 @@ class Evidence:
     stages: Mapping[str, Figures]
     board: Document | None
     schedule: Document | None = None
+    weights: str | None = None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether what depends on the weights says nothing of a trained model."""
+        return self.weights is not None and self.weights.startswith(RANDOM)
 
 
 def engine_name(architecture: Architecture) -> str:
@@ -67,7 +77,16 @@ def read_evidence(folder: Path, model: str, target: str, engine: str, timing_fil
     if schedule is not None:
         _require_same(folder / SCHEDULE, "model", (schedule.get("model"), schedule.get("target")), own, "make schedule")
         _require_same(folder / SCHEDULE, "engine", schedule.get("engine"), engine, "make schedule")
-    return Evidence(csim, timing, _stages(folder), _board(folder), schedule)
+    return Evidence(csim, timing, _stages(folder), _board(folder), schedule, describe_weights(folder))
+
+
+def describe_weights(folder: Path) -> str | None:
+    """Of the network in a build folder, in words; None: there is none yet."""
+    inputs = _read(folder / NETWORK_FOLDER / INPUTS_FILE, "make hls")
+    if inputs is None:
+        return None
+    kind, *rest = str(inputs.get("weights")).split()
+    return f"{RANDOM} (seed {rest[0]})" if kind == "seed" and rest else f"a checkpoint, SHA-256 {kind[:12]}…"
 
 
 def _stages(folder: Path) -> dict[str, Figures]:

@@ -133,7 +133,8 @@ def test_every_template_is_rendered_here_and_none_is_safe_by_word():
         if path.name not in ("banner.j2", "engine_pragmas.j2"):  # included by others, in their language
             assert Path(path.stem).suffix in ESCAPES, path
         safe = re.findall(r"\{\{ ([\w.]+) \| safe \}\}", path.read_text())
-        assert set(safe) <= {"flow", "one.svg", "paper_chart"}, path
+        assert set(safe) <= {"flow.desk", "flow.phone", "one.html", "paper_chart", "dark_rules"}, path
+        assert path.read_text().count("| safe") == len(safe), path
     for room in ("hw", "sim", "host", "quant", "spvit"):
         for path in (root / room).rglob("*.py"):
             assert path.name == "templates.py" or "jinja2" not in path.read_text(), path

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-from hw.model.charts import BLUE, chart
+from hw.model.charts import BLUE, DARK, chart, in_both_widths, standalone
 
 SVG = "{http://www.w3.org/2000/svg}"
 ROOT = Path(__file__).parents[3]
@@ -50,3 +50,27 @@ def test_names_are_its_own_and_lead_somewhere():
 def test_nothing_tells_when_or_where_it_was_drawn():
     text = draw("Once & again")
     assert "metadata" not in text and "www.matplotlib.org" not in text and "<?xml" not in text
+
+
+def test_each_colour_of_it_has_a_dark_twin():
+    colours = set(re.findall(r"(?:fill|stroke): (#\w+)", draw("Once & again")))
+    assert colours and colours <= set(DARK)
+    assert len(set(DARK.values())) == len(DARK)
+
+
+def test_a_file_of_its_own_is_as_large_as_it_was_drawn_and_brings_its_dark_colours():
+    text = standalone(draw("Once & again"))
+    root = ElementTree.fromstring(text)
+    assert (root.attrib["width"], root.attrib["height"]) == ("518.4pt", "259.2pt")
+    style = root.find(f"{SVG}style")
+    assert style is not None and f"fill: {DARK[BLUE]}" in style.text and "prefers-color-scheme: dark" in style.text
+
+
+def test_both_widths_of_a_figure_stand_on_one_page():
+    def narrow(width: float) -> str:
+        with chart("Once & again", width) as drawn:
+            drawn.axes.plot([1, 2], [1, 2])
+        return drawn.svg
+
+    names = re.findall(r'\bid="([^"]*)"', in_both_widths(narrow))
+    assert names and len(names) == len(set(names))

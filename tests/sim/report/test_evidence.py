@@ -109,3 +109,14 @@ def test_what_is_no_report_is_refused(tmp_path, text, why):
     lay(tmp_path, csim=text)
     assert refusal(tmp_path).startswith(f"{tmp_path}/csim.json: {why}")
     assert refusal(tmp_path).endswith("remove it, or run make csim again")
+
+
+@pytest.mark.parametrize(
+    ("weights", "words", "random"),
+    [("seed 7", "random weights (seed 7)", True), ("ab" * 32 + " ema", "a checkpoint, SHA-256 abababababab…", False)],
+)
+def test_the_network_says_what_its_weights_are(tmp_path, weights, words, random):
+    (tmp_path / "network").mkdir()
+    lay(tmp_path / "network", inputs={"weights": weights})
+    found = read_evidence(tmp_path, "micro", "zcu102", "8x16 fast")
+    assert (found.weights, found.is_random) == (words, random)
