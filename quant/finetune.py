@@ -32,7 +32,8 @@ from spvit.config import ModelConfig, shipped_weights
 from spvit.console import Console
 from spvit.errors import CheckpointError, exit_on_user_error
 from spvit.losses import logits_loss
-from spvit.pruned_vit import Output, SPViT
+from spvit.pruned_vit import SPViT
+from spvit.records import Output
 from spvit.schema import Number, Whole
 from spvit.training.data import INFERENCE_BATCH, Data, data_name, load_data, sample
 from spvit.training.loop import Group, Model, Objective, Phase, Run, fit
@@ -69,7 +70,7 @@ class RoundedSPViT(SPViT):
         if not self.training:
             return super().forward(images)
         logits = self.rounded_logits(to_pixels(images, self.config)).to(images.dtype)
-        return Output(logits, logits.new_zeros(len(logits), 0, 0), ())
+        return Output(logits, logits.new_zeros(len(logits), 0, 0), (), logits.new_zeros(len(logits), 0))
 
     def rounded_logits(self, pixels: Tensor) -> Tensor:
         """The accelerator's logits [N, classes] for today's weights, of pixels uint8 [N, S, S, chans], in float64."""

@@ -15,7 +15,7 @@ from rich import box
 from rich.table import Table
 
 from spvit.config import ModelConfig, PruningConfig
-from spvit.cost import count_macs, tokens_per_stage
+from spvit.cost import count_macs, num_units, tokens_per_stage
 
 TOP = 5
 ARITHMETIC = {"float": "float32", "brevitas": "16 bits, Brevitas", "integer": "16-bit integers", "csim": "C-simulation"}
@@ -130,7 +130,7 @@ def report(
     found, truth, kept = np.array(outcomes.found), np.array(labels), np.array(outcomes.kept)
     right = found == truth
     stages = np.array([tokens_per_stage(model, pruning, counts) for counts in outcomes.kept])
-    units = model.embed_dim if pruning.method == "structured" else model.num_patches
+    units = num_units(model, pruning)
     per_class = []
     for label, name in enumerate(classes):
         own = right[truth == label]

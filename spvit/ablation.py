@@ -57,10 +57,9 @@ class Variant:
         if self.unpruned:
             return replace(spec, model=model, pruning=spec.pruning.without())
         pruning = replace(spec.pruning, keep=(), **self.pruning)
-        per_patch = num_units(model, pruning) / model.num_patches
 
         def cost(counts: Sequence[float]) -> float:
-            return count_macs(model, pruning, [count * per_patch for count in counts]).total
+            return count_macs(model, pruning, counts).total
 
         limit = count_macs(spec.model, spec.pruning).total
         return replace(
@@ -214,7 +213,7 @@ class Ablation:
             kept = kept_patches(net, sample(run.data.test, len(run.data.test)).images)
             found.append(accuracy(net, run.data.test))
             costs.append(mean_macs(net, kept) / 1e9)
-        fractions = (kept.double().mean(dim=0) / num_units(spec.model, spec.pruning)).tolist()
+        fractions = (kept.double().mean(dim=0) / torch.tensor(num_units(spec.model, spec.pruning))).tolist()
         return Row(tuple(found), tuple(costs), tuple(fractions), count_parameters(spec.model, spec.pruning).total)
 
     def _run(self, model: ModelConfig, recipe: Recipe) -> Run:

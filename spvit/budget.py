@@ -6,8 +6,10 @@ Eq. 10, met to the patch).
 """
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 from spvit.config import ModelConfig, PruningConfig
+from spvit.cost import num_units
 from spvit.errors import ConfigError
 
 Cost = Callable[[Sequence[int]], float]
@@ -23,7 +25,8 @@ def solve_keep(
     limit  in the cost's unit; `unit` names it in messages
     Raises ConfigError, with the least possible cost, where the limit can't be met.
     """
-    chain = geometric_counts(model.num_patches, pruning.num_selectors)
+    units = num_units(model, pruning)
+    chain = geometric_counts(units, _powers(model, pruning))
     least = cost(chain[0])
     if not least <= limit:
         fewest = "with one patch left after each selector" if pruning.num_selectors else "without selectors"
@@ -35,23 +38,37 @@ def solve_keep(
     while beyond - within > 1:
         middle = (within + beyond) // 2
         within, beyond = (middle, beyond) if cost(chain[middle]) <= limit else (within, middle)
-    return keep_ratios(chain[within], model.num_patches)
+    keep = keep_ratios(chain[within], units)
+    # roundings of a coarser grid may seem to keep more than those of the finer one before
+    return tuple(accumulate(keep, min)) if pruning.after_pooling == "carry" else keep
 
 
-def geometric_counts(num_patches: int, selectors: int) -> list[tuple[int, ...]]:
-    """Every rounding of N rho, N rho^2, ... for rho from where one patch is left to 1, increasing."""
-    if selectors == 0:
+def _powers(model: ModelConfig, pruning: PruningConfig) -> list[int]:
+    """How many selectors have thinned the tokens behind each; where all live again behind a pooling, of its stage."""
+    stages = [model.stage_of(location).index for location in pruning.locations]
+    if pruning.after_pooling == "carry":
+        stages = [0] * len(stages)
+    return [stages[: place + 1].count(stage) for place, stage in enumerate(stages)]
+
+
+def geometric_counts(units: Sequence[int], powers: Sequence[int]) -> list[tuple[int, ...]]:
+    """Every rounding of N rho, N rho^2, ... for rho from where one patch is left to 1, increasing.
+
+    units   N of each selector
+    powers  of rho, likewise
+    """
+    if not units:
         return [()]
-    powers = range(1, selectors + 1)
+    each = list(zip(units, powers, strict=True))
     # between two of these no count changes
-    borders = sorted({((count + 0.5) / num_patches) ** (1 / power) for power in powers for count in range(num_patches)})
+    borders = sorted({((count + 0.5) / number) ** (1 / power) for number, power in each for count in range(number)})
     middles = [(a + b) / 2 for a, b in zip(borders, (*borders[1:], 1.0), strict=True)]
-    return sorted({tuple(max(1, round(num_patches * rho**power)) for power in powers) for rho in middles})
+    return sorted({tuple(max(1, round(number * rho**power)) for number, power in each) for rho in middles})
 
 
-def keep_ratios(kept: Sequence[int], num_patches: int) -> tuple[float, ...]:
-    """Fractions, with as many digits as it takes to round to these counts again."""
-    return tuple(round(count / num_patches, len(str(num_patches))) for count in kept)
+def keep_ratios(kept: Sequence[int], units: Sequence[int]) -> tuple[float, ...]:
+    """Fractions of each selector's N, with as many digits as it takes to round to these counts again."""
+    return tuple(round(count / number, len(str(number))) for count, number in zip(kept, units, strict=True))
 
 
 def _amount(value: float, unit: str) -> str:

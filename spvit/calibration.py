@@ -16,7 +16,8 @@ from spvit.checkpoint_options import CALIBRATE, MIN_THRESHOLD, ThresholdRequest
 from spvit.checkpoints import LoadReport
 from spvit.cost import count_macs, num_units
 from spvit.errors import ConfigError
-from spvit.pruned_vit import SelectorRecord, SPViT
+from spvit.pruned_vit import SPViT
+from spvit.records import SelectorRecord
 
 BATCH = 64
 ATTEMPTS = 8
@@ -46,10 +47,11 @@ def settle_thresholds(net: SPViT, images: Tensor, request: ThresholdRequest, fou
     else:
         why = "as they are before any training"
     net.pruning = replace(net.pruning, keep=made_for)
-    kept = kept_patches(net, images).double().mean(dim=0) / num_units(net.config, net.pruning)
+    units = torch.tensor(num_units(net.config, net.pruning))
+    kept = kept_patches(net, images).double().mean(dim=0) / units
     thresholds = ", ".join(f"{threshold:.4g}" for threshold in net.thresholds.tolist())
-    units = "channels" if net.pruning.method == "structured" else "patches"
-    return f"{thresholds}, {why}, which keep {', '.join(f'{part:.1%}' for part in kept.tolist())} of the {units}"
+    what = "channels" if net.pruning.method == "structured" else "patches"
+    return f"{thresholds}, {why}, which keep {', '.join(f'{part:.1%}' for part in kept.tolist())} of the {what}"
 
 
 def _listed(fractions: Sequence[float]) -> str:
@@ -74,9 +76,9 @@ def calibrate_thresholds(net: SPViT, images: Tensor, target_keep: Sequence[float
     for stage, fraction in enumerate(target_keep):
         # later selectors don't matter yet; earlier ones are set, and leave the candidates for this one
         records = _records(net, images, stage)
-        candidates = records[stage - 1].keep.bool() if stage else torch.ones_like(records[0].keep, dtype=torch.bool)
+        candidates = records[stage].candidates.bool()
         scores = records[stage].probability[candidates].double()
-        threshold = threshold_for(scores, round(fraction * records[0].keep.numel()))
+        threshold = threshold_for(scores, round(fraction * candidates.numel()))
         if nearest:
             threshold = max(threshold, MIN_THRESHOLD)
         if threshold < MIN_THRESHOLD:

@@ -17,7 +17,7 @@ from spvit.pruned_vit import SPViT
 from spvit.rivals import wanted_keep
 from spvit.token_selector import TokenSelector
 
-GAINS = {"qkv": 1.2, "fc1": 1.3, "embed": 1.4, "head": 2.0, "head_dist": 2.0}  # of 1/√inputs; others 1
+GAINS = {"qkv": 1.2, "fc1": 1.3, "embed": 1.4, "head": 2.0, "head_dist": 2.0, "aux_head": 2.0}  # of 1/√inputs; others 1
 SCORE_SPREAD = 1.5  # standard deviation of the log odds to be kept
 NUM_IMAGES = 4
 
@@ -44,6 +44,8 @@ def initialise(net: SPViT, seed: int) -> None:
     for block in net.blocks:  # as in trained ViTs, a few channels of the residual stream carry far more than others
         for writer in (block.attn.proj, block.mlp.fc2):
             writer.weight.mul_(torch.exp(0.5 * torch.randn(writer.out_features, 1, generator=random)))
+    if net.patch_embed.has_stem:
+        _set_stem_statistics(net, torch.Generator().manual_seed(seed))
     _set_selectors(net, random)
 
 
@@ -67,9 +69,11 @@ def _set_selectors(net: SPViT, random: torch.Generator) -> None:
         _set_thresholds(net, images)
         return
     with ExitStack() as hooks:
-        alive_before = 1.0
-        for stage, selector in enumerate(net.selectors):
-            keep = wanted_keep(net.pruning, stage)
+        alive_before, seen = 1.0, net.config.stages[0]
+        for stage, (selector, location) in enumerate(zip(net.selectors, net.pruning.locations, strict=True)):
+            keep, before, seen = wanted_keep(net.pruning, stage), seen, net.config.stage_of(location)
+            if net.pruning.after_pooling == "revive" and seen != before:
+                alive_before = 1.0
             spread = partial(_spread_scores, keep=keep / alive_before)
             hooks.callback(selector.register_forward_pre_hook(spread).remove)
             alive_before = keep
@@ -80,7 +84,7 @@ def _set_thresholds(net: SPViT, images: Tensor) -> None:
     """Where scores can't be moved, the thresholds are."""
     for stage in range(net.pruning.num_selectors):
         records = net.forward_masked(images).records
-        candidates = records[stage - 1].keep.bool() if stage else torch.ones_like(records[0].keep, dtype=torch.bool)
+        candidates = records[stage].candidates.bool()
         ranked = records[stage].probability[candidates].sort(descending=True).values
         count = min(round(wanted_keep(net.pruning, stage) * candidates.numel()), len(ranked))
         net.thresholds[stage] = ranked[max(count, 1) - 1].clamp(min=2.0**-16)
@@ -101,7 +105,7 @@ def _set_channel_selectors(net: SPViT) -> None:
 def _draw(name: str, shape: torch.Size, random: torch.Generator) -> Tensor:
     values = torch.randn(shape, generator=random)
     *_, layer, kind = f".{name}".split(".")
-    if "norm" in layer:
+    if "norm" in layer or layer.startswith("bn"):
         return 1 + 0.2 * values if kind == "weight" else 0.1 * values
     if kind == "weight":
         return values * GAINS.get(layer, 1.0) / shape[1:].numel() ** 0.5
@@ -143,6 +147,21 @@ def _spread_scores(selector: TokenSelector, inputs: tuple[Tensor, Tensor], keep:
         for layer, bias in zip(last_layers, biases, strict=True):
             layer.bias[0] = bias + shift
         low, high = (shift, high) if (log_odds() >= 0).float().mean() < keep else (low, shift)
+
+
+def _set_stem_statistics(net: SPViT, random: torch.Generator) -> None:
+    """Of the stem's BatchNorms: those of made-up images, rounded as in `_spread_scores`."""
+    norms = [module for module in net.patch_embed.modules() if isinstance(module, nn.BatchNorm2d)]
+    images = _smooth_images(net, random).to(net.pos_embed.dtype)
+    for norm in norms:  # each behind those that are settled
+        norm.momentum, momentum = 1.0, norm.momentum
+        norm.train()
+        net.patch_embed(images)
+        norm.eval()
+        norm.momentum = momentum
+        norm.running_mean.mul_(2**10).round_().div_(2**10)
+        norm.running_var.mul_(2**10).round_().clamp_(min=1).div_(2**10)
+        norm.num_batches_tracked.zero_()
 
 
 def _set_running_statistics(selector: TokenSelector, patches: Tensor, candidates: Tensor) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
 from spvit.distributed import mean_over_processes, sum_over_processes, world_size
-from spvit.pruned_vit import Output, SelectorRecord
+from spvit.records import Output, SelectorRecord
 
 
 @dataclass(frozen=True)

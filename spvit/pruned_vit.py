@@ -6,41 +6,23 @@ Enters: normalised images (B, in_chans, S, S). Leaves: `Output`. One function in
 Token order: prefix (P), patches (N, or those that live), packages (M).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from spvit.channel_pruning import ChannelSelector, run_narrow, run_narrow_norm, spare_the_best
-from spvit.config import ModelConfig, PruningConfig, check_selectors_fit
+from spvit.config import ModelConfig, PruningConfig, Stage, check_selectors_fit
 from spvit.distributed import draw_exponential
+from spvit.records import Output, SelectorRecord
 from spvit.rivals import best_of_batch, random_scores, wanted_keep
 from spvit.token_packager import join_package, join_package_masked, package_sum, package_token
+from spvit.token_pooling import pool_gathered, pool_masked
 from spvit.token_selector import TokenSelector, gumbel_decision, keep_decision, keep_probability
+from spvit.tokens import GatheredTokens, MaskedTokens
 from spvit.vit import VisionTransformer
 
 DEFAULT_THRESHOLD = 0.5
-
-
-@dataclass(frozen=True)
-class SelectorRecord:
-    """What one selector did."""
-
-    keep: Tensor  # (B, N) 1 where the original patch lives on, else 0; in training it carries a gradient
-    probability: Tensor  # (B, N) what the threshold is held against, Eq. 6; 0 where the patch was no candidate
-    num_tokens: Tensor  # (B) int64: tokens that go on to the next block, prefix and packages included
-    of_channels: bool = False  # method="structured": (B, C), the channels in place of the patches
-
-    @staticmethod
-    def concatenate(records: Sequence["SelectorRecord"]) -> "SelectorRecord":
-        """One selector's records of several batches as one of them all."""
-        return SelectorRecord(
-            torch.cat([record.keep for record in records]),
-            torch.cat([record.probability for record in records]),
-            torch.cat([record.num_tokens for record in records]),
-            records[0].of_channels,
-        )
 
 
 @dataclass(frozen=True)
@@ -59,18 +41,11 @@ class Score:
         return cls(votes, weight, probability, probability)
 
 
-@dataclass(frozen=True)
-class Output:
-    logits: Tensor  # (B, num_classes)
-    patch_features: Tensor  # (B, N, C) after the last norm; 0 where the patch was dropped
-    records: tuple[SelectorRecord, ...]  # one per selector
-
-    @property
-    def keep(self) -> Tensor:
-        """(B, N) 1 where the original patch reached the end."""
-        if self.records and not self.records[-1].of_channels:
-            return self.records[-1].keep
-        return self.patch_features.new_ones(self.patch_features.shape[:2])
+def make_selector(stage: Stage, pruning: PruningConfig) -> nn.Module:
+    """What there is to learn of a selector before a block of the stage."""
+    if pruning.method == "selector":
+        return TokenSelector(stage, pruning)
+    return ChannelSelector(stage.embed_dim) if pruning.method == "structured" else nn.Identity()
 
 
 class SPViT(VisionTransformer):
@@ -86,12 +61,9 @@ class SPViT(VisionTransformer):
         super().__init__(model)
         self.pruning = pruning
         self.released = pruning.rules == "released"  # four rules of the authors' code: docs/released_code.md
-        kinds = {
-            "selector": lambda: TokenSelector(model, pruning),
-            "structured": lambda: ChannelSelector(model.embed_dim),
-        }
-        make = kinds.get(pruning.method, nn.Identity)  # the other methods have nothing to learn
-        self.selectors = nn.ModuleList(make() for _ in pruning.locations)
+        stages = [model.stage_of(location) for location in pruning.locations]
+        self.num_candidates = [stage.num_patches for stage in stages]  # of each selector, at most
+        self.selectors = nn.ModuleList(make_selector(stage, pruning) for stage in stages)
         if pruning.method == "class_attention":
             for location in pruning.locations:
                 self.blocks[location - 1].attn.keeps_class_row = True
@@ -108,40 +80,45 @@ class SPViT(VisionTransformer):
         """
         if self.pruning.method == "structured":
             return self._forward_masked_channels(images, generator)
-        num_prefix, num_patches = self.config.num_prefix_tokens, self.config.num_patches
-        x = self.embed(images)
-        batch = x.shape[0]
-        prefix_alive, patches_alive = x.new_ones(batch, num_prefix), x.new_ones(batch, num_patches)
-        packages_alive, package_sizes = x.new_ones(batch, 0), x.new_ones(batch, 0)
-        records: list[SelectorRecord] = []
-        alive = log_size = None
+        tokens, records = MaskedTokens.whole(self.embed(images), self.config.num_prefix_tokens), list[SelectorRecord]()
         for index, block in enumerate(self.blocks):
+            if (pool := self.pool_before(index)) is not None:
+                tokens = pool_masked(pool, tokens, self.pruning)
             if index in self.pruning.locations:
-                prefix, patches, packages = x.tensor_split([num_prefix, num_prefix + num_patches], dim=1)
-                candidates = patches_alive
-                older = (packages, packages_alive)
-                decision, score = self._decide(len(records), images, patches, candidates, older, generator)
-                patches_alive = candidates * decision
-                dropped = candidates - patches_alive
-                package = self.package(patches, score.package_weight, dropped)
-                number = dropped.detach().sum(dim=1)
-                exists = torch.ones_like(number) if self.released else (number > 0).to(x.dtype)
-                package_sizes, _ = join_package_masked(
-                    package_sizes.unsqueeze(-1), packages_alive, number.unsqueeze(-1), exists, self.pruning.package
-                )
-                package_sizes = package_sizes.squeeze(-1)
-                packages, packages_alive = join_package_masked(
-                    packages, packages_alive, package, exists, self.pruning.package
-                )
-                x = torch.cat([prefix, patches, packages], dim=1)
-                tokens = num_prefix + patches_alive.detach().sum(dim=1) + packages_alive.sum(dim=1)
-                records.append(SelectorRecord(patches_alive, score.probability * candidates, tokens.long()))
-                alive = torch.cat([prefix_alive, patches_alive, packages_alive], dim=1)
-                log_size = self._log_size(num_prefix + num_patches, package_sizes)
-            x = block(x, alive, log_size)
-        features = self.norm(x)
-        patch_features = features[:, num_prefix : num_prefix + num_patches] * patches_alive.detach().unsqueeze(-1)
-        return Output(self.classify(features, alive), patch_features, tuple(records))
+                tokens, record = self._prune_masked(len(records), images, tokens, generator)
+                records.append(record)
+            num_singles = tokens.prefix.shape[1] + tokens.patches.shape[1]
+            log_size = self._log_size(num_singles, tokens.package_sizes) if records else None
+            tokens = tokens.with_rows(block(tokens.x, tokens.alive if records else None, log_size))
+        features = self.norm(tokens.x)
+        tokens = tokens.with_rows(features)
+        logits = self.classify(features, tokens.alive if records else None, tokens.living_patches)
+        patch_features = tokens.patches * tokens.patches_alive.detach().unsqueeze(-1)
+        return Output(logits, patch_features, tuple(records), tokens.patches_alive)
+
+    def _prune_masked(
+        self, stage: int, images: Tensor, tokens: MaskedTokens, generator: torch.Generator | None
+    ) -> tuple[MaskedTokens, SelectorRecord]:
+        """Select and package."""
+        patches, candidates, policy = tokens.patches, tokens.patches_alive, self.pruning.package
+        older = (tokens.packages, tokens.packages_alive)
+        decision, score = self._decide(stage, images, patches, candidates, older, generator)
+        alive = candidates * decision
+        dropped = candidates - alive
+        package = self.package(patches, score.package_weight, dropped)
+        number = dropped.detach().sum(dim=1)
+        exists = torch.ones_like(number) if self.released else (number > 0).to(patches.dtype)
+        sizes, _ = join_package_masked(
+            tokens.package_sizes.unsqueeze(-1), tokens.packages_alive, number.unsqueeze(-1), exists, policy
+        )
+        packages, packages_alive = join_package_masked(*older, package, exists, policy)
+        left = replace(
+            tokens, patches_alive=alive, packages=packages, packages_alive=packages_alive,
+            package_sizes=sizes.squeeze(-1),
+            holder=tokens.holder.masked_fill(dropped.detach() > 0, max(packages.shape[1] - 1, 0)),
+        )  # fmt: skip
+        count = tokens.prefix.shape[1] + alive.detach().sum(dim=1) + packages_alive.sum(dim=1)
+        return left, SelectorRecord(alive, score.probability * candidates, count.long(), candidates.detach())
 
     def _decide(
         self,
@@ -191,7 +168,8 @@ class SPViT(VisionTransformer):
             row, first = self.blocks[self.pruning.locations[stage] - 1].attn.class_row, self.config.num_prefix_tokens
             votes = row[:, first : first + patches.shape[1]]
         else:
-            votes = random_scores(images, self.config.num_patches, stage)
+            drawn_before = sum(self.num_candidates[:stage])
+            votes = random_scores(images, self.num_candidates[stage], drawn_before)
             votes = votes if origin is None else votes[:, origin]
         return Score.of(votes, torch.ones_like(votes))
 
@@ -215,12 +193,17 @@ class SPViT(VisionTransformer):
                 decision, probability = self._decide_channels(len(records), channels, generator)
                 tokens = torch.full((len(x),), x.shape[1], device=x.device)
                 candidates, channels = channels, channels * decision
-                records.append(SelectorRecord(channels, probability * candidates, tokens, of_channels=True))
+                records.append(SelectorRecord(channels, probability * candidates, tokens, candidates, of_channels=True))
                 mask = channels.unsqueeze(1)
                 x = x * mask
             x = block(x, channels=mask)
-        features = self.norm(x, mask)
-        return Output(self.classify(features), features[:, self.config.num_prefix_tokens :], tuple(records))
+        return self._whole_output(self.norm(x, mask), records)
+
+    def _whole_output(self, features: Tensor, records: list[SelectorRecord]) -> Output:
+        """Where every token is there: of the features (B, T, C) after the last norm."""
+        patch_features = features[:, self.config.num_prefix_tokens :]
+        everywhere = torch.ones_like(patch_features[..., 0])
+        return Output(self.classify(features), patch_features, tuple(records), everywhere)
 
     def _decide_channels(
         self, stage: int, candidates: Tensor, generator: torch.Generator | None = None
@@ -235,54 +218,56 @@ class SPViT(VisionTransformer):
 
     def forward_gathered(self, images: Tensor) -> Output:
         """Only living tokens, each image with as many as it has left. Decides by threshold in either mode."""
-        return _stack([self._forward_one(image) for image in images.split(1)])
+        return Output.concatenate([self._forward_one(image) for image in images.split(1)])
 
     def _forward_one(self, image: Tensor) -> Output:
         """One image (1, in_chans, S, S)."""
         if self.pruning.method == "structured":
             return self._forward_narrow(image)
-        num_prefix, num_patches = self.config.num_prefix_tokens, self.config.num_patches
-        x = self.embed(image)
-        origin = torch.arange(num_patches, device=x.device)  # which original patch each living one is
-        package_sizes = x.new_ones(0)
-        records: list[SelectorRecord] = []
+        tokens, records = (
+            GatheredTokens.whole(self.embed(image)[0], self.config.num_prefix_tokens),
+            list[SelectorRecord](),
+        )
         for index, block in enumerate(self.blocks):
+            if (pool := self.pool_before(index)) is not None:
+                tokens = pool_gathered(pool, tokens, self.pruning)
             if index in self.pruning.locations:
-                x, origin, package_sizes, record = self._prune(len(records), image, x[0], origin, package_sizes)
+                tokens, record = self._prune(len(records), image, tokens)
                 records.append(record)
-            x = block(x, None, self._log_size(num_prefix + len(origin), package_sizes.unsqueeze(0)))
-        features = self.norm(x)
-        patch_features = features.new_zeros(1, num_patches, features.shape[-1])
-        patch_features[0, origin] = features[0, num_prefix : num_prefix + len(origin)]
-        return Output(self.classify(features), patch_features, tuple(records))
+            num_singles = len(tokens.prefix) + len(tokens.patches)
+            log_size = self._log_size(num_singles, tokens.package_sizes.unsqueeze(0))
+            tokens = tokens.with_rows(block(tokens.x, None, log_size))
+        features, first = self.norm(tokens.x), len(tokens.prefix)
+        living = features[0, first : first + len(tokens.patches)]
+        patch_features = features.new_zeros(1, len(tokens.holder), features.shape[-1])
+        patch_features[0, tokens.origin] = living
+        keep = features.new_zeros(1, len(tokens.holder)).index_fill(1, tokens.origin, 1)
+        return Output(self.classify(features, None, tokens.living_patches), patch_features, tuple(records), keep)
 
-    def _prune(
-        self, stage: int, image: Tensor, x: Tensor, origin: Tensor, package_sizes: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, SelectorRecord]:
-        """Select and package the tokens (T, C) of one image.
-
-        Returns those left (1, T', C), the living patches' origin, how many tokens each package holds, the record.
-        """
-        num_prefix, num_patches = self.config.num_prefix_tokens, self.config.num_patches
-        prefix, patches, packages = x.tensor_split([num_prefix, num_prefix + len(origin)])
-        keep, probability = x.new_zeros(1, num_patches), x.new_zeros(1, num_patches)
+    def _prune(self, stage: int, image: Tensor, tokens: GatheredTokens) -> tuple[GatheredTokens, SelectorRecord]:
+        """Select and package the tokens of one image."""
+        patches, packages, origin, policy = tokens.patches, tokens.packages, tokens.origin, self.pruning.package
+        sizes, holder = tokens.package_sizes, tokens.holder
+        keep, probability = patches.new_zeros(1, len(holder)), patches.new_zeros(1, len(holder))
+        candidates = keep.index_fill(1, origin, 1)
         if len(origin):  # no candidates: nothing to select
-            older = (packages.unsqueeze(0), x.new_ones(1, len(packages)))
-            score = self.score(stage, image, patches.unsqueeze(0), x.new_ones(1, len(origin)), older, origin)
+            older = (packages.unsqueeze(0), patches.new_ones(1, len(packages)))
+            score = self.score(stage, image, patches.unsqueeze(0), patches.new_ones(1, len(origin)), older, origin)
             kept = keep_decision(score.votes, score.weight, self.thresholds[stage])[0].bool()
-            away, weight = patches[~kept], score.package_weight[0, ~kept]
+            away, weight, places = patches[~kept], score.package_weight[0, ~kept], origin[~kept]
             probability[0, origin] = score.probability[0]
             patches, origin = patches[kept], origin[kept]
             keep[0, origin] = 1
         else:
-            away, weight = patches, x.new_zeros(0)
+            away, weight, places = patches, patches.new_zeros(0), origin
         if len(away) or self.released:
-            package = self.package(away, weight, x.new_ones(len(away)))
-            packages = join_package(packages, package, self.pruning.package)
-            package_sizes = join_package(package_sizes, x.new_tensor(len(away)), self.pruning.package)
-        x = torch.cat([prefix, patches, packages]).unsqueeze(0)
-        record = SelectorRecord(keep, probability, torch.tensor([x.shape[1]], device=x.device))
-        return x, origin, package_sizes, record
+            package = self.package(away, weight, patches.new_ones(len(away)))
+            packages = join_package(packages, package, policy)
+            sizes = join_package(sizes, patches.new_tensor(len(away)), policy)
+            holder = holder.index_fill(0, places, max(len(packages) - 1, 0))
+        left = GatheredTokens(tokens.prefix, patches, packages, origin, sizes, holder)
+        count = torch.tensor([left.x.shape[1]], device=patches.device)
+        return left, SelectorRecord(keep, probability, count, candidates)
 
     def _forward_narrow(self, image: Tensor) -> Output:
         """One image (1, in_chans, S, S), the dropped channels really gone."""
@@ -298,17 +283,9 @@ class SPViT(VisionTransformer):
                 decision = spare_the_best(keep_decision(votes, weight, self.thresholds[stage]), votes, candidates)
                 keep = candidates * decision
                 tokens = torch.tensor([x.shape[1]], device=x.device)
-                records.append(SelectorRecord(keep, votes * candidates, tokens, of_channels=True))
+                records.append(SelectorRecord(keep, votes * candidates, tokens, candidates, of_channels=True))
                 x, living = x[..., keep[0, living].bool()], keep[0].nonzero()[:, 0]
             x = run_narrow(block, x, living)
         features = x.new_zeros(*x.shape[:2], width)
         features[..., living] = run_narrow_norm(self.norm, x, living)
-        return Output(self.classify(features), features[:, self.config.num_prefix_tokens :], tuple(records))
-
-
-def _stack(outputs: Sequence[Output]) -> Output:
-    """One output per image to one of the batch."""
-    stages = zip(*(output.records for output in outputs), strict=True)
-    records = tuple(SelectorRecord.concatenate(stage) for stage in stages)
-    logits = torch.cat([output.logits for output in outputs])
-    return Output(logits, torch.cat([output.patch_features for output in outputs]), records)
+        return self._whole_output(features, records)

@@ -20,15 +20,17 @@ def wanted_keep(pruning: PruningConfig, stage: int) -> float:
     return pruning.keep[stage] if pruning.keep else DEFAULT_STAGE_KEEP ** (stage + 1)
 
 
-def random_scores(images: Tensor, num_patches: int, stage: int) -> Tensor:
+def random_scores(images: Tensor, num_patches: int, drawn_before: int) -> Tensor:
     """Uniform in 0..1, (B, N): drawn from the images' own bits, so that an image always has the same.
+
+    drawn_before  how many numbers the selectors before this one have drawn for an image
 
     A sum of the bits with odd weights is each image's seed; SplitMix64 draws from it.
     """
     bits = images.detach().double().flatten(1).view(torch.int64)  # (B, values)
     places = torch.arange(bits.shape[1], device=bits.device)
     seeds = (bits * (2 * _mix(places) + 1)).sum(dim=1, keepdim=True)
-    draws = torch.arange(num_patches, device=bits.device) + (stage * num_patches + 1)
+    draws = torch.arange(num_patches, device=bits.device) + (drawn_before + 1)
     drawn = _mix(seeds + draws * GOLDEN)  # (B, N)
     return (_shift_right(drawn, 11).double() * 2.0**-53).to(images.dtype)
 

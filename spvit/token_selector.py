@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, gelu, hardswish, relu
 
-from spvit.config import ModelConfig, PruningConfig
+from spvit.config import ModelConfig, PruningConfig, Stage
 from spvit.cost import head_branch_width, kernel_size, scored_heads, scorer_layers
 from spvit.distributed import draw_exponential
 
@@ -112,9 +112,10 @@ class HeadBranch(nn.Module):
 
 
 class TokenSelector(nn.Module):
-    def __init__(self, config: ModelConfig, pruning: PruningConfig) -> None:
+    def __init__(self, stage: Stage | ModelConfig, pruning: PruningConfig) -> None:
+        """stage  whose heads are scored; a model stands for its first one"""
         super().__init__()
-        self.num_heads, head_dim = scored_heads(config, pruning)
+        self.num_heads, head_dim = scored_heads(stage, pruning)
         num_scorers = 1 if pruning.share_heads else self.num_heads
         self.scorers = nn.ModuleList(Scorer(head_dim, pruning) for _ in range(num_scorers))
         self.head_branch = HeadBranch(self.num_heads, pruning.activation) if pruning.heads == "weighted" else None

@@ -1,14 +1,18 @@
-"""The backbone: ViT and DeiT, under timm's names, so that timm's and facebook's checkpoints load as they are.
+"""The backbone: a vision transformer of parts, under timm's names, so that timm's and facebook's checkpoints load as
+they are. ViT, DeiT, LV-ViT and PiT are choices among the parts: spvit/config.py says which there are.
 
 Enters: normalised images (B, in_chans, S, S). Leaves: logits (B, num_classes).
-Shapes: B images, T tokens, N patches, P prefix tokens, C channels, H heads of d = C / H channels.
+Shapes: B images, T tokens, N patches, P prefix tokens, C channels, H heads of d = C / H channels. Behind a pooling, N
+and C are the next stage's.
 """
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm
+from torch.nn.functional import gelu, layer_norm, relu
 
-from spvit.config import ModelConfig
+from spvit.config import AUX_WEIGHT, STEM_STRIDE, ModelConfig, Stage
 
 
 def attention_weights(q: Tensor, k: Tensor, alive: Tensor | None = None, log_size: Tensor | None = None) -> Tensor:
@@ -59,11 +63,11 @@ class Attention(nn.Module):
     mean, without its gradient
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, stage: Stage, qkv_bias: bool) -> None:
         super().__init__()
-        self.num_heads, self.head_dim = config.num_heads, config.head_dim
-        self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim)
-        self.proj = nn.Linear(config.embed_dim, config.embed_dim)
+        self.num_heads, self.head_dim = stage.num_heads, stage.head_dim
+        self.qkv = nn.Linear(stage.embed_dim, 3 * stage.embed_dim, bias=qkv_bias)
+        self.proj = nn.Linear(stage.embed_dim, stage.embed_dim)
         self.keeps_class_row = False
         self.class_row: Tensor | None = None
 
@@ -78,22 +82,23 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, stage: Stage) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.embed_dim, config.hidden_dim)
-        self.fc2 = nn.Linear(config.hidden_dim, config.embed_dim)
+        self.fc1 = nn.Linear(stage.embed_dim, stage.hidden_dim)
+        self.fc2 = nn.Linear(stage.hidden_dim, stage.embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(gelu(self.fc1(x)))
 
 
 class Block(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, stage: Stage) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
-        self.attn = Attention(config)
-        self.norm2 = LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
-        self.mlp = Mlp(config)
+        self.skip_lam = config.skip_lam
+        self.norm1 = LayerNorm(stage.embed_dim, eps=config.layer_norm_eps)
+        self.attn = Attention(stage, config.qkv_bias)
+        self.norm2 = LayerNorm(stage.embed_dim, eps=config.layer_norm_eps)
+        self.mlp = Mlp(stage)
 
     def forward(
         self,
@@ -103,39 +108,90 @@ class Block(nn.Module):
         channels: Tensor | None = None,
     ) -> Tensor:
         """Tokens (B, T, C) to tokens; the others as in `attention_weights` and `LayerNorm`."""
-        branch = self.attn(self.norm1(x, channels), alive, log_size)
-        x = x + (branch if channels is None else branch * channels)
-        branch = self.mlp(self.norm2(x, channels))
+        x = self._join(x, self.attn(self.norm1(x, channels), alive, log_size), channels)
+        return self._join(x, self.mlp(self.norm2(x, channels)), channels)
+
+    def _join(self, x: Tensor, branch: Tensor, channels: Tensor | None) -> Tensor:
+        """The residual addition."""
+        branch = branch if self.skip_lam == 1 else branch / self.skip_lam
         return x + (branch if channels is None else branch * channels)
 
 
 class PatchEmbed(nn.Module):
+    """Patches of the image, or of what LV-ViT's stem makes of it, and a linear layer on each: a convolution."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(config.in_chans, config.embed_dim, config.patch_size, stride=config.patch_size)
+        stem, patch, stride = config.stem_chans, config.patch_size, config.stride
+        self.has_stem = stem > 0
+        if self.has_stem:
+            self.conv1 = nn.Conv2d(config.in_chans, stem, 7, stride=STEM_STRIDE, padding=3, bias=False)
+            self.bn1 = nn.BatchNorm2d(stem)
+            self.conv2 = nn.Conv2d(stem, stem, 3, padding=1, bias=False)
+            self.bn2 = nn.BatchNorm2d(stem)
+            self.conv3 = nn.Conv2d(stem, stem, 3, padding=1, bias=False)
+            self.bn3 = nn.BatchNorm2d(stem)
+            patch, stride = patch // STEM_STRIDE, stride // STEM_STRIDE
+        self.proj = nn.Conv2d(stem or config.in_chans, config.embed_dim, patch, stride=stride)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.proj(images).flatten(2).transpose(1, 2)  # (B, C, grid, grid) -> (B, N, C)
+        x = images
+        if self.has_stem:
+            x = relu(self.bn1(self.conv1(x)))  # (B, stem, S/2, S/2), as the next two
+            x = relu(self.bn2(self.conv2(x)))
+            x = relu(self.bn3(self.conv3(x)))
+        return self.proj(x).flatten(2).transpose(1, 2)  # (B, C, grid, grid) -> (B, N, C)
+
+
+class Pool(nn.Module):
+    """From one stage to the next (PiT): the patches' grid by a depthwise convolution, the other tokens by a linear
+    layer.
+    """
+
+    def __init__(self, before: Stage, after: Stage) -> None:
+        super().__init__()
+        self.grid_size = before.grid_size
+        self.conv = nn.Conv2d(before.embed_dim, after.embed_dim, 3, stride=2, padding=1, groups=before.embed_dim)
+        self.fc = nn.Linear(before.embed_dim, after.embed_dim)
+
+    def pooled(self, patches: Tensor) -> Tensor:
+        """All places of the grid (B, N, C), row by row, to those of the next stage's."""
+        grid = patches.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))  # (B, C, grid, grid)
+        return self.conv(grid).flatten(2).transpose(1, 2)
+
+    def centres(self, of_places: Tensor) -> Tensor:
+        """Of values of the grid's places (B, N) those at the centres of the convolution's windows, (B, N')."""
+        return of_places.unflatten(1, (self.grid_size, self.grid_size))[:, ::2, ::2].flatten(1)
+
+    def forward(self, x: Tensor, num_prefix: int) -> Tensor:
+        """Tokens (B, P + N, C), none missing."""
+        prefix, patches = x.tensor_split([num_prefix], dim=1)
+        return torch.cat([self.fc(prefix), self.pooled(patches)], dim=1)
 
 
 class VisionTransformer(nn.Module):
-    """ViT with a class token, DeiT's distillation token or neither, as the configuration asks for it."""
+    """The unpruned transformer that a configuration asks for."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.embed_dim
+        stages, eps = config.stages, config.layer_norm_eps
+        width, last = config.embed_dim, stages[-1].embed_dim
         if config.pooling == "class":
             self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         if config.distilled:
             self.dist_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, config.num_tokens, width))
+        placed = config.num_tokens if config.pos_embed == "all" else config.num_patches
+        self.pos_embed = nn.Parameter(torch.zeros(1, placed, width))
         self.patch_embed = PatchEmbed(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = LayerNorm(width, eps=config.layer_norm_eps)
-        self.head = nn.Linear(width, config.num_classes)
+        self.blocks = nn.ModuleList(Block(config, stage) for stage in stages for _ in stage.blocks)
+        self.pools = nn.ModuleList(Pool(before, after) for before, after in pairwise(stages))
+        self.norm = LayerNorm(last, eps=eps)
+        self.head = nn.Linear(last, config.num_classes)
         if config.distilled:
-            self.head_dist = nn.Linear(width, config.num_classes)
+            self.head_dist = nn.Linear(last, config.num_classes)
+        if config.aux_head:
+            self.aux_head = nn.Linear(last, config.num_classes)
         self.apply(_init_linear)
         for token in (self.pos_embed, *self._prefix_tokens()):
             nn.init.trunc_normal_(token, std=0.02)
@@ -149,22 +205,43 @@ class VisionTransformer(nn.Module):
         """Images (B, in_chans, S, S) to tokens (B, P + N, C), the prefix first."""
         patches = self.patch_embed(images)
         prefix = [token.expand(images.shape[0], -1, -1) for token in self._prefix_tokens()]
+        if self.config.pos_embed == "patches":
+            return torch.cat([*prefix, patches + self.pos_embed], dim=1)
         return torch.cat([*prefix, patches], dim=1) + self.pos_embed
 
-    def classify(self, features: Tensor, alive: Tensor | None = None) -> Tensor:
+    def pool_before(self, block: int) -> Pool | None:
+        """What stands between a block and the one before it."""
+        stage = self.config.stage_of(block)
+        return self.pools[stage.index - 1] if stage.index and block == stage.first_block else None
+
+    def classify(self, features: Tensor, alive: Tensor | None = None, patches: Tensor | None = None) -> Tensor:
         """Normed tokens (B, T, C) to logits (B, num_classes): of the class token, the mean of both heads, or of the
-        mean of the tokens that are alive (B, T), zero without any.
+        mean of the tokens that are alive; with an auxiliary head, its maximum over the living patches beside the class
+        token's.
+
+        alive    (B, T) of 0 and 1; None: all are
+        patches  (B, T) of 0 and 1, the living patches among them; None: all behind the prefix
         """
         if self.config.pooling == "mean":
             counts = features.new_ones(features.shape[:2]) if alive is None else alive
             total = (features * counts.unsqueeze(-1)).sum(dim=1)
-            return self.head(total / counts.sum(dim=1, keepdim=True).clamp(min=1))
+            return self.head(total / counts.sum(dim=1, keepdim=True).clamp(min=1))  # of no token: its bias
         logits = self.head(features[:, 0])
-        return (logits + self.head_dist(features[:, 1])) / 2 if self.config.distilled else logits
+        if self.config.distilled:
+            return (logits + self.head_dist(features[:, 1])) / 2
+        if not self.config.aux_head:
+            return logits
+        if patches is None:
+            return logits + AUX_WEIGHT * self.aux_head(features[:, 1:]).amax(dim=1)
+        counts = patches.detach() > 0
+        votes = self.aux_head(features).masked_fill(~counts.unsqueeze(-1), -torch.inf).amax(dim=1)
+        return logits + AUX_WEIGHT * votes.masked_fill(~counts.any(dim=1, keepdim=True), 0.0)  # no patch, no vote
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.embed(images)
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks):
+            if (pool := self.pool_before(index)) is not None:
+                x = pool(x, self.config.num_prefix_tokens)
             x = block(x)
         return self.classify(self.norm(x))
 
@@ -172,4 +249,5 @@ class VisionTransformer(nn.Module):
 def _init_linear(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -77,4 +77,4 @@ def place_on_grid(net: SPViT) -> None:
     waves = 1.5 * 10.0 ** (-torch.arange(bands) / max(bands, 1))  # radians per patch
     row, column = (torch.arange(grid).repeat_interleave(grid), torch.arange(grid).repeat(grid))
     sines = [turn(place[:, None] * waves) for turn in (torch.sin, torch.cos) for place in (row, column)]
-    net.pos_embed[0, net.config.num_prefix_tokens :, : 4 * bands] = 0.7 * torch.cat(sines, dim=1)
+    net.pos_embed[0, -net.config.num_patches :, : 4 * bands] = 0.7 * torch.cat(sines, dim=1)

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from spvit import distributed
 from spvit.errors import TrainingError
-from spvit.pruned_vit import Output, SPViT
+from spvit.pruned_vit import SPViT
+from spvit.records import Output
 from spvit.training.augment import mix, smooth_targets
 from spvit.training.data import Data
 from spvit.training.draws import drawing

@@ -1,6 +1,7 @@
 """What a trained model reaches: accuracy, cost, kept tokens. For people and for `train.json`."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -9,7 +10,7 @@ from tqdm import tqdm
 
 from spvit import distributed
 from spvit.calibration import kept_patches, mean_cost
-from spvit.cost import count_macs
+from spvit.cost import count_macs, num_units
 from spvit.pruned_vit import SPViT
 from spvit.training.budget import Budget
 from spvit.training.data import INFERENCE_BATCH, Data, InMemory, Source, sample
@@ -49,9 +50,9 @@ class Kept:
     most: tuple[float, ...]
 
     @staticmethod
-    def of(kept: Tensor, num_patches: int) -> "Kept":
-        """kept  patches (B, selectors)"""
-        values = kept.double() / num_patches
+    def of(kept: Tensor, units: Sequence[int]) -> "Kept":
+        """kept  patches (B, selectors), of so many"""
+        values = kept.double() / torch.tensor(units)
         mean = values.mean(0)
         parts = (mean, (values - mean).square().mean(0).sqrt(), values.amin(0), values.amax(0))
         return Kept(*(tuple(part.tolist()) for part in parts))
@@ -132,7 +133,7 @@ def measure(net: SPViT, teacher: SPViT, data: Data, calibration: InMemory, budge
             accuracy(net, source),
             mean_cost(kept, lambda counts: count_macs(net.config, net.pruning, counts).total),
             mean_cost(kept, budget.cost),
-            Kept.of(kept, net.config.num_patches),
+            Kept.of(kept, num_units(net.config, net.pruning)),
         )
     unpruned = count_macs(net.config, net.pruning.without()).total
     return Result(

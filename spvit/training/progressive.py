@@ -10,13 +10,14 @@ Accuracy here is that on training images that were held out: what chooses on the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from torch import Tensor
 
 from spvit.budget import keep_ratios
 from spvit.calibration import calibrate_thresholds
 from spvit.config import ModelConfig, ModelSpec, PruningConfig
-from spvit.cost import kept_patches
+from spvit.cost import kept_patches, num_units
 from spvit.errors import ConfigError, TrainingError
 from spvit.pruned_vit import SPViT
 from spvit.training.budget import CostOf
@@ -151,14 +152,19 @@ def meet_budget(spec: ModelSpec, cost_of: CostOf, limit: float, unit: str) -> Pr
     A first selector without which the limit is met, too, has nothing to do: it goes, and the next is the first.
     Raises ConfigError, with the least that it comes to, where the first selector's rate is not enough.
     """
-    pruning, patches = spec.pruning, spec.model.num_patches
+    pruning = spec.pruning
     while pruning.num_selectors > 1:
         later = replace(pruning, locations=pruning.locations[1:], keep=pruning.keep[1:])
         if cost_of(replace(spec, pruning=later))(kept_patches(spec.model, later)) > limit:
             break
         pruning = later
     cost, counts = cost_of(replace(spec, pruning=pruning)), kept_patches(spec.model, pruning)
-    chain = [(first, *(max(1, min(first, count)) for count in counts[1:])) for first in range(1, patches + 1)]
+    patches, *others = units = num_units(spec.model, pruning)
+    behind = list(zip(counts[1:], others, strict=True))
+    chain = [
+        (first, *(max(1, min(first * number // patches, count)) for count, number in behind))
+        for first in range(1, patches + 1)
+    ]
     within = [kept for kept in chain if cost(kept) <= limit]
     if not within:
         raise ConfigError(
@@ -167,7 +173,7 @@ def meet_budget(spec: ModelSpec, cost_of: CostOf, limit: float, unit: str) -> Pr
             f"{cost(chain[0]):.5g} {unit}; allow at least that or a larger accuracy_drop, or give the selectors' "
             "places yourself, without --progressive"
         )
-    return replace(pruning, keep=keep_ratios(within[-1], patches))
+    return replace(pruning, keep=tuple(accumulate(keep_ratios(within[-1], units), min)))
 
 
 def phased(net: SPViT, within: float, seed: int) -> SPViT:

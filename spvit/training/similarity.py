@@ -32,7 +32,9 @@ def similarity_to_class_token(net: SPViT, images: Tensor) -> list[float]:
     final: list[Tensor] = []
     for batch in images.split(64):
         x = net.embed(batch.to(net.pos_embed.device))
-        for block, seen in zip(net.blocks, features, strict=True):
+        for index, (block, seen) in enumerate(zip(net.blocks, features, strict=True)):
+            if (pool := net.pool_before(index)) is not None:
+                x = pool(x, first)
             x = block(x)
             seen.append(x[:, first:].cpu())
         # without a class token, the mean that is classified stands in for it

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,39 @@ def test_sizes_that_deit_s_derives():
     assert (model.head_dim, model.hidden_dim, model.grid_size) == (64, 1536, 14)
     assert (model.num_patches, model.num_prefix_tokens, model.num_tokens) == (196, 1, 197)
     assert ModelConfig("deit_s_distilled", distilled=True).num_tokens == 198
+
+
+def test_stages_of_pit_s():
+    model = resolve_model("pit_s").model
+    assert [(one.embed_dim, one.num_heads, one.grid_size, one.blocks) for one in model.stages] == [
+        (144, 3, 27, range(2)),
+        (288, 6, 14, range(2, 8)),
+        (576, 12, 7, range(8, 12)),
+    ]
+    assert [model.stage_of(block).index for block in (0, 1, 2, 7, 8, 11)] == [0, 0, 1, 1, 2, 2]
+    assert (model.num_tokens, model.stages[2].hidden_dim, model.stages[2].head_dim) == (730, 2304, 48)
+
+
+def test_what_is_said_twice_is_said_once():
+    """So that equal models are equal, and have one digest."""
+    plain = ModelConfig("own", embed_dim=192, num_heads=3)
+    assert ModelConfig("own", embed_dim=192, num_heads=3, patch_stride=16) == plain
+    pit = resolve_model("pit_s").model
+    assert replace(pit, stage_dims=(144, 288, 576), stage_heads=(3, 6, 12)) == pit
+    assert not {"stage_dims", "stage_heads", "patch_stride"} & to_table(plain).keys()
+
+
+@pytest.mark.parametrize(
+    ("public", "row"),
+    [
+        ("pit_s_224", "pit_s"),
+        ("timm/pit_ti_distilled_224.in1k", "pit_t_distilled"),
+        ("pit_xs_224.in1k", "pit_xs"),
+        ("pit_b", "pit_b"),
+    ],
+)
+def test_timms_names_of_pits(public, row):
+    assert resolve_model(public).model.name == row
 
 
 def test_mean_and_std_follow_the_channels():
@@ -42,6 +76,52 @@ def test_mean_and_std_follow_the_channels():
         ({"std": (0.5, 0.5, 0)}, "std=0 must be a number from 0.0001 to 10,000"),
         ({"mean": (0.5, "a", 0)}, "mean='a' must be a number from -1,000 to 1,000"),
         ({"pooling": "max"}, "pooling='max' must be one of class, mean"),
+        ({"patch_stride": 24}, "patch_stride=24 leaves pixels between patches unseen; choose at most patch_size=16"),
+        ({"patch_stride": -1}, "patch_stride=-1 must be a whole number from 0 to 1,024"),
+        (
+            {"patch_stride": 10},
+            "patch_stride=10 reaches 216 of img_size=224 pixels with patch_size=16; choose a stride that divides 208",
+        ),
+        ({"patch_size": 256}, "patch_size=256 is larger than img_size=224; choose smaller patches"),
+        ({"stem_chans": 2000}, "stem_chans=2000 must be a whole number from 0 to 1,024"),
+        (
+            {"stem_chans": 64, "patch_size": 7},
+            "patch_size=7 must be even behind a stem, which halves the image (stem_chans=64)",
+        ),
+        ({"stage_depths": 3}, "stage_depths=3 must be a list of at most 8 numbers of blocks"),
+        ({"stage_depths": (0, 12)}, "stage_depths=0 must be a whole number from 1 to 256"),
+        ({"stage_depths": (12,)}, "stage_depths=[12] is one stage alone; leave it out, depth says as much"),
+        ({"stage_depths": (2, 6)}, "stage_depths=[2, 6] are 8 blocks, but depth=12; set depth = 8"),
+        (
+            {"stage_depths": (6, 6), "stage_dims": (384,)},
+            "stage_dims=[384] must have one number per stage, stage_depths=[6, 6]",
+        ),
+        (
+            {"stage_depths": (6, 6), "stage_dims": (192, 384)},
+            "stage_dims=[192, 384] begins with 192, but embed_dim=384; set embed_dim = 192",
+        ),
+        (
+            {"stage_depths": (6, 6), "stage_dims": (384, 480)},
+            "stage_dims=[384, 480]: 480 is no multiple of 384, and each channel is pooled by itself; choose a multiple",
+        ),
+        (
+            {"stage_depths": (6, 6), "stage_heads": (6, 7)},
+            "stage_heads=[6, 7]: 7 must divide its stage's 768 channels; try 4, 6, 8",
+        ),
+        ({"stage_heads": (6, 6)}, "stage_heads=[6, 6] must have one number per stage, stage_depths=[]"),
+        (
+            {"stage_depths": (6, 6), "pooling": "mean"},
+            'pooling="mean" has no prefix tokens to bring from stage to stage, stage_depths=[6, 6]; '
+            'set pooling = "class"',
+        ),
+        ({"qkv_bias": 0}, "qkv_bias=0 must be true or false"),
+        ({"skip_lam": 0}, "skip_lam=0 must be a number from 0.01 to 100"),
+        ({"aux_head": "yes"}, "aux_head='yes' must be true or false"),
+        (
+            {"aux_head": True, "distilled": True},
+            "aux_head=true adds to the logits of the class token alone, so it cannot be distilled = true",
+        ),
+        ({"pos_embed": "none"}, "pos_embed='none' must be one of all, patches"),
         (
             {"pooling": "mean", "distilled": True},
             'pooling="mean" leaves out the prefix tokens, so it cannot be distilled = true',
@@ -81,6 +161,8 @@ def test_a_model_that_cannot_be(fields, sentence):
         ({"activation": "tanh"}, "activation='tanh' must be one of gelu, relu, hardswish"),
         ({"proportional_attention": 1}, "proportional_attention=1 must be true or false"),
         ({"rules": "theirs"}, "rules='theirs' must be one of paper, released"),
+        ({"refill": "mean"}, "refill='mean' must be one of package, zero"),
+        ({"after_pooling": "keep"}, "after_pooling='keep' must be one of carry, revive"),
         (
             {"rules": "released", "method": "random"},
             'rules="released" are those of the authors\' token selector, which has no method="random"',

@@ -16,6 +16,7 @@ from spvit.cost import (
     selector_macs_per_token,
     selector_parameters,
     table,
+    tokens_of_blocks,
     tokens_per_stage,
 )
 from spvit.errors import ConfigError
@@ -33,8 +34,42 @@ def test_parameters_of_the_plain_backbones(name, millions):
 
 
 @pytest.mark.parametrize(
+    ("name", "parameters", "gmacs"),
+    [
+        ("lvvit_t", 8_534_720, 2.868),
+        ("lvvit_s", 26_151_824, 6.5515),
+        ("lvvit_m", 55_830_544, 12.678),
+        ("pit_t", 4_847_272, 0.699),
+        ("pit_xs", 10_618_888, 1.395),
+        ("pit_s", 23_461_912, 2.871),
+        ("pit_b", 73_764_840, 12.402),
+    ],
+)
+def test_lv_vits_and_pits_as_their_authors_have_them(name, parameters, gmacs):
+    spec = resolve_model(name, "none")
+    assert count_parameters(spec.model, spec.pruning).total == parameters
+    assert count_macs(spec.model, spec.pruning).total / 1e9 == pytest.approx(gmacs, rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("lvvit_s", "26.17"), ("lvvit_m", "55.85")])
+def test_parameters_of_pruned_lv_vits(name, millions):  # Table 14
+    spec = resolve_model(name)
+    assert f"{count_parameters(spec.model, spec.pruning).total / 1e6:.2f}" == millions
+
+
+def test_the_stem_of_lv_vit_s():
+    model = resolve_model("lvvit_s").model
+    assert count_macs(model, PruningConfig(locations=())).patch_embed == 118_013_952 + 2 * 462_422_016 + 308_281_344
+
+
+@pytest.mark.parametrize(
     ("name", "keep", "gmacs"),
     [
+        ("lvvit_s", None, "4.28"),
+        ("lvvit_m", None, "7.32"),
+        ("pit_s", None, "2.58"),  # Table 2, with those below
+        ("pit_s", "0.578,0.334,0.193", "1.42"),
+        ("pit_xs", None, "0.72"),
         ("deit_t", "none", "1.254"),
         ("deit_s", "none", "4.599"),
         ("deit_t", None, "0.90"),  # Table 14, as the rows below
@@ -93,6 +128,43 @@ def test_tokens_of_deit_s():
 def test_tokens_of_an_image_as_it_was(package, kept, stages):
     model = replace(resolve_model("micro").model, distilled=True)
     assert tokens_per_stage(model, PruningConfig((1, 2, 3), package=package), kept) == stages
+
+
+PIT = ModelConfig(
+    "pit", img_size=20, patch_size=4, patch_stride=2, embed_dim=16, depth=5, num_heads=2, stage_depths=(1, 2, 2),
+    pos_embed="patches",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("after", "package", "kept", "blocks"),
+    [  # patches and packages of each block; grids of 81, 25 and 9
+        ("carry", "append", [40, 8, 2], [(40, 1), (12, 1), (8, 2), (3, 2), (2, 3)]),
+        ("carry", "add", [40, 8, 2], [(40, 1), (12, 1), (8, 1), (3, 1), (2, 1)]),
+        ("revive", "append", [40, 20, 2], [(40, 1), (25, 1), (20, 2), (9, 2), (2, 3)]),
+        ("carry", "append", [81, 25, 9], [(81, 0), (25, 0), (25, 0), (9, 0), (9, 0)]),
+    ],
+)
+def test_tokens_across_poolings(after, package, kept, blocks):
+    pruning = PruningConfig((0, 2, 4), package=package, after_pooling=after)
+    assert [(one.patches, one.packages) for one in tokens_of_blocks(PIT, pruning, kept)] == blocks
+    behind = tuple(1 + sum(blocks[place]) for place in (0, 2, 4))
+    assert tokens_per_stage(PIT, pruning, kept) == (82, *behind)
+
+
+def test_products_of_a_pruned_pit():
+    """Each block's, the poolings' and the selectors', by hand."""
+    pruning = PruningConfig((0, 2, 4), keep=(40 / 81, 8 / 25, 2 / 9))
+    macs = count_macs(PIT, pruning)
+    widths, rows = [16, 32, 32, 64, 64], [42, 14, 11, 6, 6]
+    assert macs.qkv == sum(3 * width**2 * count for width, count in zip(widths, rows, strict=True))
+    assert macs.scores == macs.context == sum(width * count**2 for width, count in zip(widths, rows, strict=True))
+    assert macs.fc1 == macs.fc2 == 4 * macs.proj == 4 * macs.qkv / 3
+    assert macs.pool == 12 * 32 * 9 + (1 + 1) * 16 * 32 + 3 * 64 * 9 + (1 + 2) * 32 * 64
+    scored = {0: (81, 2), 1: (12, 4), 2: (3, 8)}  # candidates and heads of 8 of each stage's selector
+    per_head = 8 * 8 + 8 * 4 + 4 * 2 + 2 * 2
+    assert macs.selector == sum(n * (h * per_head + 2 * h * (h // 2)) for n, h in scored.values())
+    assert macs.head == 64 * 1000
 
 
 def test_without_fractions_there_is_no_cost_to_tell():
@@ -172,7 +244,7 @@ def test_macs_are_those_that_torch_multiplies(model, pruning):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         output = net.forward_gathered(image)
     kept = [int(record.keep.sum()) for record in output.records]
-    assert num_units(model, pruning) > kept[0] > kept[-1] > 0  # else this would test little
+    assert num_units(model, pruning)[0] > kept[0] > kept[-1] > 0  # else this would test little
     assert count_macs(model, pruning, kept).total * 2 == counter.get_total_flops()
     assert (selector_macs_per_token(model, pruning) > 0) == (pruning.method == "selector")
 

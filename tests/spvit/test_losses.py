@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from spvit.losses import features_loss, logits_loss, ratio_loss, spvit_loss
-from spvit.pruned_vit import Output, SelectorRecord
+from spvit.records import Output, SelectorRecord
 
 
 def record(keep):
     keep = torch.tensor(keep)
-    return SelectorRecord(keep, keep, keep.sum(1).long() + 1)
+    return SelectorRecord(keep, keep, keep.sum(1).long() + 1, torch.ones_like(keep))
 
 
 def test_the_ratio_is_the_batches():
@@ -48,8 +48,8 @@ def test_features_do_not_teach_the_decision():
 
 def test_equation_12_weighs_its_parts():
     labels = torch.tensor([1])
-    taught = Output(torch.tensor([[log(3.0), 0.0]]), torch.zeros(1, 2, 4), ())
-    output = Output(torch.zeros(1, 2), torch.full((1, 2, 4), 2.0), (record([[1.0, 0.0]]),))
+    taught = Output(torch.tensor([[log(3.0), 0.0]]), torch.zeros(1, 2, 4), (), torch.ones(1, 2))
+    output = Output(torch.zeros(1, 2), torch.full((1, 2, 4), 2.0), (record([[1.0, 0.0]]),), torch.tensor([[1.0, 0.0]]))
     divergence = 0.75 * log(0.75 / 0.5) + 0.25 * log(0.25 / 0.5)
     expected = log(2) + 0.5 * divergence + 0.5 * 4.0 + 2 * (0.5 - 0.2) ** 2
     assert spvit_loss(output, labels, taught, [0.2]).item() == pytest.approx(expected, rel=1e-6)

@@ -25,7 +25,7 @@ def test_numbers_are_mixed_as_splitmix64_does(value):
 
 def test_random_scores_are_uniform_and_each_stages_own():
     images = torch.randn(200, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    first, second = (random_scores(images, 16, stage) for stage in (0, 1))
+    first, second = (random_scores(images, 16, drawn) for drawn in (0, 16))
     assert first.min() >= 0 and first.max() < 1
     shares = torch.histc(first, 10, 0, 1) / first.numel()
     assert (shares - 0.1).abs().max() < 5 * (0.1 * 0.9 / first.numel()) ** 0.5

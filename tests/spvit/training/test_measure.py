@@ -30,7 +30,7 @@ def test_accuracy_is_inferences_and_shared_by_processes(monkeypatch):
 
 
 def test_kept_fractions_and_their_spread():
-    kept = Kept.of(torch.tensor([[16, 4], [8, 0]]), 16)
+    kept = Kept.of(torch.tensor([[16, 4], [8, 0]]), (16, 16))
     assert kept == Kept(mean=(0.75, 0.125), deviation=(0.25, 0.125), least=(0.5, 0.0), most=(1.0, 0.25))
 
 
