@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from spvit.config import ModelConfig, PruningConfig
+from spvit.config import STEM_STRIDE, ModelConfig, PruningConfig
 from spvit.errors import CheckpointError
 
 # Parts that other transformers have, which no tensor of ours can stand for.
@@ -23,11 +23,18 @@ FOREIGN = (
     (r"pre_logits\.", "a layer in front of the head (pre_logits)"),
     (r"(reg_token|register_tokens)$", "register tokens"),
     (r"attn_pool\.", "a pooling by attention"),
-    (r"patch_embed\.(?!proj\.)", "a stem of several convolutions"),
+    (r"patch_embed\.(?!proj\.|(conv|bn)[1-3]\.|conv\.)", "a stem of other layers"),
     (r"blocks\.\d+\.attn\.[qk]_norm\.", "norms of queries and keys"),
     (r"(.*\.)?(rel_pos|relative_position)", "relative positions"),
     (r"blocks\.\d+\.mlp\.(w12|w3|fc1_g|fc1_x|gate_proj)\.", "a gated MLP"),
-    (r"(stages|layers|downsample_layers|transformers|pools)\.", "stages of several resolutions"),
+    (r"(stages|layers|downsample_layers)\.", "stages of another kind than PiT's"),
+)
+# Parts that some of our models have: the tensors that tell, what they belong to, the field of [model] that gives it.
+PARTS = (
+    (r"patch_embed\.(conv|bn)[1-3]\.", "a stem of convolutions, as LV-ViT has", "stem_chans"),
+    (r"(transformers|pools)\.", "stages between which the grid is pooled, as PiT has", "stage_depths"),
+    (r"patch_embed\.conv\.", "PiT", "stage_depths"),
+    (r"aux_head\.", "an auxiliary head, as LV-ViT has", "aux_head"),
 )
 DYNAMIC_VIT = re.compile(r"score_predictor\.\d+\.(in_conv|out_conv)\.\d+\.(weight|bias)")
 # The authors' names of a selector's parts, with a copy for each head even where all heads share one.
@@ -55,11 +62,19 @@ def as_ours(
         if found is not None:
             raise CheckpointError(
                 f"{path}: {found} belongs to {what}, which {model.name} does not have and no MODEL= could; "
-                "choose a checkpoint of a plain ViT or DeiT"
+                "choose a checkpoint of a ViT, DeiT, LV-ViT or PiT"
             )
-    ours, notes = dict(state), list[str]()
-    for step in (_fold_layer_scale, _without_qkv_bias):
-        notes += step(path, ours)
+    for pattern, what, field in PARTS:
+        found = next((name for name in state if re.match(pattern, name)), None)
+        if found is not None and not getattr(model, field):
+            raise CheckpointError(
+                f"{path}: {found} belongs to {what}, which {model.name} does not have; choose the MODEL= that it was "
+                f"trained as, or set {field} in [model]"
+            )
+    ours, notes = _under_our_names(state, model), list[str]()
+    notes += _fold_layer_scale(path, ours)
+    if model.qkv_bias:
+        notes += _without_qkv_bias(path, ours)
     notes += _place_positions(path, ours, model, resize)
     if not any(name.startswith("head.") for name in ours) and any(name.startswith("blocks.") for name in ours):
         raise CheckpointError(
@@ -67,6 +82,31 @@ def as_ours(
             f"take the checkpoint with its head, or add head.weight and head.bias for {model.num_classes} classes"
         )
     return ours, tuple(notes)
+
+
+def _under_our_names(state: Mapping[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
+    """A PiT's tensors, named and shaped as its authors or timm do: blocks are numbered through all stages here, and
+    positions are rows. What does not fit the model's stages keeps its name, and is told later.
+    """
+    if not model.stage_depths:
+        return dict(state)
+    ours = dict[str, Tensor]()
+    for name, tensor in state.items():
+        if match := re.fullmatch(r"transformers\.(\d)\.blocks\.(\d+)\.(.+)", name):
+            stage = model.stages[int(match[1])] if int(match[1]) < len(model.stages) else None
+            if stage is not None and int(match[2]) < stage.depth:
+                name = f"blocks.{stage.first_block + int(match[2])}.{match[3]}"
+        elif match := re.fullmatch(r"transformers\.([1-9])\.pool\.(.+)", name):
+            name = f"pools.{int(match[1]) - 1}.{match[2]}"
+        elif match := re.fullmatch(r"patch_embed\.conv\.(weight|bias)", name):
+            name = f"patch_embed.proj.{match[1]}"
+        elif name == "pos_embed" and tensor.ndim == 4:
+            tensor = tensor.flatten(2).transpose(1, 2)
+        ours[name] = tensor
+    prefix = ours.get("cls_token")
+    if model.distilled and "dist_token" not in ours and prefix is not None and tuple(prefix.shape[:2]) == (1, 2):
+        ours["cls_token"], ours["dist_token"] = prefix[:, :1], prefix[:, 1:]
+    return ours
 
 
 def _fold_layer_scale(path: str | Path, state: dict[str, Tensor]) -> list[str]:
@@ -111,11 +151,13 @@ def _place_positions(path: str | Path, state: dict[str, Tensor], model: ModelCon
         return []
     prefix, rows, width = model.num_prefix_tokens, positions.shape[1], positions.shape[2]
     kernel, notes = state.get("patch_embed.proj.weight"), list[str]()
-    if kernel is not None and tuple(kernel.shape[2:]) != (model.patch_size,) * 2:
+    side = model.patch_size // STEM_STRIDE if model.stem_chans else model.patch_size
+    if kernel is not None and tuple(kernel.shape[2:]) != (side, side):
         return []  # the patches are others, which is told later
     if width != model.embed_dim:
         return []
-    for given in (prefix, 0):
+    placed = prefix if model.pos_embed == "all" else 0
+    for given in (placed, 0):
         grid = math.isqrt(max(rows - given, 0))
         if grid and grid * grid == rows - given:
             break
@@ -125,7 +167,8 @@ def _place_positions(path: str | Path, state: dict[str, Tensor], model: ModelCon
         if not resize:
             raise CheckpointError(
                 f"{path}: pos_embed has the shape {tuple(positions.shape)}, but {model.name} needs "
-                f"{(1, model.num_tokens, model.embed_dim)}; it was trained at img_size={grid * model.patch_size}, "
+                f"{(1, placed + model.num_patches, model.embed_dim)}; it was trained at "
+                f"img_size={(grid - 1) * model.stride + model.patch_size}, "
                 f"{grid} x {grid} patches in place of {model.grid_size} x {model.grid_size}: set that, or let "
                 "POS=interpolate resize the positions, bicubic, as timm does"
             )
@@ -135,7 +178,7 @@ def _place_positions(path: str | Path, state: dict[str, Tensor], model: ModelCon
         patches = patches.permute(0, 2, 3, 1).reshape(1, -1, width)
         positions = torch.cat([positions[:, :given].float(), patches], dim=1)
         notes.append(f"positions are resized from {grid} x {grid} patches to {size[0]} x {size[1]}, bicubic")
-    if given < prefix:
+    if given < placed:
         positions = torch.cat([positions.new_zeros(1, prefix, width), positions], dim=1)
         notes.append("only patches have positions: zeros stand for the class token's")
     state["pos_embed"] = positions
@@ -170,9 +213,13 @@ def from_authors(
             name = f"selectors.{branch[1]}.{AUTHORS_BRANCH[branch[2]]}.{branch[3]}"
         ours[name] = tensor
     for stage, found in heads.items():
-        if found != set(range(model.num_heads)):
+        if pruning.num_selectors <= stage and model.stage_depths:
+            continue  # nobody knows of which stage it is, nor uses it
+        location = pruning.locations[stage] if stage < pruning.num_selectors else 0
+        expected = model.stage_of(location).num_heads
+        if found != set(range(expected)):
             raise CheckpointError(
                 f"{path}: score_predictor.{stage} scores {len(found)} heads, but {model.name} has "
-                f"num_heads={model.num_heads}; choose the MODEL= that it was trained as"
+                f"num_heads={expected}; choose the MODEL= that it was trained as"
             )
     return ours

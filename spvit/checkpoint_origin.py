@@ -20,7 +20,7 @@ CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711
 # What timm's and Hugging Face's models of a name expect; the first that is found.
 EXPECTED: tuple[tuple[str, Statistics], ...] = (
     (r"clip", CLIP),
-    (r"deit|dino|(^|[._-])mae([._-]|$)", IMAGENET),
+    (r"deit|dino|(^|[._-])mae([._-]|$)|lv_?vit|(^|[^a-z])pit[_-]", IMAGENET),
     (r"(^|[^a-z])vit[_-](tiny|small|base|large|huge)[_-]patch\d+|augreg", HALF),
 )
 CONFIGURATIONS = (("config.json", ("mean", "std")), ("preprocessor_config.json", ("image_mean", "image_std")))

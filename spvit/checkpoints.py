@@ -34,16 +34,22 @@ FRESH_SELECTORS_SEED = 0
 METADATA_KEY = "spvit"
 DIGEST_KEY = "sha256"  # of the tensors, beside the configuration in it: safetensors has no checksums
 # What the configuration in a file of our own must agree on with the one asked for; shapes alone don't show it.
-MODEL_FIELDS = ("num_heads", "patch_size", "layer_norm_eps", "mean", "std", "pooling")
-PRUNING_FIELDS = ("locations", "share_heads", "features", "method", "heads", "scorer", "activation", "rules")
-# A field that a file does not have is at its default.
-DEFAULTS = {item.name: item.default for part in (ModelConfig, PruningConfig) for item in fields(part)
-            if item.name in LATER_FIELDS}  # fmt: skip
+MODEL_FIELDS = ("num_heads", "patch_size", "layer_norm_eps", "mean", "std", "pooling", "skip_lam", "stage_heads")
+PRUNING_FIELDS = ("locations", "share_heads", "features", "method", "heads", "scorer", "activation", "rules",
+                  "refill", "after_pooling")  # fmt: skip
+# A field that a file does not have is at its default; lists, as files have them.
+DEFAULTS: dict[str, Any] = {
+    item.name: [] if item.default == () else item.default
+    for part in (ModelConfig, PruningConfig) for item in fields(part) if item.name in LATER_FIELDS
+}  # fmt: skip
 HINTS = {  # first match on the tensor's name
     r"selectors\..*embed\.": "set features and share_heads of [pruning] as the selectors were trained",
     r"selectors\.": "set locations, num_heads, features and share_heads as the selectors were trained",
     r"pos_embed": "choose the MODEL= with the img_size, patch_size and distilled that it was trained with",
     r"dist_token|head_dist": "choose a MODEL= that is distilled, or is not, as it was trained",
+    r"patch_embed\.(conv|bn)": "set stem_chans as it was trained, or choose the MODEL= that it was trained as",
+    r"blocks\.\d+\.attn\.qkv\.bias": "set qkv_bias as it was trained",
+    r"aux_head": "set num_classes and aux_head as it was trained",
     r"head": "set num_classes as it was trained",
     r"blocks\.\d+\.mlp\.": "set hidden_dim or mlp_ratio as it was trained, or choose the MODEL= that it was trained as",
     r"": "choose the MODEL= that it was trained as",
@@ -56,7 +62,9 @@ class LoadReport:
     """What a checkpoint was found to be."""
 
     path: str
-    source: str  # timm | facebook | huggingface | torchvision | spvit-authors | dynamicvit | own
+    source: (
+        str  # timm | facebook | huggingface | torchvision | tokenlabeling | naver | spvit-authors | dynamicvit | own
+    )
     selectors_found: bool  # False: the selectors are fresh, not trained
     calibrated_keep: tuple[float, ...]  # kept fractions that the file's thresholds were calibrated for; () = unknown
     ignored: tuple[str, ...]  # names of tensors that the model asked for has no use for
@@ -131,6 +139,10 @@ def _source(weights: Weights, is_saved_here: bool) -> str:
         return "dynamicvit" if any(map(DYNAMIC_VIT.fullmatch, weights.state)) else "spvit-authors"
     if is_saved_here or any(name.startswith("selectors.") for name in weights.state):
         return "own"
+    if "patch_embed.conv1.weight" in weights.state:
+        return "tokenlabeling"
+    if any(name.startswith("pools.") for name in weights.state):
+        return "naver"
     if weights.naming == "timm" and weights.keys[:1] in (("model",), ("model_ema",)):
         return "facebook"
     return weights.naming

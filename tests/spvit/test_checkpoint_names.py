@@ -251,14 +251,31 @@ def test_a_part_of_hugging_faces(tmp_path):
         ("blocks.0.attn.q_norm.weight", "norms of queries and keys"),
         ("blocks.0.attn.relative_position_bias_table", "relative positions"),
         ("blocks.1.mlp.w12.weight", "a gated MLP"),
-        ("patch_embed.conv1.weight", "a stem of several convolutions"),
-        ("transformers.0.blocks.0.norm1.weight", "stages of several resolutions"),
+        ("patch_embed.stem.0.weight", "a stem of other layers"),
+        ("stages.0.blocks.0.norm1.weight", "stages of another kind than PiT's"),
     ],
 )
 def test_another_transformers_part_is_named(tmp_path, name, part):
     assert refused(tmp_path / "vit.pth", {**STATE, name: torch.ones(32)}) == (
         f"{name} belongs to {part}, which plain does not have and no MODEL= could; "
-        "choose a checkpoint of a plain ViT or DeiT"
+        "choose a checkpoint of a ViT, DeiT, LV-ViT or PiT"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "field"),
+    [
+        ("patch_embed.conv1.weight", "a stem of convolutions, as LV-ViT has", "stem_chans"),
+        ("patch_embed.bn3.running_mean", "a stem of convolutions, as LV-ViT has", "stem_chans"),
+        ("transformers.0.blocks.0.norm1.weight", "stages between which the grid is pooled, as PiT has", "stage_depths"),
+        ("pools.0.conv.weight", "stages between which the grid is pooled, as PiT has", "stage_depths"),
+        ("aux_head.bias", "an auxiliary head, as LV-ViT has", "aux_head"),
+    ],
+)
+def test_a_part_that_another_of_our_models_has_is_named(tmp_path, name, part, field):
+    assert refused(tmp_path / "vit.pth", {**STATE, name: torch.ones(32)}) == (
+        f"{name} belongs to {part}, which plain does not have; choose the MODEL= that it was trained as, or set "
+        f"{field} in [model]"
     )
 
 
