@@ -19,6 +19,15 @@ from spvit.errors import ConfigError
 from spvit.schema import SEED
 
 ROOT = Path("build")
+# Parts of [model] that are not quantized and generated yet, and what a model with them does.
+NOT_BUILT = {
+    "stage_depths": "pools its grid between stages",
+    "stem_chans": "has a stem of convolutions",
+    "patch_stride": "has patches that overlap",
+    "aux_head": "has an auxiliary head",
+}
+# What needs no unit: multiplied into weights, or read where one of the parts above is.
+NO_UNIT = ("qkv_bias", "skip_lam", "pos_embed", "stage_dims", "stage_heads", "refill", "after_pooling")
 NETWORK_FOLDER = "network"  # within the build folder: the quantized network, the float model, the report
 
 
@@ -57,12 +66,18 @@ def refuse_what_has_no_unit(spec: ModelSpec, source: str) -> None:
 
     source  what MODEL= says
     """
+    for part, what in NOT_BUILT.items():
+        if getattr(spec.model, part):
+            raise ConfigError(
+                f"{source}: {spec.model.name} {what}; hardware for that is not built yet, so only train, evaluate, "
+                "count and export the model"
+            )
     for section, config in (("model", spec.model), ("pruning", spec.pruning)):
         if section == "pruning" and not spec.pruning.num_selectors:
             continue  # nothing of it is used
         for item in fields(config):
             value = getattr(config, item.name)
-            if item.name in LATER_FIELDS and value != item.default:
+            if item.name in LATER_FIELDS and item.name not in NO_UNIT and value != item.default:
                 has, found = json.dumps(item.default), json.dumps(value)
                 raise ConfigError(
                     f"{source}: [{section}] {item.name} = {found}: the accelerator has units for {item.name} = {has} "

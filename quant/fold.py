@@ -27,7 +27,8 @@ class FoldedLinear:
 
     @classmethod
     def of(cls, layer: nn.Linear) -> FoldedLinear:
-        return cls(layer.weight.double(), layer.bias.double())
+        weight = layer.weight.double()
+        return cls(weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.double())
 
     def after_norm(self, norm: nn.LayerNorm) -> FoldedLinear:
         """With the scale and shift of the LayerNorm in front taken in: W' = W gamma, b' = b + W beta."""
@@ -80,9 +81,9 @@ def fold_with_gradients(net: SPViT) -> FoldedNetwork:
         # softmax(q k / sqrt(d)) is 2^(q' k) normalised
         linears[f"{attn}.q"] = q.scaled(math.log2(math.e) / math.sqrt(model.head_dim))
         linears[f"{attn}.k"], linears[f"{attn}.v"] = k, v
-        linears[f"{attn}.proj"] = FoldedLinear.of(block.attn.proj)
+        linears[f"{attn}.proj"] = FoldedLinear.of(block.attn.proj).scaled(1 / model.skip_lam)
         linears[f"{mlp}.fc1"] = FoldedLinear.of(block.mlp.fc1).after_norm(block.norm2)
-        linears[f"{mlp}.fc2"] = FoldedLinear.of(block.mlp.fc2)
+        linears[f"{mlp}.fc2"] = FoldedLinear.of(block.mlp.fc2).scaled(1 / model.skip_lam)
     linears["head"] = _head(net)
     shapes = {name: tuple(linear.weight.shape) for name, linear in linears.items()}
     assert shapes == linear_shapes(model, pruning), "the folded layers do not have the network's shapes"
@@ -104,6 +105,8 @@ def _patch_embedding(net: SPViT) -> FoldedLinear:
 
 def _position(net: SPViT) -> Tensor:
     position = net.pos_embed.double()[0].clone()
+    if net.config.pos_embed == "patches":
+        position = torch.cat([position.new_zeros(net.config.num_prefix_tokens, position.shape[1]), position])
     position[0] += net.cls_token.double()[0, 0]
     if net.config.distilled:
         position[1] += net.dist_token.double()[0, 0]

@@ -89,6 +89,28 @@ def test_what_the_accelerator_has_no_unit_for_is_refused(tmp_path, lines, field,
     assert build_folder(arguments("--model", str(path))) == Path("build/mine-zcu102")
 
 
+@pytest.mark.parametrize(
+    ("model", "what"),
+    [
+        ("pit_s", "pools its grid between stages"),
+        ("lvvit_s", "has a stem of convolutions"),
+        ("patch_stride = 8", "has patches that overlap"),
+        ("aux_head = true", "has an auxiliary head"),
+    ],
+)
+def test_a_part_without_hardware_is_named(tmp_path, model, what):
+    name = model
+    if "=" in model:
+        path = tmp_path / "mine.toml"
+        path.write_text(f"[model]\nname = 'own'\nembed_dim = 192\nnum_heads = 3\n{model}\n")
+        model, name = str(path), "own"
+    with pytest.raises(ConfigError) as refused:
+        model_spec(arguments("--model", model))
+    assert str(refused.value) == (
+        f"{model}: {name} {what}; hardware for that is not built yet, so only train, evaluate, count and export the model"
+    )
+
+
 def test_the_flow_ends_there_with_status_2(tmp_path):
     """The first command of `make hls`."""
     path = tmp_path / "mine.toml"

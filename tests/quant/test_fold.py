@@ -48,6 +48,17 @@ def test_the_folded_network_is_the_network(variant, distilled):
     assert expected.logits.std() > 0.1  # something was compared
 
 
+@pytest.mark.parametrize("part", [{"qkv_bias": False}, {"skip_lam": 3.0}, {"pos_embed": "patches", "distilled": True}])
+@torch.no_grad()
+def test_parts_of_other_backbones_fold_too(part):
+    spec = resolve_model("micro")
+    model = replace(spec.model, **part)
+    net = seeded(model, spec.pruning, seed=3).double()
+    pixels = images()
+    expected = net.forward_gathered(torch.from_numpy(Preprocessing.from_model(model).normalise(pixels.numpy()))).logits
+    assert (folded_logits(fold(net), pixels) - expected).abs().max() < 1e-9
+
+
 @torch.no_grad()
 def test_one_head_and_one_channel_fold_too():
     spec = resolve_model("micro")
