@@ -4,6 +4,7 @@ Each message names the file, the field, the value and the way out.
 Mistakes of our own are assertions and keep their tracebacks; a command that they end has a status of its own.
 """
 
+import codecs
 import errno
 import io
 import os
@@ -23,6 +24,9 @@ OF_THE_MACHINE = frozenset(
 CRASHED = 70
 """Exit status after a mistake of our own, as sysexits.h has it; 1 is a verdict: `make csim` found a difference."""
 
+
+SPELLINGS = {"→": "->", "◄": "<", "µ": "u", "×": "x", "±": "+-", "…": "...", "—": "-", "–": "-", "─": "-"}
+"""How the letters of our own sentences are written where the output has no such letters."""
 
 MOST_WORD, MOST_SENTENCE = 600, 1200  # characters
 
@@ -103,16 +107,26 @@ class WeightsChangedError(DeviceError):
     """The weights that reached the accelerator are not those that were sent."""
 
 
+def spelt(error: UnicodeError) -> tuple[str, int]:
+    """For `codecs`: letters that an encoding has not, in ASCII; a question mark for those that nobody spells."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(SPELLINGS.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(spelt.__name__, spelt)
+
+
 def exit_on_user_error(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit with its status; a user's error becomes one line on stderr and status 2.
 
     So does what the disk or the rights refuse. An interrupt from the keyboard exits with 130 and a reader of our output
     that has gone with 141, both silently, as shells expect; a mistake of ours with `CRASHED`, after its traceback. What
-    the terminal's encoding has no letter for is printed as a question mark.
+    the output's encoding has no letter for is spelt.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=spelt.__name__)
     try:
         status = main()
         sys.stdout.flush()

@@ -113,7 +113,7 @@ def test_our_own_mistakes_keep_their_traceback_and_are_no_verdict(capsys):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1"])
-def test_what_the_terminal_has_no_letter_for_is_a_question_mark(encoding):
+def test_what_the_terminal_has_no_letter_for_is_spelt(encoding):
     code = (
         "from spvit.errors import ConfigError, exit_on_user_error\n"
         "def main():\n    print('197 → 169')\n    raise ConfigError('α.toml: “no”')\n"
@@ -121,7 +121,7 @@ def test_what_the_terminal_has_no_letter_for_is_a_question_mark(encoding):
     )
     environment = os.environ | {"PYTHONIOENCODING": encoding}
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, timeout=60)
-    assert (run.returncode, run.stdout, run.stderr) == (2, b"197 ? 169\n", b"error: ?.toml: ?no?\n")
+    assert (run.returncode, run.stdout, run.stderr) == (2, b"197 -> 169\n", b"error: ?.toml: ?no?\n")
 
 
 def test_every_error_is_a_user_error():
