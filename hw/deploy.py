@@ -125,15 +125,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"TARGET={target.name} has no processor beside its logic, and the runtime is for PYNQ on one; choose one "
             f"of {boards}"
         )
-    ensure_network(args, Console())
+    console = Console()
+    ensure_network(args, console)
     project, _ = ensure_project(args)
     folder = build_folder(args)
     files = bundle_files(project, folder)
     write_whole(folder / ARCHIVE, pack(files, bundle_name(folder)))
-    print(f"{folder / ARCHIVE}: {(folder / ARCHIVE).stat().st_size / 1e6:.1f} MB; copy it to the board, then")
-    print(f"  tar xzf {ARCHIVE} && sudo ./{bundle_name(folder)}/install.sh")
+    console.print(f"{folder / ARCHIVE}: {(folder / ARCHIVE).stat().st_size / 1e6:.1f} MB; copy it to the board, then")
+    console.print(f"  tar xzf {ARCHIVE} && sudo ./{bundle_name(folder)}/install.sh")
     if f"{BITSTREAM_FOLDER}/{BITSTREAM}" not in files:
-        print("without a bitstream (make bitstream was not run): it works with the emulated device alone")
+        console.print("without a bitstream (make bitstream was not run): it works with the emulated device alone")
 
 
 def _readme(project: Project, name: str, has_bitstream: bool, image_source: str) -> bytes:

@@ -39,6 +39,7 @@ from quant.build import add_arguments, build_folder, model_spec, network_folder
 from quant.network import QuantizedNetwork, load_network
 from spvit.command import Parser
 from spvit.config import ModelSpec
+from spvit.console import Console, stage
 from spvit.errors import FileError, exit_on_user_error
 from spvit.files import check_writable, read_bytes, staged
 
@@ -124,11 +125,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.check:
         return
     start = time.monotonic()
-    project, written = ensure_project(args)
+    with stage("generating the C++ and the weight stream"):
+        project, written = ensure_project(args)
     design, target, folder = project.design, project.target, build_folder(args)
     architecture = design.architecture
     passes = sum(step.op is Op.ENGINE for step in design.program.steps)
-    print(
+    console = Console()
+    console.print(
         f"{folder}: {design.network.model.name} on {target.name}, {architecture.tile_in}x{architecture.tile_out} "
         f"{architecture.inner_product} engine, {architecture.multipliers} multipliers in the array\n"
         f"  program    {len(design.program.steps)} steps, {passes} passes of the engine\n"
@@ -136,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"  on chip    {bram36(design.layout):g} of {target.bram36} BRAM36 (estimate), {design.layout.rows} tokens\n"
         f"  read first {folder}/src/top.cpp, program.hpp, engine.hpp"
     )
-    print(f"{'written' if written else 'up to date'} in {time.monotonic() - start:.1f} s")
+    console.print(f"{'written' if written else 'up to date'} in {time.monotonic() - start:.1f} s")
 
 
 def _manifest(

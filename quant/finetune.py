@@ -13,11 +13,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from rich.table import Table
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
 from quant.build import model_spec
 from quant.calibrate import choose_formats, observe_ranges
@@ -29,7 +27,7 @@ from spvit.checkpoint_options import add_checkpoint_arguments, checkpoint_option
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
 from spvit.command import Parser
 from spvit.config import ModelConfig, shipped_weights
-from spvit.console import Console
+from spvit.console import Console, Table, track
 from spvit.errors import CheckpointError, exit_on_user_error
 from spvit.losses import logits_loss
 from spvit.pruned_vit import SPViT
@@ -125,7 +123,9 @@ def accuracies(net: SPViT, data: Data) -> tuple[float, float]:
     net = net.cpu().eval()
     rounded, right, count = RoundedSPViT(net, data.calibration(FORMAT_IMAGES)), torch.zeros(2), 0
     images = sample(data.test, COMPARED_IMAGES)
-    for batch, labels in tqdm(images.views(), desc="comparing", total=-(-len(images) // INFERENCE_BATCH), leave=False):
+    what = f"comparing the rounded model with the float one on {len(images)} test images"
+    total, shown = -(-len(images) // INFERENCE_BATCH), distributed.is_first()
+    for batch, labels in track(images.views(), what, total, shown):
         both = net.forward_masked(batch).logits, rounded.rounded_logits(to_pixels(batch, net.config))
         right += torch.tensor([(logits.argmax(dim=1) == labels).sum() for logits in both])
         count += len(labels)
@@ -158,7 +158,7 @@ def make_parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = make_parser().parse_args(arguments)
+    options, console = make_parser().parse_args(arguments), Console()
     spec = model_spec(options)
     checkpoint = options.ckpt or shipped_weights(options.model)
     if checkpoint is None:
@@ -179,28 +179,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parts = {"model": asdict(spec.model), "pruning": asdict(spec.pruning), "recipe": recipe.identity}
         with Journal.beside(out, options.resume, parts | {"asked": asked}) as journal:
             if distributed.is_first():
-                print(f"weights: {found}")
+                console.print(f"weights: {found}")
             before = accuracies(net, data)
             tuned = finetune(net, Run(data, recipe, journal, device), options.epochs, options.rate)
             after = accuracies(tuned, data)
             if distributed.is_first():
                 save_checkpoint(out, tuned)
-                show(before, after, min(COMPARED_IMAGES, len(data.test)))
+                show(before, after, min(COMPARED_IMAGES, len(data.test)), console)
                 keep = "" if options.keep is None else f" KEEP={options.keep}"
-                print(f"{out}: make hls TARGET=zcu102 MODEL={options.model} CKPT={out}{keep}")
+                console.print(f"{out}: make hls TARGET=zcu102 MODEL={options.model} CKPT={out}{keep}")
             distributed.wait_for_all()
             journal.remove()
     finally:
         distributed.stop()
 
 
-def show(before: tuple[float, float], after: tuple[float, float], images: int) -> None:
-    table = Table(title=f"accuracy on {images} test images", title_justify="left")
-    for heading in ("", "float", "16-bit"):
-        table.add_column(heading, justify="right")
+def show(before: tuple[float, float], after: tuple[float, float], images: int, console: Console) -> None:
+    table = Table(f"accuracy on {images} test images", "fine-tuning", (("float", "%"), ("16-bit", "%")))
     for name, (floating, fixed) in (("before", before), ("after", after)):
-        table.add_row(name, f"{floating:.2%}", f"{fixed:.2%}")
-    Console().print(table)
+        table.add_row(name, f"{100 * floating:.2f}", f"{100 * fixed:.2f}")
+    console.print(table)
 
 
 if __name__ == "__main__":

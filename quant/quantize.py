@@ -13,8 +13,7 @@ The folder appears whole or not at all.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from quant.report import Report, compare
 from spvit.calibration import settle_thresholds
 from spvit.checkpoints import LoadReport, load_checkpoint_with_report, save_checkpoint
 from spvit.command import Parser
-from spvit.console import Console
+from spvit.console import Console, stage
 from spvit.errors import exit_on_user_error
 from spvit.files import whole_folder, write_whole
 from spvit.images.preprocess import Preprocessing
@@ -48,9 +47,9 @@ def ensure_network(args: argparse.Namespace, console: Console | None = None) -> 
     console = console or Console()
     todo = plan(args)
     if (warning := poverty(todo.pixels)) is not None:
-        console.print(warning, style="yellow", soft_wrap=True)
+        console.print(warning, style="yellow")
     if todo.inputs.written_in(todo.folder):
-        console.print(f"{todo.folder}: up to date", soft_wrap=True)
+        console.print(f"{todo.folder}: up to date")
     else:
         quantize(todo, console)
     return todo.folder
@@ -58,38 +57,34 @@ def ensure_network(args: argparse.Namespace, console: Console | None = None) -> 
 
 def quantize(todo: Plan, console: Console) -> Report:
     """Make the network of a plan, write it, and print how good it is."""
-    start = time.monotonic()
-
-    def say(text: str) -> None:
-        console.print(f"{time.monotonic() - start:5.1f} s  {text}", soft_wrap=True)
-
     with _one_thread():
-        net, found = _weights(todo, say)
-        say(f"calibrating with {todo.calibration}")
+        net, found = _weights(todo, console)
         images = torch.from_numpy(Preprocessing.from_model(todo.spec.model).normalise(todo.pixels)).float()
-        thresholds = settle_thresholds(net, images, todo.thresholds, found)
+        with stage(f"calibrating with {todo.calibration}"):
+            thresholds = settle_thresholds(net, images, todo.thresholds, found)
         if thresholds:
-            say(f"thresholds: {thresholds}")
+            console.print(f"thresholds: {thresholds}")
         folded, pixels = fold(net), torch.from_numpy(np.ascontiguousarray(todo.pixels))
-        ranges = observe_ranges(folded, pixels)
-        quantized = QuantizedSPViT(folded, choose_formats(folded, ranges))
-        say("formats: chosen; comparing with float")
-        report = compare(quantized, folded, ranges, pixels[_spread(len(pixels), COMPARED_IMAGES)])
-        network = to_network(quantized)
+        with stage("choosing formats"):
+            ranges = observe_ranges(folded, pixels)
+            quantized = QuantizedSPViT(folded, choose_formats(folded, ranges))
+        with stage("comparing with float"):
+            report = compare(quantized, folded, ranges, pixels[_spread(len(pixels), COMPARED_IMAGES)])
+            network = to_network(quantized)
     _write(todo, net, network, report)
-    say(f"written: {todo.folder} (network {network.digest[:12]})")
+    console.print(f"written: {todo.folder} (network {network.digest[:12]})")
     _print_summary(report, console)
     return report
 
 
-def _weights(todo: Plan, say: Callable[[str], None]) -> tuple[SPViT, LoadReport | None]:
+def _weights(todo: Plan, console: Console) -> tuple[SPViT, LoadReport | None]:
     """The float model, and what the file of its weights was."""
     model, pruning = todo.spec.model, todo.spec.pruning
     if todo.checkpoint is None:
-        say(f"weights: seeded random (seed {todo.seed}), since no checkpoint was given")
+        console.print(f"weights: seeded random (seed {todo.seed}), since no checkpoint was given")
         return seeded(model, pruning, todo.seed), None
     net, found = load_checkpoint_with_report(todo.checkpoint, model, pruning, todo.options)
-    say(f"weights: {found}")
+    console.print(f"weights: {found}")
     return net, found
 
 
@@ -109,7 +104,6 @@ def _print_summary(report: Report, console: Console) -> None:
         f"(std {report.logits_std:.2g}), same best class {report.top1_agreement:.0%}; "
         f"{report.decision_flips} of {report.decisions} decisions differ, {report.saturations} saturations; "
         f"patches kept: {kept}",
-        soft_wrap=True,
     )
     console.print(report.table(WORST_TENSORS))
 

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
 from quant.calibrate import float_arithmetic
@@ -22,6 +20,7 @@ from quant.fold import FoldedNetwork
 from quant.formats import ACTIVATION_BITS
 from quant.model import QuantizedSPViT
 from quant.network import activation_names
+from spvit.console import Table
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,9 @@ class Report:
         tensors = list(self.tensors)
         if worst is not None:
             tensors = sorted(tensors, key=lambda tensor: math.inf if tensor.sqnr_db is None else tensor.sqnr_db)[:worst]
-        title = None if worst is None else f"the {len(tensors)} least exact of {len(self.tensors)} tensors"
-        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-        table.add_column("tensor", no_wrap=True)
-        for heading in ("largest", "frac_bits", "cut off", "SQNR dB"):
-            table.add_column(heading, justify="right")
+        title = "" if worst is None else f"the {len(tensors)} least exact of {len(self.tensors)} tensors"
+        columns = ("largest", ("fraction", "bits"), ("cut off", "values"), ("SQNR", "dB"))
+        table = Table(title, "tensor", columns)
         for tensor in tensors:
             sqnr = "exact" if tensor.sqnr_db is None else f"{tensor.sqnr_db:.1f}"
             table.add_row(tensor.name, f"{tensor.max_abs:.3g}", str(tensor.frac_bits), str(tensor.saturations), sqnr)

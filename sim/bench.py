@@ -20,7 +20,6 @@ from pathlib import Path
 import array_api_compat.torch as arrays
 import numpy as np
 import torch
-from rich.table import Table
 
 from hw.architecture import Architecture
 from hw.facts import read_top
@@ -43,7 +42,7 @@ from sim.timed.timing import TimedAccelerator
 from spvit.checkpoints import load_checkpoint
 from spvit.command import Parser
 from spvit.config import resolve_model
-from spvit.console import Console
+from spvit.console import Console, Table, stage
 from spvit.cost import kept_patches
 from spvit.errors import exit_on_user_error
 from spvit.files import check_writable_file, write_json
@@ -235,17 +234,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console()
     check_writable_file(REPORT)
     Compiler.find().check()
-    figures = run_benchmarks(args.model, console)
-    table = Table(title="benchmarks", title_justify="left")
-    for heading in ("figure", "median", "ratio", "to", "goal"):
-        table.add_column(heading, justify="right" if heading in ("median", "ratio") else "left")
-    for figure in figures:
-        to = f"{figure.yardstick} ({figure.yardstick_value:.3g} {figure.unit})"
-        table.add_row(figure.name, f"{figure.value:.3g} {figure.unit}", f"{figure.ratio:.3g}", to, figure.goal)
-    console.print(table)
+    with stage(f"running the benchmarks of {args.model}: some minutes"):
+        figures = run_benchmarks(args.model, console)
+    show(figures, console)
     rows = [asdict(figure) | {"ratio": figure.ratio} for figure in figures]
     write_json(REPORT, rows)
     console.print(f"written: {REPORT}")
+
+
+def show(figures: Sequence[Figure], console: Console) -> None:
+    """The table, for people."""
+    table = Table(
+        "benchmarks; below each figure what it is held against", "figure", ("median", "ratio", "goal"), left=[2]
+    )
+    for figure in figures:
+        table.add_row(figure.name, f"{figure.value:.3g} {figure.unit}", f"{figure.ratio:.3g}", figure.goal)
+        table.add_row(f"  {figure.yardstick}", f"{figure.yardstick_value:.3g} {figure.unit}", "", "")
+    console.print(table)
 
 
 def _arguments(model: str) -> argparse.Namespace:

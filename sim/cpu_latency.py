@@ -13,7 +13,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich import box
-from rich.table import Table
 
 from quant.build import add_arguments, build_folder
 from quant.exports.command import require
@@ -30,8 +27,8 @@ from quant.float_model import float_model
 from spvit.calibration import calibrate_thresholds, kept_patches
 from spvit.command import Parser
 from spvit.config import resolve_model
-from spvit.console import Console
-from spvit.cost import count_macs
+from spvit.console import Console, Table, stage
+from spvit.cost import count_macs, macs_unit
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.exports.forms import Gathered, refuse_what_has_no_graph
 from spvit.exports.onnx_graph import onnx_graph
@@ -104,27 +101,20 @@ def torch_runs(nets: Sequence[SPViT], image: torch.Tensor) -> list[Run]:
     return [lambda form=form: form(image) for form in forms]  # type: ignore[misc]
 
 
-def measure(nets: Sequence[SPViT], image: torch.Tensor, rounds: int, console: Console) -> list[Latency]:
+def measure(nets: Sequence[SPViT], image: torch.Tensor, rounds: int) -> list[Latency]:
     """The unpruned net and the pruned one, by both runtimes, on one thread and on all of this process's cores."""
-    with stage("tracing both models for ONNX Runtime: up to a few minutes", console):
+    with stage("tracing both models for ONNX Runtime: up to a few minutes"):
         graphs = [onnx_graph(net, "gathered").SerializeToString() for net in nets]
     found, before = [], torch.get_num_threads()
     for threads in sorted({1, len(os.sched_getaffinity(0))}):
-        with stage(f"measuring with ONNX Runtime, threads: {threads}", console):
+        with stage(f"measuring with ONNX Runtime, threads: {threads}"):
             runs = onnx_runs(graphs, image.numpy(), threads)
             found.append(summary("ONNX Runtime", threads, interleaved(runs, rounds)))
         torch.set_num_threads(threads)
-        with torch.inference_mode(), stage(f"measuring with PyTorch, threads: {threads}", console):
+        with torch.inference_mode(), stage(f"measuring with PyTorch, threads: {threads}"):
             found.append(summary("PyTorch", threads, interleaved(torch_runs(nets, image), rounds)))
     torch.set_num_threads(before)
     return found
-
-
-def stage(what: str, console: Console) -> AbstractContextManager[object]:
-    """Says what is being done: in a line of its own where the output is redirected."""
-    if not console.is_terminal:
-        console.print(what, highlight=False, markup=False, soft_wrap=True)
-    return console.status(what)
 
 
 def cpu_name() -> str:
@@ -151,25 +141,23 @@ def document(net: SPViT, kept: Sequence[int], rounds: int, found: Sequence[Laten
 
 def show(content: dict[str, Any], console: Console) -> None:
     title = f"{content['model']}, one image, measured on this CPU: {content['cpu']}, {content['cores']} cores"
-    console.print(title, soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("runtime", no_wrap=True)
-    for heading in ("threads", "unpruned ms", "p95", "pruned ms", "p95", "ratio"):
-        table.add_column(heading, justify="right")
+    figures = (("unpruned", "median, ms"), ("unpruned", "p95, ms"), ("pruned", "median, ms"), ("pruned", "p95, ms"))
+    table = Table(title, "runtime", ("threads", *figures, ("ratio", "of medians")))
     for one in content["latencies"]:
         cells = (f"{one[key]:.2f}" for key in LATENCY_CELLS)
         table.add_row(one["runtime"], str(one["threads"]), *cells, f"{one['ratio']:.3f}")
     console.print(table)
-    macs, unpruned = content["gmacs"], content["unpruned_gmacs"]
+    macs, unpruned = 1e9 * content["gmacs"], 1e9 * content["unpruned_gmacs"]
+    scale, unit = macs_unit(unpruned)
     phone = ", ".join(f"{name} {a} → {b} ms ({b / a:.3f})" for name, (a, b) in PHONE_MS.items())
     lines = [
         f"medians of {content['runs']} runs each, interleaved; "
-        f"{unpruned:.3g} → {macs:.3g} GMACs ({macs / unpruned:.3f})",
+        f"{unpruned / scale:.3g} → {macs / scale:.3g} {unit} ({macs / unpruned:.3f})",
         f"the paper, measured on a Galaxy S20's CPU: {phone}",
         f"weights: {content['weights']}; latency depends on them by the kept tokens alone",
     ]
     for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 LATENCY_CELLS = ("unpruned_median_ms", "unpruned_p95_ms", "pruned_median_ms", "pruned_p95_ms")
@@ -204,13 +192,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     require(("onnx", "onnxscript", "onnxruntime"), "make latency")
     path = build_folder(args) / FILE
     check_writable(path.parent)
-    with stage("calibrating the thresholds for the image", console):
+    with stage("calibrating the thresholds for the image"):
         net, image, kept, weights = prepared(args)
-    found = measure((without_selectors(net), net), image, args.runs, console)
+    found = measure((without_selectors(net), net), image, args.runs)
     content = document(net, kept, args.runs, found, weights)
     write_json(path, content)
     show(content, console)
-    console.print(f"written: {path}", soft_wrap=True)
+    console.print(f"written: {path}")
     return 0
 
 

@@ -14,9 +14,6 @@ from pathlib import Path
 import array_api_compat.torch as arrays
 import numpy as np
 import torch
-from rich import box
-from rich.progress import track
-from rich.table import Table
 
 from hw.generate import check_request, ensure_project
 from hw.render import UNITS
@@ -31,7 +28,7 @@ from sim.constructed import cases
 from sim.golden import Golden, GoldenResult
 from sim.units import compare_unit
 from spvit.command import Parser
-from spvit.console import Console, styled
+from spvit.console import Console, Table, stage, styled, tokens, track
 from spvit.cost import count_macs
 from spvit.errors import exit_on_user_error
 from spvit.files import write_json
@@ -42,6 +39,10 @@ SHOWN_IMAGES = 10
 MAX_BATCH = 32
 BATCH_ACTIVATIONS = 2_000_000  # of one kind, over a batch of the golden: its taps stay within a few hundred MB
 SHOWN_MISMATCHES = 10
+COLUMNS = (
+    "tokens", "taps", ("differ", "values"), ("class", "16 bits"), ("class", "float"), ("error", "logits"),
+    ("C-sim.", "s"),
+)  # fmt: skip
 CONSTRUCTED, CONSTRUCTED_OF_LARGE = 10, 3
 LARGE_MACS = 0.3e9
 
@@ -102,10 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"images: {', '.join(images.names[:4])}{' ...' if len(images) > 4 else ''} (give your own with IMAGES=)"
         )
 
-    start = time.monotonic()
-    with console.status(f"compiling with {compiler}"):
+    with stage(f"compiling with {compiler}"):
         library = build_library(folder / "src", args.top, args.exact, args.compiler)
-    console.print(f"compiled in {time.monotonic() - start:.1f} s")
     accelerator = Accelerator(project.design, library)
     report = CsimReport(spec.model.name, project.target.name, args.top or "spvit")
     if args.top:
@@ -132,24 +131,20 @@ def run_images(
     """The whole accelerator on each image, against the golden and the float model."""
     design = accelerator.design
     golden = Golden(design.network, design.program, arrays)
-    reference = float_reference(network, design, images)
+    with stage("computing the float model's logits"):
+        reference = float_reference(network, design, images)
     agreement = Agreement(design, reference, images)
     mismatches: list[Mismatch] = []
-    title = f"{report.model} on {report.target}: C-simulation against the golden, logits against float"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("image", "tokens", "taps", "differ", "class", "float", "error", "s"):
-        left = heading in ("image", "tokens")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "image")
-    for i, expected, place in track(
-        golden_by_batch(golden, images, report), "C-simulating", len(images), console=console, transient=True
-    ):
+    table = images_table(report)
+    what = f"C-simulating {len(images):,} images and comparing with the golden"
+    for i, expected, place in track(golden_by_batch(golden, images, report), what, len(images)):
         found, seconds = run_image(accelerator, images, i, expected, place, report)
         mismatches += found
         agreement.add(i, expected, place)
         if i < SHOWN_IMAGES:
-            tokens = " → ".join(map(str, [design.layout.rows, *report.tokens[-1]]))
             table.add_row(
-                images.names[i], tokens, str(len(design.program.steps)), str(sum(m.count for m in found)),
+                images.names[i], tokens([design.layout.rows, *report.tokens[-1]]), str(len(design.program.steps)),
+                str(sum(m.count for m in found)),
                 str(int(np.argmax(expected.logits[place]))), str(int(np.argmax(reference.logits[i]))),
                 f"{agreement.errors[-1]:.4f}", f"{seconds:.2f}",
             )  # fmt: skip
@@ -158,8 +153,14 @@ def run_images(
         console.print(f"and {len(images) - SHOWN_IMAGES} more images")
     agreement.summarise(report)
     for line in [*agreement.lines(), saturation_line(report.saturations)]:
-        console.print(line, soft_wrap=True)
+        console.print(line)
     return mismatches
+
+
+def images_table(report: CsimReport) -> Table:
+    """A row per image: tokens, taps, values that differ, best class in 16 bits and in float, largest error, seconds."""
+    title = f"{report.model} on {report.target}: C-simulation against the golden, logits against float"
+    return Table(title, "image", COLUMNS, left=[0])
 
 
 def golden_by_batch(golden: Golden, images: ImageSet, report: CsimReport) -> Iterator[tuple[int, GoldenResult, int]]:
@@ -204,9 +205,8 @@ def run_constructed(accelerator: Accelerator, report: CsimReport, console: Conso
     )
     mismatches: list[Mismatch] = []
     values, start = 0, time.monotonic()
-    for case in track(
-        cases(design.network, design.program, count), "constructed inputs", count, console=console, transient=True
-    ):
+    what = f"C-simulating {count} constructed inputs and comparing with the golden"
+    for case in track(cases(design.network, design.program, count), what, count):
         own = accelerator.with_network(case.network)
         expected = Golden(case.network, design.program, arrays).run(case.pixels[None], taps=True)
         try:
@@ -220,7 +220,6 @@ def run_constructed(accelerator: Accelerator, report: CsimReport, console: Conso
     console.print(
         f"constructed inputs: {', '.join(report.constructed)}: {values:,} values, "
         f"{sum(one.count for one in mismatches):,} differ; {time.monotonic() - start:.1f} s",
-        soft_wrap=True,
     )  # fmt: skip
     return mismatches
 
@@ -237,7 +236,8 @@ def run_unit(accelerator: Accelerator, unit: str, images: ImageSet, report: Csim
     design = accelerator.design
     golden = Golden(design.network, design.program, arrays)
     mismatches: list[Mismatch] = []
-    for _, expected, place in golden_by_batch(golden, images, report):
+    what = f"C-simulating {unit} on {len(images):,} images and comparing with the golden"
+    for _, expected, place in track(golden_by_batch(golden, images, report), what, len(images)):
         start = time.monotonic()
         comparison = compare_unit(accelerator, unit, expected, place)
         report.seconds += time.monotonic() - start
@@ -254,11 +254,11 @@ def finish(report: CsimReport, mismatches: list[Mismatch], path: Path, console: 
     report.mismatches = sum(mismatch.count for mismatch in mismatches)
     write_json(path, asdict(report))
     for mismatch in mismatches[:SHOWN_MISMATCHES]:
-        console.print(styled(("MISMATCH", "red"), f" {mismatch}"), soft_wrap=True)
+        console.print(styled(("MISMATCH", "red"), f" {mismatch}"))
     verdict = ("bit-exact", "green") if not mismatches else ("NOT bit-exact", "red")
     compared = f": {report.taps_compared:,} taps of {report.images} images, {report.values_compared:,} values, "
     missed = f"{report.mismatches:,} mismatches; {report.seconds:.1f} s of C-simulation; {path}"
-    console.print(styled(verdict, compared, missed), soft_wrap=True)
+    console.print(styled(verdict, compared, missed))
     return 1 if mismatches else 0
 
 

@@ -30,7 +30,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from rich.progress import track
 
 from hw.generate import ensure_project
 from hw.model.estimate import make_estimate
@@ -52,7 +51,7 @@ from spvit import distributed
 from spvit.checkpoints import load_checkpoint
 from spvit.command import Parser
 from spvit.config import ModelSpec, resolve_model, shipped_weights, to_table
-from spvit.console import Console, styled
+from spvit.console import Console, stage, styled, track
 from spvit.cost import count_macs
 from spvit.errors import BuildError, ConfigError, ImageError, exit_on_user_error
 from spvit.files import check_writable, sha256, write_json, write_whole
@@ -150,7 +149,7 @@ def _columns(stages: Sequence[NDArray[np.int64]], images: int) -> NDArray[np.int
 
 
 def evaluate(
-    subjects: dict[str, Subject], samples: Samples, batch: int, console: Console, journal: Journal
+    subjects: dict[str, Subject], samples: Samples, batch: int, journal: Journal
 ) -> tuple[dict[str, Outcomes], list[int], dict[str, str]]:
     """Each subject on each image, shared among the processes; complete in the first process alone.
 
@@ -161,12 +160,9 @@ def evaluate(
     seen = {*journal.done, *(place[name] for name in journal.skipped)}
     mine = [i for i in range(distributed.rank(), len(samples), distributed.world_size()) if i not in seen]
     batches = [mine[first : first + batch] for first in range(0, len(mine), batch)]
-    first_alone = {"console": console, "transient": True, "disable": not distributed.is_first()}
+    what = f"evaluating {', '.join(subjects)} on {len(samples):,} images, in batches of up to {batch}"
     for chosen, pixels, broken in track(
-        _read_ahead(samples, batches),
-        "evaluating",
-        len(batches),
-        **first_alone,  # type: ignore[arg-type]
+        _read_ahead(samples, batches), what, len(batches), shown=distributed.is_first()
     ):
         fresh = {name: Outcomes() for name in subjects if chosen}
         for name, one in fresh.items():
@@ -224,10 +220,10 @@ def make_subjects(
         if args.csim or (args.models is not None and wanted != ("float",)):
             raise
         if distributed.is_first():
-            console.print(f"in float alone: {error}", soft_wrap=True)
+            console.print(f"in float alone: {error}")
         net, words = float_model(spec, args)
         if distributed.is_first():
-            console.print(f"weights: {words}", soft_wrap=True)
+            console.print(f"weights: {words}")
         return {"float": FloatModel(net, device)}
     if distributed.is_first():
         ensure_network(args, console)
@@ -279,10 +275,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         subjects = make_subjects(spec, args, len(samples), device, console)
         journal = open_journal(args, spec, samples, list(subjects), "")
-        found = Evaluated(*evaluate(subjects, samples, args.batch, console, journal))
+        found = Evaluated(*evaluate(subjects, samples, args.batch, journal))
         journals = [journal]
         if args.csim:
-            found.csim, found.csim_done, csim_journal = c_simulate(args, spec, samples, console)
+            found.csim, found.csim_done, csim_journal = c_simulate(args, spec, samples)
             journals.append(csim_journal)
         if distributed.is_first():
             tell(spec, args, found, samples, data, device, console)
@@ -321,9 +317,7 @@ def open_journal(
     return Journal(build_folder(args) / f"{JOURNAL}{suffix}{rank}", identity)
 
 
-def c_simulate(
-    args: argparse.Namespace, spec: ModelSpec, samples: Samples, console: Console
-) -> tuple[Outcomes, list[int], Journal]:
+def c_simulate(args: argparse.Namespace, spec: ModelSpec, samples: Samples) -> tuple[Outcomes, list[int], Journal]:
     """The C-simulation's outcomes on as many images as are asked for, evenly spaced, and their positions."""
     chosen = sorted({round(place) for place in np.linspace(0, len(samples) - 1, min(args.csim, len(samples)))})
     part = Samples(
@@ -331,13 +325,13 @@ def c_simulate(
         lambda i: samples.read(chosen[i]),
     )  # fmt: skip
     if distributed.is_first():
-        with console.status("compiling the C-simulation"):
+        with stage("compiling the C-simulation"):
             subject = CsimModel(args)
     distributed.wait_for_all()
     if not distributed.is_first():
         subject = CsimModel(args)
     journal = open_journal(args, spec, part, ["csim"], ".csim")
-    outcomes, done, _ = evaluate({"csim": subject}, part, 1, console, journal)
+    outcomes, done, _ = evaluate({"csim": subject}, part, 1, journal)
     return outcomes["csim"], [chosen[i] for i in done], journal
 
 
@@ -392,12 +386,12 @@ def tell(
     write_whole(folder / "eval.md", text)
     _print(spec, reports, unpruned, f"{spec.model.name} on {len(done)} images of {data}", console)
     for reason in skipped.values():
-        console.print(f"skipped: {reason}", soft_wrap=True)
+        console.print(f"skipped: {reason}")
     for name, images in differing.items():
         verdict = ("the same logits", "") if not images else (f"other logits on {images} images", "red")
         console.print(styled(f"{name} and integer: ", verdict))
-    console.print(f"for a README, {folder / 'eval.md'}:\n\n{text}", soft_wrap=True)
-    console.print(f"written: {folder / 'eval.json'}", soft_wrap=True)
+    console.print(f"for a README, {folder / 'eval.md'}:\n\n{text}")
+    console.print(f"written: {folder / 'eval.json'}")
 
 
 def _different(one: Outcomes, other: Outcomes) -> int:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
-from rich.table import Table
 
 from spvit.config import ModelConfig, PruningConfig
-from spvit.cost import count_macs, num_units, tokens_per_stage
+from spvit.console import Table
+from spvit.cost import count_macs, macs_unit, num_units, tokens_per_stage
 
 TOP = 5
 ARITHMETIC = {"float": "float32", "brevitas": "16 bits, Brevitas", "integer": "16-bit integers", "csim": "C-simulation"}
@@ -151,17 +150,21 @@ def report(
 
 def models_table(reports: dict[str, ModelReport], unpruned_gmacs: float, title: str) -> Table:
     """A row per model: accuracy, cost, tokens that are left."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("model", no_wrap=True)
-    for heading in ("images", "top-1", "top-5", "as float", "MMACs", "of all", "images/s"):
-        table.add_column(heading, justify="right")
+    scale, unit = macs_unit(1e9 * unpruned_gmacs)
+    cost = (("mean cost", unit), ("of unpruned", "%"), ("speed", "images/s"))
+    table = Table(title, "model", ("images", ("top-1", "%"), ("top-5", "%"), ("as float", "%"), *cost))
     for name, one in reports.items():
-        agreement = "" if one.agreement_float is None else f"{one.agreement_float:.2%}"
+        agreement = "" if one.agreement_float is None else _percent(one.agreement_float)
         table.add_row(
-            name, str(one.images), f"{one.accuracy:.2%}", f"{one.top5_accuracy:.2%}", agreement,
-            f"{1e3 * one.gmacs.mean:.4g}", f"{one.gmacs.mean / unpruned_gmacs:.1%}", f"{one.images_per_second:.3g}",
+            name, f"{one.images:,}", _percent(one.accuracy), _percent(one.top5_accuracy), agreement,
+            f"{1e9 * one.gmacs.mean / scale:.4g}", f"{100 * one.gmacs.mean / unpruned_gmacs:.1f}",
+            f"{one.images_per_second:.3g}",
         )  # fmt: skip
     return table
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"
 
 
 def markdown(name: str, reports: dict[str, ModelReport], unpruned_gmacs: float, milliseconds: str) -> str:
@@ -170,13 +173,15 @@ def markdown(name: str, reports: dict[str, ModelReport], unpruned_gmacs: float, 
     name          of the model
     milliseconds  the accelerator's, with its clock and its kind, as estimate; empty where it has none
     """
-    headings = ["model", "arithmetic", "images", "top-1", "top-5", "GMACs", "of unpruned"]
+    scale, unit = macs_unit(1e9 * unpruned_gmacs)
+    headings = ["model", "arithmetic", "images", "top-1", "top-5", unit, "of unpruned"]
     lines = [headings, ["---"] * 2 + ["---:"] * 5]
     for arithmetic, one in reports.items():
         lines.append(
             [
                 f"`{name}`", ARITHMETIC[arithmetic], f"{one.images:,}", f"{one.accuracy:.2%}",
-                f"{one.top5_accuracy:.2%}", f"{one.gmacs.mean:.3g}", f"{one.gmacs.mean / unpruned_gmacs:.1%}",
+                f"{one.top5_accuracy:.2%}", f"{1e9 * one.gmacs.mean / scale:.3g}",
+                f"{one.gmacs.mean / unpruned_gmacs:.1%}",
             ]
         )  # fmt: skip
     text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
@@ -185,9 +190,8 @@ def markdown(name: str, reports: dict[str, ModelReport], unpruned_gmacs: float, 
 
 def tokens_table(one: ModelReport, locations: Sequence[int], name: str) -> Table:
     """A row per stage: how many tokens its blocks process, over the images."""
-    table = Table(title=f"tokens per image, {name}", box=box.SIMPLE_HEAD, title_justify="left")
-    for heading in ("from block", "mean", "std", "least", "p5", "median", "p95", "worst"):
-        table.add_column(heading, justify="right")
+    columns = ("mean", "std", "least", "p5", "median", "p95", "worst")
+    table = Table(f"tokens per image, {name}", "from block", columns)
     for first, spread in zip((0, *locations), one.tokens, strict=True):
         values = (spread.least, spread.p5, spread.median, spread.p95, spread.worst)
         table.add_row(str(first), f"{spread.mean:.1f}", f"{spread.std:.1f}", *(f"{value:.0f}" for value in values))
@@ -200,11 +204,8 @@ def classes_table(reports: dict[str, ModelReport], shown: int) -> Table:
     filled = [i for i, item in enumerate(first.per_class) if item.images]
     order = sorted(filled, key=lambda i: (min(one.per_class[i].accuracy or 0.0 for one in reports.values()), i))[:shown]
     worst = f"the {len(order)} worst of {len(filled)} classes" if len(order) < len(filled) else "classes, worst first"
-    table = Table(title=worst, box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("class", no_wrap=True)
-    for heading in ("images", *reports):
-        table.add_column(heading, justify="right")
+    table = Table(worst, "class", ["images", *((name, "%") for name in reports)])
     for i in order:
-        cells = (f"{one.per_class[i].accuracy:.2%}" for one in reports.values())
+        cells = (_percent(one.per_class[i].accuracy or 0.0) for one in reports.values())
         table.add_row(first.per_class[i].name, str(first.per_class[i].images), *cells)
     return table

@@ -25,7 +25,7 @@ from quant.quantize import ensure_network
 from sim.compiler import Compiler
 from spvit import errors
 from spvit.command import Parser
-from spvit.console import Console
+from spvit.console import Console, stage
 from spvit.errors import BuildError, UserError, exit_on_user_error
 from spvit.files import write_whole
 from spvit.images.preprocess import Preprocessing
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         baseline = _build(unpruned, console)
     images = args.images or _samples(spec.model.in_chans, bundle)
-    with console.status("running the notebook on the emulated device"):
+    with stage("running the notebook on the emulated device"):
         execute(bundle, baseline, images, bundle)
     console.print(f"{bundle / NOTEBOOK.name} and latency.json: executed on the emulated device")
 

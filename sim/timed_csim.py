@@ -19,7 +19,6 @@ from typing import Any
 import array_api_compat.torch as arrays
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from hw.architecture import Architecture
 from hw.facts import read_facts, top_sources
@@ -42,8 +41,8 @@ from sim.report.evidence import engine_name, timing_name
 from sim.timed.closed_form import by_class, disagreements
 from sim.timed.timing import TimedAccelerator, Timing
 from spvit.command import Parser
-from spvit.console import Console, styled
-from spvit.cost import count_macs, kept_patches
+from spvit.console import Console, Table, stage, styled, tokens
+from spvit.cost import count_macs, kept_patches, macs_text
 from spvit.errors import BuildError, ConfigError, NetworkError, exit_on_user_error
 from spvit.files import check_writable, write_json
 from spvit.images.preprocess import Preprocessing
@@ -133,10 +132,8 @@ def document(
 def show(design: Design, assumed: Assumptions, timing: Timing, kept: Sequence[int], console: Console) -> None:
     """The table, for people."""
     estimated = _estimate(design, assumed, kept).by_pass()
-    table = Table(title="cycles: timed C-simulation, beside the closed form", title_justify="left")
-    table.add_column("pass")
-    for heading in (*PARTS, "all", "closed form"):
-        table.add_column(heading, justify="right")
+    columns = [(heading, "cycles") for heading in (*PARTS, "all", "closed form")]
+    table = Table("timed C-simulation, beside the closed form", "pass", columns)
     for name, steps in by_class(timing).items():
         row = [sum(getattr(step, part) for step in steps) for part in PARTS]
         parts = [f"{value:,}" if value else "" for value in row]
@@ -172,31 +169,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     ensure_network(args, console)
     network, pixels = load_network(network_folder(args)), images.pixels[0]
     if args.at_keep_ratios:
-        network = at_keep_ratios(network, pixels)
+        with stage("moving the thresholds to the keep ratios"):
+            network = at_keep_ratios(network, pixels)
     design = make_design(network, architecture)
     assumed = assumptions(architecture, target)
     if args.depth is not None:
         assumed = replace(assumed, depths={**assumed.depths, "ENGINE": args.depth})
-    with tempfile.TemporaryDirectory(prefix="timed-") as scratch:
+    what = "compiling, and counting cycles in the timed C-simulation"
+    with stage(what), tempfile.TemporaryDirectory(prefix="timed-") as scratch:
         timing, kept, seconds = count(design, target, assumed, pixels, Path(scratch))
     report = document(design, target, assumed, timing, kept, seconds)
     show(design, assumed, timing, kept, console)
     difference = report["estimated_cycles"] / timing.cycles - 1
     lines = [
         f"{report['model']} on {target.name}, {report['engine']} engine, {target.clock_mhz:g} MHz, {images.names[0]}, "
-        f"tokens {' → '.join(map(str, report['tokens']))}: {report['macs'] / 1e9:.2f} GMACs",
+        f"tokens {tokens(report['tokens'])}: {macs_text(report['macs'])}",
         f"{report['latency_ms']:.3f} ms by the timed C-simulation, {timing.cycles:,} cycles; closed form "
         f"{report['estimated_cycles']:,} ({difference:+.2%}); {seconds:.1f} s to run",
     ]
     for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print(line)
     path = build_folder(args) / timing_name(own, board, architecture, target.clock_mhz)
     if args.depth is not None:
         path = path.with_stem(f"{path.stem}-depth-{args.depth}")
     write_json(path, report)
-    console.print(str(path), soft_wrap=True)
+    console.print(str(path))
     for sentence in report["disagreements"]:
-        console.print(styled(("the closed form DISAGREES", "red"), f" {sentence}"), soft_wrap=True)
+        console.print(styled(("the closed form DISAGREES", "red"), f" {sentence}"))
     return 1 if report["disagreements"] else 0
 
 

@@ -31,7 +31,7 @@ from sim.csim import default_images
 from sim.golden import Golden
 from sim.units import Entry, entries
 from spvit.command import Parser
-from spvit.console import Console
+from spvit.console import Console, stage
 from spvit.errors import exit_on_user_error
 from spvit.files import whole_folder
 from spvit.images.preprocess import Preprocessing
@@ -53,13 +53,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     spec, _, _ = check_request(args)
     images = load_images(args.images or default_images(spec.model.in_chans), Preprocessing.from_model(spec.model))
-    ensure_network(args, Console())
+    console = Console()
+    ensure_network(args, console)
     project, _ = ensure_project(args)
     design, folder = project.design, build_folder(args) / "tb" / top_name(args.top)
     pixels = images.pixels[: args.calls]
     cases = unit_cases(design, args.top, pixels) if args.top else accelerator_cases(design, pixels)
-    calls = write_cases(cases, args.calls, folder)
-    print(f"{folder}: the golden's inputs and outputs for {calls} calls of {top_name(args.top)}")
+    with stage("computing the golden's inputs and outputs"):
+        calls = write_cases(cases, args.calls, folder)
+    console.print(f"{folder}: the golden's inputs and outputs for {calls} calls of {top_name(args.top)}")
 
 
 def accelerator_cases(design: Design, pixels: NDArray[np.uint8]) -> Iterator[Case]:

@@ -9,13 +9,12 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from spvit import distributed
 from spvit.budget import solve_keep
@@ -23,7 +22,7 @@ from spvit.calibration import calibrate_cost, kept_patches, mean_macs
 from spvit.checkpoints import load_checkpoint, save_checkpoint
 from spvit.command import Parser
 from spvit.config import ModelConfig, ModelSpec, resolve_model, to_table
-from spvit.console import Console
+from spvit.console import Console, stage
 from spvit.cost import count_macs, count_parameters, num_units
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.files import check_writable, is_sealed, read_json, seal, write_json, write_whole
@@ -255,6 +254,15 @@ def _digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def document(ablation: Ablation, tables: Mapping[str, Sequence[tuple[str, Row]]]) -> dict[str, Any]:
+    """`ablation.json`. tables  labels and rows, by question"""
+    return {
+        "model": ablation.spec.model.name, "data": ablation.data, "seeds": ablation.seeds,
+        "recipe": asdict(ablation.recipe),
+        "tables": {name: [{"label": label, **asdict(row)} for label, row in rows] for name, rows in tables.items()},
+    }  # fmt: skip
+
+
 def markdown(question: Question, rows: Sequence[Row]) -> str:
     """A table for people: accuracy, mean cost, parameters, what is kept."""
     lines = [
@@ -319,22 +327,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = distributed.start(options.device)
     ablation = Ablation(spec, recipe, options.data, options.seeds, out, options.quick, device)
     start, found, texts = time.monotonic(), {}, []
-    with tqdm(total=sum(len(question.variants) for question in asked), desc="ablation", unit="row") as bar:
+    total = sum(len(question.variants) for question in asked)
+    with stage(f"training {total} variants, or reading those that were trained before", total) as bar:
         for question in asked:
             rows = []
             for variant in question.variants:
-                bar.set_postfix_str(variant.label, refresh=True)
+                bar.detail(variant.label)
                 rows.append(ablation.row(variant))
-                bar.update()
-            found[question.name] = [
-                {"label": variant.label, **asdict(row)} for variant, row in zip(question.variants, rows, strict=True)
-            ]
+                bar.advance()
+            found[question.name] = list(zip((variant.label for variant in question.variants), rows, strict=True))
             texts.append(markdown(question, rows))
-    report = {"model": spec.model.name, "data": options.data, "seeds": options.seeds, "recipe": asdict(recipe)}
-    write_json(out / "ablation.json", {**report, "tables": found})
+    write_json(out / "ablation.json", document(ablation, found))
     write_whole(out / "ablation.md", "\n".join(texts))
-    console.print("\n".join(texts), soft_wrap=True)
-    console.print(f"{out}/ablation.md, ablation.json: {time.monotonic() - start:.0f} s", soft_wrap=True)
+    console.print("\n".join(texts))
+    console.print(f"{out}/ablation.md, ablation.json: {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":

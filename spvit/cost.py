@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 from spvit.command import Parser
 from spvit.config import STEM_STRIDE, ModelConfig, PruningConfig, Stage, resolve_model
+from spvit.console import Console, Table, tokens
 from spvit.errors import ConfigError, exit_on_user_error
 
 STEM_TAPS, POOL_TAPS = 7 * 7, 3 * 3  # of a stem's first convolution; of its others and of a pooling
@@ -288,28 +289,39 @@ def head_branch_width(heads: int) -> int:
     return max(heads // 2, 1)
 
 
-def table(model: ModelConfig, pruning: PruningConfig) -> str:
+def macs_unit(macs: float) -> tuple[float, str]:
+    """The unit to speak of so many MACs in, and how many it is: GMACs, or MMACs below a tenth of one."""
+    return (1e9, "GMACs") if macs >= 1e8 else (1e6, "MMACs")
+
+
+def macs_text(macs: float) -> str:
+    """`2.64 GMACs`, `4.21 MMACs`."""
+    scale, unit = macs_unit(macs)
+    return f"{macs / scale:.2f} {unit}"
+
+
+def show(model: ModelConfig, pruning: PruningConfig, console: Console) -> None:
     """The cost, for people."""
     macs, parameters = count_macs(model, pruning), count_parameters(model, pruning)
     unpruned = count_macs(model, pruning.without()).total
     structured = pruning.method == "structured"
     counts = (model.embed_dim, *kept_patches(model, pruning)) if structured else tokens_per_stage(model, pruning)
-    stages = f"{' -> '.join(f'{count:.0f}' for count in counts)} {'channels' if structured else 'tokens'}"
+    stages = f"{tokens(counts)} {'channels' if structured else 'tokens'}"
     where = f" before blocks {', '.join(map(str, pruning.locations))}" if pruning.locations else ", unpruned"
-    lines = [f"{model.name}: {stages}{where}", "", f"{'part':<12}{'MACs':>16}{'share':>9}{'parameters':>14}"]
+    table = Table(f"{model.name}: {stages}{where}", "part", (("cost", "MACs"), ("share", "%"), "parameters"))
     by_part, learnt = asdict(macs), asdict(parameters)
     if not model.stage_depths:
         del by_part["pool"]
     for part in (*by_part, "tokens", "norms"):
-        spent = f"{by_part[part]:>16,.0f}{by_part[part] / macs.total:>9.1%}" if part in by_part else " " * 25
-        lines.append(f"{part:<12}{spent}{f'{learnt[part]:,}' if part in learnt else '':>14}".rstrip())
-    lines += [
-        f"{'total':<12}{macs.total:>16,.0f}{1:>9.1%}{parameters.total:>14,}",
-        "",
-        f"{macs.total / 1e9:.3f} GMACs, {macs.total / unpruned - 1:+.1%} against {unpruned / 1e9:.3f} unpruned",
-        f"{parameters.total / 1e6:.3f} M parameters",
-    ]
-    return "\n".join(lines)
+        spent = (f"{by_part[part]:,.0f}", f"{100 * by_part[part] / macs.total:.1f}") if part in by_part else ("", "")
+        table.add_row(part, *spent, f"{learnt[part]:,}" if part in learnt else "")
+    table.add_row("total", f"{macs.total:,.0f}", "100.0", f"{parameters.total:,}", style="bold")
+    console.print(table)
+    scale, unit = macs_unit(unpruned)
+    console.print(
+        f"{macs.total / scale:.3f} {unit}, {macs.total / unpruned - 1:+.1%} against {unpruned / scale:.3f} unpruned; "
+        f"{parameters.total / 1e6:.3f} M parameters"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -318,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--keep", help='"none", or kept fractions of the original patches: 0.629,0.396,0.249')
     options = parser.parse_args(arguments)
     spec = resolve_model(options.model, options.keep)
-    print(table(spec.model, spec.pruning))
+    show(spec.model, spec.pruning, Console())
 
 
 if __name__ == "__main__":

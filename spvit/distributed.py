@@ -6,15 +6,14 @@ two processes compute what one would, but for mixup and cutmix, which stay withi
 """
 
 import os
-import sys
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from tqdm import tqdm
 
+from spvit.console import Console
 from spvit.errors import ConfigError
 
 
@@ -63,7 +62,7 @@ def is_first() -> bool:
 def say_once(text: str) -> None:
     """A line on stderr from one of the processes, also before they have joined each other."""
     if os.environ.get("RANK", "0") == "0":
-        tqdm.write(text, file=sys.stderr)
+        Console(stderr=True).print(text)
 
 
 def own_rows(whole: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from spvit.checkpoint_options import CheckpointOptions, add_checkpoint_arguments
 from spvit.checkpoints import save_checkpoint
 from spvit.command import Parser
 from spvit.config import ModelSpec, PruningConfig, resolve_model, to_table
+from spvit.console import Console
 from spvit.cost import kept_patches
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.files import write_json, write_whole
@@ -260,9 +261,11 @@ def train_and_write(request: Request, run: Run, out: Path, options: argparse.Nam
     if distributed.is_first():
         write(out, trained, run.data)
         keep = ",".join(f"{fraction:g}" for fraction in trained.net.pruning.keep) or "none"
-        print(trained.result)
+        console = Console()
+        for line in (*trained.result.tables(), *trained.result.lines()):
+            console.print(line)
         model = out.with_suffix(".toml") if trained.steps else f"{options.model} KEEP={keep}"
-        print(f"{out}: make hls TARGET={options.target or 'zcu102'} CKPT={out} MODEL={model}")
+        console.print(f"{out}: make hls TARGET={options.target or 'zcu102'} CKPT={out} MODEL={model}")
     distributed.wait_for_all()
     journal.remove()
 

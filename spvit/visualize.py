@@ -19,7 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from host.drawing import veil_dropped
 from spvit.calibration import calibrate_thresholds, kept_patches, mean_macs, settle_thresholds
@@ -34,8 +33,8 @@ from spvit.checkpoint_options import (
 from spvit.checkpoints import load_checkpoint_with_report
 from spvit.command import Parser
 from spvit.config import ModelSpec, PruningConfig, resolve_model, shipped_weights
-from spvit.console import Console
-from spvit.cost import count_macs
+from spvit.console import Console, stage
+from spvit.cost import count_macs, macs_unit
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.files import check_writable, write_json
 from spvit.images.preprocess import Preprocessing
@@ -189,12 +188,12 @@ def sweep(net: SPViT, data: Data, keep_ratios: Sequence[float] | None = None) ->
     test = sample(data.test, 1024).images
     policies = ["none"] if net.pruning.package == "none" else [net.pruning.package, "none"]
     points: dict[str, list[dict[str, Any]]] = {}
-    with tqdm(total=len(policies) * len(POWERS), desc="thresholds", unit="point") as bar:
+    with stage("accuracy against cost, at several thresholds", len(policies) * len(POWERS)) as bar:
         for policy in policies:
             one, points[policy] = with_policy(net, policy), []
             for power in POWERS:
                 keep = tuple(fraction**power for fraction in keep_ratios or net.pruning.keep)
-                bar.update()
+                bar.advance()
                 try:
                     calibrate_thresholds(one, calibration, keep)
                 except ConfigError:  # a threshold below what fixed point can tell from zero: the end of the curve
@@ -218,7 +217,8 @@ def draw_tradeoff(points: dict[str, list[dict[str, Any]]], own_gmacs: float, tit
     """Figure 5: accuracy over cost. own_gmacs marks the model as it is."""
     labels = {"append": "a package each time", "add": "one package", "none": "no package"}
     largest = points["unpruned"][0]["gmacs"]
-    scale, unit = (1e3, "MMACs") if largest < 0.1 else (1.0, "GMACs")
+    macs, unit = macs_unit(1e9 * largest)
+    scale = 1e9 / macs
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.subplots()
@@ -298,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     checkpoint = options.ckpt or shipped_weights(options.model)
     net, source = load(spec, checkpoint, images, request, options=checkpoint_options(options))
     console = Console()
-    console.print(f"weights: {source}", soft_wrap=True)
+    console.print(f"weights: {source}")
     figures = {
         "tokens.png": draw_tokens(net, chosen.pixels, images, chosen.names),
         "heads.png": draw_heads(net, chosen.pixels, images, chosen.names),
@@ -310,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         title = f"{spec.model.name} on {data.name}, {len(data.test)} test images"
         figures["tradeoff.png"] = draw_tradeoff(points, own, title)
     _write(out, figures, points)
-    console.print(f"{out}: {', '.join(figures)}", soft_wrap=True)
+    console.print(f"{out}: {', '.join(figures)}")
     if data is None:
         console.print("accuracy against cost: give DATA=, a folder with train/<class>/ and val/<class>/")
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from hw.architecture import PARAM_LANES, Architecture
 from hw.layout import Layout
 from hw.model.cycles import PARTS, CycleEstimate, estimate_cycles
@@ -23,8 +21,8 @@ from hw.target import Target, add_clock, resolve_target, with_clock
 from quant.build import add_arguments, build_folder, model_spec
 from spvit.command import Parser
 from spvit.config import ModelSpec
-from spvit.console import Console
-from spvit.cost import count_macs, kept_patches
+from spvit.console import Console, Table, tokens
+from spvit.cost import count_macs, kept_patches, macs_text
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.files import check_writable, write_json
 
@@ -152,18 +150,16 @@ def show(estimate: Estimate, console: Console) -> None:
     """The table, for people."""
     architecture, target, clock = estimate.layout.architecture, estimate.target, estimate.target.clock_mhz
     table = Table(
-        title=f"{estimate.spec.model.name} on {target.name}, {architecture.tile_in}x{architecture.tile_out} "
+        f"{estimate.spec.model.name} on {target.name}, {architecture.tile_in}x{architecture.tile_out} "
         f"{architecture.inner_product} engine at {clock:g} MHz, tokens "
-        f"{' → '.join(map(str, [estimate.layout.rows, *estimate.cycles.tokens]))}: estimate",
-        title_justify="left",
+        f"{tokens([estimate.layout.rows, *estimate.cycles.tokens])}: estimate",
+        "pass",
+        (("time", "µs"), ("share", "%"), *((part, "cycles") for part in PARTS)),
     )
-    table.add_column("pass")
-    for heading in ("µs", "%", *PARTS):
-        table.add_column(heading, justify="right")
     total = estimate.cycles.cycles
     for name, step in estimate.cycles.by_pass().items():
         parts = [f"{getattr(step, part):,.0f}" if round(getattr(step, part)) else "" for part in PARTS]
-        table.add_row(name, f"{step.total / clock:,.1f}", f"{step.total / total:.1%}", *parts)
+        table.add_row(name, f"{step.total / clock:,.1f}", f"{100 * step.total / total:.1f}", *parts)
     console.print(table)
     document = estimate.document()
     used = ", ".join(
@@ -174,16 +170,16 @@ def show(estimate: Estimate, console: Console) -> None:
     slower = document["sensitivity_ms"]
     lines = [
         f"latency    {estimate.latency_ms:.3f} ms, {total:,} cycles; with 20% less DDR bandwidth "
-        f"{slower['ddr_bandwidth_minus_20_percent']:.3f}, with pipelines twice as deep "
-        f"{slower['pipeline_depths_doubled']:.3f}",
-        f"arithmetic {estimate.macs / 1e9:.2f} GMACs, {estimate.mac_efficiency:.0%} of the array's peak, "
+        f"{slower['ddr_bandwidth_minus_20_percent']:.3f} ms, with pipelines twice as deep "
+        f"{slower['pipeline_depths_doubled']:.3f} ms",
+        f"arithmetic {macs_text(estimate.macs)}, {estimate.mac_efficiency:.0%} of the array's peak, "
         f"{document['macs_per_dsp_and_cycle']:.2f} MACs per DSP and cycle",
         f"weights    {estimate.weight_bytes / 1e6:.1f} MB per image, {document['ddr_gbps']:.1f} GB/s of the planned "
         f"{target.bandwidth_gbps:g}",
         f"resources  {used}: {document['verdict']}",
     ]
     for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -200,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console()
     show(estimate, console)
     path = write_estimate(estimate, build_folder(args))
-    console.print(str(path), soft_wrap=True)
+    console.print(str(path))
 
 
 if __name__ == "__main__":

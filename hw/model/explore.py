@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from rich import box
-from rich.progress import track
-from rich.table import Table
 from rich.text import Text
 
 from hw.architecture import FIFO_SIZES, INNER_PRODUCTS, TILE_SIZES, URAM_MEMORIES, Architecture, most_ports
@@ -29,7 +26,7 @@ from quant.build import add_arguments, build_folder, model_spec
 from spvit.budget import solve_keep
 from spvit.command import Parser
 from spvit.config import ModelSpec
-from spvit.console import Console, styled
+from spvit.console import Console, Table, stage, styled, track
 from spvit.cost import kept_patches
 from spvit.errors import ConfigError, exit_on_user_error
 from spvit.files import check_writable, write_json, write_whole
@@ -37,6 +34,8 @@ from spvit.schema import Number
 
 REPORT, PLOT = "explore.json", "explore.svg"
 KINDS = {"dsp": "DSP", "bram36": "BRAM", "uram": "URAM", "lut": "LUT", "ff": "FF"}
+SHOWN_FEWER, SHOWN_SLOWER = 0.1, 8
+"""A row of the table takes that share fewer DSPs than the one above it, and no more than so many times the fastest."""
 SAME_MS = 0.001
 """What differs by less counts as equally fast: then the smaller one wins."""
 
@@ -132,13 +131,11 @@ def variants(spec: ModelSpec, engine: Architecture, target: Target) -> Iterator[
     yield from found or [place(spec, engine, target)]
 
 
-def explore(spec: ModelSpec, target: Target, kept: Sequence[int], progress: Console | None = None) -> tuple[Point, ...]:
+def explore(spec: ModelSpec, target: Target, kept: Sequence[int], shown: bool = False) -> tuple[Point, ...]:
     """Every engine on this board, fastest first, for images that keep `kept` patches after each selector."""
     found: dict[Architecture, Point] = {}
-    asked: Iterable[Architecture] = engines(target)
-    if progress is not None:
-        asked = track(list(asked), "exploring engines", console=progress, transient=True)
-    for engine in asked:
+    asked = engines(target)
+    for engine in track(asked, f"exploring {len(asked)} engines", shown=shown):
         for architecture, resources in variants(spec, engine, target):
             latency = latency_ms(spec, target, architecture)(kept)
             found[architecture] = Point(architecture, target, latency, resources)
@@ -214,26 +211,40 @@ def toml_lines(architecture: Architecture) -> list[str]:
 
 
 def show(points: Sequence[Point], front: Sequence[Point], chosen: Point, console: Console, title: str) -> None:
-    """The front of those with head-room, for people; before it what would be faster, but tight."""
+    """What one chooses from on the front of those with head-room, for people; before it what is faster, but tight."""
     target = chosen.target
-    title = f"{title}\nshares of the board in %"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     kinds = [kind for kind in KINDS if getattr(target, kind)]
-    left = ("engine", "in URAM", "")
-    memories = ["in URAM"] if target.uram else []
-    headings = ("engine", "ports", "FIFO", *memories, "ms", *(KINDS[kind] for kind in kinds), "")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
+    memories = [("in URAM", "memories")] if target.uram else []
+    shares = [(KINDS[kind], "%") for kind in kinds]
+    columns: list[str | tuple[str, str]] = ["ports", ("FIFO", "words"), ("latency", "ms"), *shares, "", *memories]
+    table = Table(title, "engine", columns, left=range(len(columns) - 1 - len(memories), len(columns)))
     tight = pareto_front(one for one in points if one.fits and not one.has_headroom)
-    for point in [*(one for one in tight if not front or one.rank < front[0].rank), *front]:
+    rows = shown_of(front, chosen)
+    for point in [*(one for one in tight if not front or one.rank < front[0].rank), *rows]:
         engine = point.architecture
         verdict = "◄" if point is chosen else "" if point.has_headroom else "tight"
         table.add_row(
-            engine_name(engine), str(engine.weight_ports), str(engine.fifo_words),
-            *(" ".join(engine.uram) for _ in memories), f"{point.latency_ms:.3f}",
-            *(_share(point, kind) for kind in kinds), verdict, style="bold" if point is chosen else None,
+            engine_name(engine), str(engine.weight_ports), f"{engine.fifo_words:,}", f"{point.latency_ms:.3f}",
+            *(_share(point, kind) for kind in kinds), verdict, *(" ".join(engine.uram) for _ in memories),
+            style="bold" if point is chosen else "",
         )  # fmt: skip
     console.print(table)
+    if len(rows) < len(front):
+        last = front[-1]
+        console.print(
+            f"the front has {len(front) - len(rows)} more, nearly the same ones or slower, down to {last.dsp:,} DSPs "
+            f"at {last.latency_ms:.1f} ms: {REPORT}"
+        )
+
+
+def shown_of(front: Sequence[Point], chosen: Point) -> list[Point]:
+    """Of the front, fastest first, those that differ for people, and the chosen one."""
+    rows: list[Point] = []
+    for point in front:
+        differs = not rows or point.dsp <= (1 - SHOWN_FEWER) * rows[-1].dsp
+        if point is chosen or (differs and point.latency_ms <= SHOWN_SLOWER * front[0].latency_ms):
+            rows.append(point)
+    return rows
 
 
 def _share(point: Point, kind: str) -> Text:
@@ -300,23 +311,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_writable(build_folder(args))
     kept = explored_counts(spec, args.latency_ms)
     console = Console()
-    points = explore(spec, target, kept, console)
+    points = explore(spec, target, kept, shown=True)
     front = pareto_front(point for point in points if point.has_headroom)
     chosen, keep = choose(points), None
     if args.latency_ms is not None:
-        chosen, keep = choose_for_latency(spec, target, points, args.latency_ms)
+        with stage(f"seeking the keep ratios for {args.latency_ms:g} ms"):
+            chosen, keep = choose_for_latency(spec, target, points, args.latency_ms)
     title = f"{spec.model.name} on {target.name} at {target.clock_mhz:g} MHz, kept {list(kept)}: estimate"
     show(points, front, chosen, console, title)
     for line in [verdict(points, chosen), "", *toml_lines(chosen.architecture)]:
-        console.print(line, soft_wrap=True)
+        console.print(line)
     if keep is not None:
         console.print(f"\nKEEP={','.join(map(str, keep)) or 'none'}")
         reached = latency_ms(spec, target, chosen.architecture)([round(one * spec.model.num_patches) for one in keep])
         console.print(f"takes {reached:.3f} ms of {args.latency_ms:g} on that engine")
     folder = build_folder(args)
-    write_whole(folder / PLOT, draw_front(points, front, chosen, title))
+    with stage("drawing"):
+        write_whole(folder / PLOT, draw_front(points, front, chosen, title))
     write_json(folder / REPORT, document(spec, kept, points, front, chosen, keep))
-    console.print(f"\n{folder / REPORT}, {folder / PLOT}", soft_wrap=True)
+    console.print(f"\n{folder / REPORT}, {folder / PLOT}")
 
 
 if __name__ == "__main__":

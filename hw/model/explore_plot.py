@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from hw.architecture import Architecture
-from hw.model.charts import BLUE, GREY, INK, LIGHT, ORANGE, chart, standalone
+from hw.model.charts import BLUE, GREY, INK, ORANGE, chart, standalone
 from hw.model.resources import HEADROOM
 from hw.target import Target
+
+WIDEST = 1.25
+"""Up to as many times the board's DSPs is drawn."""
 
 
 class Dot(Protocol):
@@ -33,13 +36,15 @@ def draw_front(points: Sequence[Dot], front: Sequence[Dot], chosen: Dot, title: 
     target = chosen.target
     with chart(title) as drawn:
         axes = drawn.axes
-        for label, colour, size, wanted in (
-            ("does not fit", LIGHT, 10, [point for point in points if not point.fits]),
-            ("fits without head-room", ORANGE, 14, [one for one in points if one.fits and not one.has_headroom]),
-            ("fits with head-room", BLUE, 14, [point for point in points if point.has_headroom]),
+        seen = [point for point in points if point.dsp <= WIDEST * target.dsp]
+        for label, colour, marker, wanted in (
+            ("does not fit", GREY, "x", [point for point in seen if not point.fits]),
+            ("fits without head-room", ORANGE, "o", [one for one in seen if one.fits and not one.has_headroom]),
+            ("fits with head-room", BLUE, "o", [point for point in seen if point.has_headroom]),
         ):
             if wanted:
-                axes.scatter([one.dsp for one in wanted], [one.latency_ms for one in wanted], size, colour, label=label)
+                dsps, latencies = [one.dsp for one in wanted], [one.latency_ms for one in wanted]
+                axes.scatter(dsps, latencies, 14, colour, marker=marker, label=label, linewidths=0.8)
         axes.plot([one.dsp for one in front], [one.latency_ms for one in front], color=BLUE, linewidth=1)
         axes.axvline(target.dsp, color=GREY, linewidth=1)
         axes.axvline(HEADROOM["dsp"] * target.dsp, color=GREY, linewidth=1, linestyle=":")
@@ -49,7 +54,7 @@ def draw_front(points: Sequence[Dot], front: Sequence[Dot], chosen: Dot, title: 
             (chosen.dsp, chosen.latency_ms), (-12, 28), textcoords="offset points", ha="right", color=INK,
             arrowprops={"arrowstyle": "->", "color": INK},
         )  # fmt: skip
-        axes.set_xlim(0, 1.25 * target.dsp)
+        axes.set_xlim(0, WIDEST * target.dsp)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlabel(f"DSPs; lines: those of {target.name}, and {HEADROOM['dsp']:.0%} of them")

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
-from rich.table import Table
 
 from hw.architecture import FIFO_SIZES, PORT_LANES, Architecture
 from hw.generate import make_design
@@ -28,7 +26,7 @@ from hw.weights import step_words
 from quant.build import add_arguments, model_spec, network_folder
 from quant.network import load_network
 from spvit.command import Parser
-from spvit.console import Console
+from spvit.console import Console, Table, stage
 from spvit.errors import exit_on_user_error
 
 PL_DDR_GBPS = 3.6
@@ -164,6 +162,19 @@ def _bram(layout: Layout, target: Target) -> str:
     return f"{bram36(layout):g} BRAM36, {share:.0%}" + ("" if share <= HEADROOM["bram36"] else ": tight")
 
 
+def show(estimate: Estimate, found: Sequence[Means], console: Console) -> None:
+    """The table, for people."""
+    target = estimate.target
+    title = (
+        f"{estimate.spec.model.name} on {target.name} at {target.clock_mhz:g} MHz, kept {list(estimate.kept)}: estimate"
+    )
+    table = Table(title, "means", (("latency", "ms"), ("faster", "%"), "takes"), left=[2])
+    for one in found:
+        faster = 100 * (1 - one.latency_ms / estimate.latency_ms)
+        table.add_row(one.name, f"{one.latency_ms:.3f}", f"{faster:.1f}", one.takes)
+    console.print(table)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser("python -m hw.model.means", __doc__.partition("\n")[0])
     add_arguments(parser)
@@ -172,13 +183,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     spec, target = model_spec(args), with_clock(resolve_target(args.target), args.clock)
     design = make_design(load_network(network_folder(args)), Architecture.for_target(target, spec.engine))
     estimate = make_estimate(spec, target)
-    title = f"{spec.model.name} on {target.name} at {target.clock_mhz:g} MHz, kept {list(estimate.kept)}: estimate"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("means", "ms", "faster", "takes"):
-        table.add_column(heading, justify="left" if heading in ("means", "takes") else "right", no_wrap=True)
-    for one in evaluate(estimate, design):
-        table.add_row(one.name, f"{one.latency_ms:.3f}", f"{1 - one.latency_ms / estimate.latency_ms:.1%}", one.takes)
-    Console().print(table)
+    with stage("packing the weights, and evaluating each means"):
+        found = evaluate(estimate, design)
+    show(estimate, found, Console())
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.progress import Progress
-
 from hw.generate import check_request, ensure_project
 from hw.render import UNITS
 from hw.schedule.frontend import check_tools
@@ -19,7 +17,7 @@ from hw.schedule.report import Schedule, schedule_loop, show, worst_of_each
 from hw.target import add_clock, with_clock
 from quant.build import add_arguments, build_folder
 from spvit.command import Parser
-from spvit.console import Console
+from spvit.console import Console, stage
 from spvit.errors import exit_on_user_error
 from spvit.files import check_writable, write_json
 
@@ -37,12 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_writable(folder)
     project, _ = ensure_project(args)
     sources = {path.removeprefix("src/"): text for path, text in project.files.items() if path.startswith("src/")}
-    console = Console(width=None)
+    console = Console()
     found = []
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("compiling", total=None)
+    with stage("compiling the sources and scheduling each pipelined loop: up to a few minutes") as under_way:
         for loop in pipelined_loops(sources, f"{args.top or 'top'}.cpp"):
-            progress.update(task, description=f"scheduling {loop.label}")
+            under_way.detail(loop.label)
             found.append(schedule_loop(loop, target.clock_mhz))
     top = args.top or "the accelerator"
     engine = f"{architecture.tile_in}x{architecture.tile_out} {architecture.inner_product}"
@@ -50,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     show(schedule, console)
     path = folder / (f"schedule-{args.top}.json" if args.top else "schedule.json")
     write_json(path, schedule.document())
-    console.print(str(path), soft_wrap=True)
+    console.print(str(path))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from hw.schedule.delays import MODELS, UNCERTAINTY, Model
 from hw.schedule.loops import PipelinedLoop
 from hw.schedule.solve import Problem, Result, Solver
-from spvit.console import Console, styled
+from spvit.console import Console, Table, styled
 
 LABEL = "schedule (open model)"
 SHOWN_STEPS = 6
@@ -139,24 +138,24 @@ def in_words(loop: PipelinedLoop, nodes: Iterable[int]) -> tuple[str, ...]:
 def show(schedule: Schedule, console: Console) -> None:
     """The table, for people."""
     table = Table(
-        title=f"{schedule.model} on {schedule.target}, {schedule.engine} engine, {schedule.top} at "
+        f"{schedule.model} on {schedule.target}, {schedule.engine} engine, {schedule.top} at "
         f"{schedule.clock_mhz:g} MHz, of which {schedule.usable_ns:.2f} ns are usable: {LABEL}",
-        title_justify="left",
+        "loop",
+        [(model.name.replace("_", " "), "II @ ns, states") for model in MODELS],
     )
-    table.add_column("loop", no_wrap=True)
-    for model in MODELS:
-        table.add_column(model.name.replace("_", " "), justify="right")
     for loop in schedule.loops:
         table.add_row(loop.name, *(_cell(loop.results[model.name], schedule.usable_ns) for model in MODELS))
     console.print(table)
-    console.print("  II @ shortest usable period in ns, depth in states")
+    console.print("II @ the shortest usable period in ns, the depth in states")
     for loop in schedule.loops:
         steps = loop.recurrences["nominal"]
         if not loop.closes("nominal") or not loop.closes("cautious"):
             steps = steps or loop.recurrences["cautious"]
             reason = loop.results["nominal"].reason
-            chain = " → ".join(steps[:SHOWN_STEPS]) + (f" → … ({len(steps)})" if len(steps) > SHOWN_STEPS else "")
-            console.print(f"  {loop.name}: {reason or chain}", soft_wrap=True, style="red")
+            chain = " → ".join(steps[:SHOWN_STEPS]) + (
+                f" → {len(steps) - SHOWN_STEPS} more" if len(steps) > SHOWN_STEPS else ""
+            )
+            console.print(f"  {loop.name}: {reason or chain}", style="red")
     for name, closes in schedule.all_ii_1().items():
         clock = schedule.clock_that_closes_mhz(name)
         at = (
@@ -166,7 +165,6 @@ def show(schedule: Schedule, console: Console) -> None:
         )
         console.print(
             styled(f"  {name:22} ", ("closes", "green") if closes else ("does not close", "red"), f"; {at}"),
-            soft_wrap=True,
         )
 
 

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from hw import interface
 from hw.generate import check_request
 from hw.layout import Layout
@@ -28,7 +26,7 @@ from hw.vendor.reports import Figures, read_bindings, read_cosim, read_csynth, r
 from hw.vendor.tools import HlsProject, Step, bitstream_step, find_hls, find_vivado, run_step
 from quant.build import add_arguments, build_folder
 from spvit.command import Parser
-from spvit.console import Console
+from spvit.console import Console, Table, stage
 from spvit.errors import BuildError, ConfigError, exit_on_user_error
 from spvit.files import read_json, seal, write_json
 
@@ -91,16 +89,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     _require(request)
     if args.stage == "synth" or not _synthesized(request):
-        _drive(request, request.project.synthesis_steps(), "synth", console)
+        _drive(request, request.project.synthesis_steps(), "synth")
     stages = [_csynth(request)]
     if args.stage != "synth":
         _refuse_wrong((depth(request.layout, read_bindings(request.project.summary)),), request.project.summary)
     if args.stage == "cosim":
-        _drive(request, request.project.cosim_steps(), "cosim", console)
+        _drive(request, request.project.cosim_steps(), "cosim")
     if request.project.cosim.exists() and _newer(request.project.cosim, request.project.csynth):
         stages.append(read_cosim(request.project.cosim))
     if args.stage == "bitstream":
-        _drive(request, (bitstream_step(request.folder, _bitstream_results(request)),), "bitstream", console)
+        _drive(request, (bitstream_step(request.folder, _bitstream_results(request)),), "bitstream")
         for path in _bitstream_results(request):
             seal(path)
         stages.append(read_implementation(request.folder / "vivado", request.target.clock_mhz))
@@ -127,15 +125,15 @@ def report(request: Request, stages: list[Figures], console: Console) -> int:
     console.print(comparison(request, estimate, stages))
     for line, finding in lines(found):
         style = {True: "green", False: "red", None: "yellow"}[finding.ok]
-        console.print(line, style=style, soft_wrap=True)
-    console.print(f"written: {request.reports}", soft_wrap=True)
+        console.print(line, style=style)
+    console.print(f"written: {request.reports}")
     _refuse_wrong(found, request.project.summary)
     missed = [figures for figures in stages if figures.wns_ns is not None and figures.wns_ns < 0]
     for figures in missed:
         console.print(
             f"timing is missed by {-(figures.wns_ns or 0):.3f} ns: this bitstream is good for {figures.clock_mhz:.1f} "
             f"MHz, not for its {figures.constrained_mhz:.1f}; give a target file with that clock_mhz, TARGET=my.toml",
-            style="red", soft_wrap=True,
+            style="red",
         )  # fmt: skip
     return 1 if missed else 0
 
@@ -174,11 +172,8 @@ ROWS = (
 
 def comparison(request: Request, estimate: Figures, stages: list[Figures]) -> Table:
     """Each figure of each stage beside the estimate, with the difference from it."""
-    table = Table(title=f"{request.project.top} on {request.target.name}", title_justify="left")
-    table.add_column("", no_wrap=True)
-    table.add_column("estimate", justify="right", no_wrap=True)
-    for figures in stages:
-        table.add_column(figures.stage, justify="right", no_wrap=True)
+    title = f"{request.project.top} on {request.target.name}; behind each figure its difference from the estimate"
+    table = Table(title, "figure", ["estimate", *(figures.stage for figures in stages)])
     for title, name, form in ROWS:
         base = getattr(estimate, name)
         cells = [title, "" if base is None else form.format(base)]
@@ -210,15 +205,11 @@ def _newer(path: Path, other: Path) -> bool:
     return path.stat().st_mtime_ns >= other.stat().st_mtime_ns
 
 
-def _drive(request: Request, steps: tuple[Step, ...], name: str, console: Console) -> None:
+def _drive(request: Request, steps: tuple[Step, ...], name: str) -> None:
     log = request.log(name)
     for number, step in enumerate(steps):
-        with console.status(f"{step.tool}: {step.name} of {request.project.top}; log: {log}"):
-            seconds = run_step(step, log, append=number > 0)
-        console.print(
-            f"{step.tool}: {step.name} of {request.project.top} in {seconds:.0f} s; log: {log}",
-            soft_wrap=True,
-        )
+        with stage(f"{step.tool}: {step.name} of {request.project.top}; log: {log}"):
+            run_step(step, log, append=number > 0)
 
 
 def _csynth(request: Request) -> Figures:

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from quant.network import load_network
 from quant.quantize import ensure_network
 from spvit.command import Parser
 from spvit.config import resolve_model
-from spvit.console import Console
+from spvit.console import Console, stage
 from spvit.errors import BuildError, ConfigError, exit_on_user_error
 from spvit.exports.forms import refuse_what_has_no_graph
 from spvit.files import check_writable, write_whole
@@ -67,8 +65,8 @@ def export(args: argparse.Namespace, folder: Path, console: Console) -> list[Pat
 
         refuse_what_has_no_graph(spec, args.model)
         net, source = float_model(spec, args)
-        console.print(f"weights: {source}", soft_wrap=True)
-        return [_write(folder / f"{form}.onnx", partial(onnx_graph, net, form), console) for form in FORMS]
+        console.print(f"weights: {source}")
+        return [_write(folder / f"{form}.onnx", partial(onnx_graph, net, form)) for form in FORMS]
     quantized = argparse.Namespace(**{**vars(args), "out": None})
     ensure_network(quantized, console)
     network = load_network(network_folder(quantized))
@@ -77,11 +75,11 @@ def export(args: argparse.Namespace, folder: Path, console: Console) -> list[Pat
         return [folder / "network.npz"]
     from quant.exports.qonnx_graph import qonnx_graph
 
-    return [_write(folder / "qonnx.onnx", partial(qonnx_graph, network), console)]
+    return [_write(folder / "qonnx.onnx", partial(qonnx_graph, network))]
 
 
-def _write(path: Path, make: Callable[[], Any], console: Console) -> Path:
-    with _timed(f"tracing {path.name}: up to a minute or two", console):
+def _write(path: Path, make: Callable[[], Any]) -> Path:
+    with stage(f"tracing {path.name}: up to a minute or two"):
         graph = make()
     if graph.ByteSize() >= MOST_BYTES:
         raise ConfigError(
@@ -89,16 +87,6 @@ def _write(path: Path, make: Callable[[], Any], console: Console) -> Path:
         )
     write_whole(path, graph.SerializeToString(deterministic=True))
     return path
-
-
-@contextmanager
-def _timed(what: str, console: Console) -> Iterator[None]:
-    start = time.monotonic()
-    if not console.is_terminal:
-        console.print(what, soft_wrap=True)
-    with console.status(what):
-        yield
-    console.print(f"{what.partition(':')[0]}: {time.monotonic() - start:.1f} s", soft_wrap=True)
 
 
 def make_parser() -> Parser:
@@ -115,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = export_folder(args)
     check_writable(folder)
     for path in export(args, folder, console):
-        console.print(f"{path}: {path.stat().st_size / 1e6:.3g} MB", soft_wrap=True)
+        console.print(f"{path}: {path.stat().st_size / 1e6:.3g} MB")
     return 0
 
 

@@ -195,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     evidence = read_evidence(folder, spec.model.name, target.name, engine_name(architecture), timing)
     text = render(make_estimate(spec, target), evidence)
     write_whole(folder / REPORT, text)
-    Console().print(f"{folder / REPORT}: open it in a browser", soft_wrap=True)
+    Console().print(f"{folder / REPORT}: open it in a browser")
 
 
 if __name__ == "__main__":

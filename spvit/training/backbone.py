@@ -10,6 +10,7 @@ from spvit import distributed
 from spvit.checkpoint_options import CheckpointOptions
 from spvit.checkpoints import load_checkpoint_with_report
 from spvit.config import ModelSpec
+from spvit.console import Console
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
 from spvit.training.draws import drawing
@@ -31,7 +32,7 @@ def load_backbone(spec: ModelSpec, path: Path, options: CheckpointOptions | None
     """
     net, report = load_checkpoint_with_report(path, spec.model, spec.pruning, options)
     if distributed.is_first():
-        print(f"weights: {report}")
+        Console().print(f"weights: {report}")
     return without_selectors(net), net if spec.pruning.num_selectors and report.selectors_found else None
 
 

@@ -4,7 +4,6 @@ Enters: DATA=, a model, a recipe. Leaves: `Data`, whose batches are a function o
 can go on anywhere, and of which each process gets its rows. An image that cannot be read is skipped, counted and named.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from spvit import distributed
 from spvit.config import ModelConfig
+from spvit.console import Console
 from spvit.errors import ConfigError, ImageError
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import View, class_folders, class_order, digits, read_image
@@ -243,7 +242,7 @@ class Folder:
     def _skip(self, reason: str) -> None:
         path = reason.partition(": ")[0]
         if path not in self.unreadable:
-            tqdm.write(f"skipped: {reason}", file=sys.stderr)
+            Console(stderr=True).print(f"skipped: {reason}")
         self.unreadable[path] = reason
 
 

@@ -5,7 +5,6 @@ phase's model, trained in place. What is drawn in a step depends on the recipe's
 """
 
 import math
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from spvit import distributed
+from spvit.console import Console, stage
 from spvit.errors import TrainingError
 from spvit.pruned_vit import SPViT
 from spvit.records import Output
@@ -87,21 +86,16 @@ def fit(phase: Phase, run: Run) -> None:
     """Train the phase's model, from where the journal left it. Raises TrainingError, CheckpointError."""
     fitting = Fitting(phase, run)
     steps_per_epoch, recipe = fitting.steps_per_epoch, run.recipe
-    with tqdm(
-        total=fitting.steps,
-        initial=fitting.step,
-        desc=phase.name,
-        unit="step",
-        disable=not distributed.is_first(),
-    ) as bar:
+    what = f"{phase.name}: {phase.epochs} epochs, {fitting.steps:,} steps"
+    with stage(what, fitting.steps, fitting.step, distributed.is_first()) as bar:
         while fitting.step < fitting.steps:
             epoch, done = divmod(fitting.step, steps_per_epoch)
             place = (recipe.seed, phase.name, epoch)
             for images, labels in run.data.training.epoch(place, recipe.batch, done):
                 loss = fitting.advance(images.to(run.device), labels.to(run.device))
                 run.watch(phase.name, fitting.step, loss)
-                bar.update()
-                bar.set_postfix_str(f"loss {loss:.3f} {phase.objective}", refresh=False)
+                bar.advance()
+                bar.detail(f"loss {loss:.3f} {phase.objective}")
                 if fitting.step % steps_per_epoch == 0 or fitting.step % recipe.save_steps == 0:
                     run.journal.save(phase.name, fitting.state_dict())
             if recipe.test_epochs and (epoch + 1) % recipe.test_epochs == 0 and epoch + 1 < phase.epochs:
@@ -179,10 +173,9 @@ class Fitting:
         net.train()
         if distributed.is_first():
             pruned = ", thresholds not yet calibrated" if net.pruning.num_selectors else ""
-            tqdm.write(
+            Console(stderr=True).print(
                 f"{self.phase.name}: {reached:.2%} of the test images right after epoch {epochs} of "
-                f"{self.phase.epochs}{pruned}",
-                file=sys.stderr,
+                f"{self.phase.epochs}{pruned}"
             )
 
     def finish(self) -> None:

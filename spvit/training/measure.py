@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from spvit import distributed
 from spvit.calibration import kept_patches, mean_cost
+from spvit.console import Table, track
 from spvit.cost import count_macs, num_units
 from spvit.pruned_vit import SPViT
 from spvit.training.budget import Budget
@@ -25,15 +25,8 @@ def accuracy(net: SPViT, source: Source) -> float:
     device = net.pos_embed.device
     own = range(distributed.rank(), len(source), distributed.world_size())
     right_of_total = torch.zeros(2, dtype=torch.float64, device=device)
-    shown = tqdm(
-        source.views(own),
-        "evaluation",
-        math.ceil(len(own) / INFERENCE_BATCH),
-        unit="batch",
-        leave=False,
-        disable=not distributed.is_first(),
-    )
-    for images, labels in shown:
+    batches, shown = math.ceil(len(own) / INFERENCE_BATCH), distributed.is_first()
+    for images, labels in track(source.views(own), f"evaluating {len(source):,} images", batches, shown):
         found = net.forward_masked(images.to(device)).logits.argmax(dim=1)
         right_of_total += right_of_total.new_tensor([(found.cpu() == labels).sum(), len(labels)])
     right, total = distributed.sum_over_processes(right_of_total).tolist()
@@ -96,14 +89,29 @@ class Result:
     def as_json(self) -> dict[str, object]:
         return asdict(self)
 
-    def __str__(self) -> str:
-        lines = [f"{'':<10}{'unpruned':>10}{'pruned':>10}{'MACs':>9}{self.unit:>12}  kept fractions ± their spread"]
+    def tables(self) -> list[Table]:
+        """For people: accuracy and cost, and what the selectors keep."""
+        accuracy = (("unpruned", "accuracy, %"), ("pruned", "accuracy, %"))
+        reached = Table(self.model, "images", (*accuracy, ("MACs", "change, %"), ("mean cost", self.unit)))
         for name, part in self.parts.items():
-            spread = ", ".join(f"{m:.3f} ± {d:.3f}" for m, d in zip(part.kept.mean, part.kept.deviation, strict=True))
-            lines.append(
-                f"{name:<10}{part.unpruned_accuracy:>10.2%}{part.accuracy:>10.2%}"
-                f"{part.macs / self.unpruned_macs - 1:>+9.1%}{part.cost:>12.5g}  {spread}"
+            reached.add_row(
+                name, f"{100 * part.unpruned_accuracy:.2f}", f"{100 * part.accuracy:.2f}",
+                f"{100 * (part.macs / self.unpruned_macs - 1):+.1f}", f"{part.cost:.5g}",
+            )  # fmt: skip
+        if not self.locations:
+            return [reached]
+        kept = Table("kept patches, ± from image to image", "before block", [(name, "%") for name in self.parts])
+        for place, location in enumerate(self.locations):
+            cells = (
+                f"{100 * part.kept.mean[place]:.1f} ± {100 * part.kept.deviation[place]:.1f}"
+                for part in self.parts.values()
             )
+            kept.add_row(str(location), *cells)
+        return [reached, kept]
+
+    def lines(self) -> list[str]:
+        """What is to be said below them."""
+        lines = []
         if self.locations:
             miss = self.parts["training"].cost / self.target - 1
             lines.append(f"mean cost of the training images {miss:+.2%} from the target, {self.target:.5g} {self.unit}")
@@ -116,7 +124,7 @@ class Result:
             lines.append(
                 f"{len(self.unreadable)} images could not be read and were skipped: {', '.join(self.unreadable)}"
             )
-        return "\n".join(lines)
+        return lines
 
 
 def measure(net: SPViT, teacher: SPViT, data: Data, calibration: InMemory, budget: Budget, tolerance: float) -> Result:

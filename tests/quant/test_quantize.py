@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 from quant import quantize as command
 from quant.build import add_arguments
@@ -20,6 +19,7 @@ from quant.quantize import ensure_network, main
 from spvit.calibration import kept_patches
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
 from spvit.config import resolve_model
+from spvit.console import Console
 from spvit.errors import CheckpointError, ConfigError
 from spvit.images.preprocess import Preprocessing
 from spvit.initialisation import seeded

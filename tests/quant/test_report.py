@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rich.console import Console
 
 from quant.calibrate import float_arithmetic
 from quant.dataflow import run_image
 from quant.model import QuantizedSPViT
 from quant.network import activation_names
 from quant.report import Report, compare, count_saturations
+from spvit.console import Console
 
 
 @pytest.fixture(scope="module")

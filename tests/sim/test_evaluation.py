@@ -4,10 +4,10 @@ import io
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from sim.evaluation import ClassReport, Outcomes, Spread, classes_table, models_table, report, tokens_table
 from spvit.config import resolve_model
+from spvit.console import Console
 from spvit.cost import count_macs
 
 MICRO = resolve_model("micro")
@@ -89,8 +89,8 @@ def test_the_tables():
         "integer": report(MICRO.model, MICRO.pruning, OTHER, [0, 1, 2, 3], "abcdefg", FLOAT),
     }
     rows = text(models_table(reports, UNPRUNED, "micro"))
-    assert rows[-2][:4] == ["float", "4", "50.00%", "100.00%"]
-    assert rows[-1][:5] == ["integer", "4", "75.00%", "100.00%", "75.00%"]
+    assert rows[-2][:4] == ["float", "4", "50.00", "100.00"]
+    assert rows[-1][:5] == ["integer", "4", "75.00", "100.00", "75.00"]
     rows = text(tokens_table(reports["float"], MICRO.pruning.locations, "float"))
     assert rows[-4:] == [
         ["0", "17.0", "0.0", "17", "17", "17", "17", "17"],
@@ -100,7 +100,7 @@ def test_the_tables():
     ]
     rows = text(classes_table(reports, 2))
     assert rows[0] == ["the", "2", "worst", "of", "4", "classes"]
-    assert rows[-2:] == [["c", "1", "0.00%", "100.00%"], ["d", "1", "0.00%", "0.00%"]]
+    assert rows[-2:] == [["c", "1", "0.00", "100.00"], ["d", "1", "0.00", "0.00"]]
 
 
 def test_the_five_best_classes_count_for_top5():

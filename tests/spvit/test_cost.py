@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spvit.config import ModelConfig, PruningConfig, resolve_model
+from spvit.console import Console
 from spvit.cost import (
     count_macs,
     count_parameters,
@@ -15,7 +16,7 @@ from spvit.cost import (
     num_units,
     selector_macs_per_token,
     selector_parameters,
-    table,
+    show,
     tokens_of_blocks,
     tokens_per_stage,
 )
@@ -252,7 +253,8 @@ def test_macs_are_those_that_torch_multiplies(model, pruning):
 def test_structured_pruning_is_told_in_channels(capsys):
     model = resolve_model("micro").model
     pruning = PruningConfig((1, 2, 3), (0.75, 0.5, 0.25), method="structured")
-    assert table(model, pruning).startswith("micro: 32 -> 24 -> 16 -> 8 channels before blocks 1, 2, 3\n")
+    show(model, pruning, Console())
+    assert capsys.readouterr().out.startswith("micro: 32 → 24 → 16 → 8 channels before blocks 1, 2, 3\n")
     assert tokens_per_stage(model, pruning) == (17,) * 4
 
 
@@ -266,26 +268,25 @@ def test_the_first_selectors_of_table_6_cost_what_it_says():
 
 def test_the_table_for_people(capsys):
     main(["deit_t"])
-    assert capsys.readouterr().out == TABLE
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == TABLE.splitlines()
 
 
 TABLE = """\
-deit_t: 197 -> 155 -> 123 -> 98 tokens before blocks 3, 6, 9
-
-part                    MACs    share    parameters
-patch_embed       28,901,376     3.2%       147,648
-qkv              190,107,648    21.1%     1,334,016
-scores            50,438,592     5.6%
-context           50,438,592     5.6%
-proj              63,369,216     7.0%       444,672
-fc1              253,476,864    28.2%     1,778,688
-fc2              253,476,864    28.2%     1,771,776
-selector           9,412,830     1.0%        20,820
-head                 192,000     0.0%       193,000
-tokens                                       38,016
-norms                                         9,600
-total            899,813,982   100.0%     5,738,236
-
-0.900 GMACs, -28.2% against 1.254 unpruned
-5.738 M parameters
+deit_t: 197 → 155 → 123 → 98 tokens before blocks 3, 6, 9
+                    cost  share
+part                MACs      %  parameters
+───────────────────────────────────────────
+patch_embed   28,901,376    3.2     147,648
+qkv          190,107,648   21.1   1,334,016
+scores        50,438,592    5.6
+context       50,438,592    5.6
+proj          63,369,216    7.0     444,672
+fc1          253,476,864   28.2   1,778,688
+fc2          253,476,864   28.2   1,771,776
+selector       9,412,830    1.0      20,820
+head             192,000    0.0     193,000
+tokens                               38,016
+norms                                 9,600
+total        899,813,982  100.0   5,738,236
+0.900 GMACs, -28.2% against 1.254 unpruned; 5.738 M parameters
 """

@@ -91,11 +91,11 @@ def test_an_unpruned_model_is_trained_too():
 def test_the_command_writes_a_checkpoint_and_tells(command, capsys):
     command("--out", "out/weights.safetensors")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:4] == ["unpruned", "pruned", "MACs", "MACs"]
-    assert [line.split()[0] for line in lines[1:3]] == ["training", "test"]
+    assert lines[1].split() == ["unpruned", "pruned", "MACs", "mean", "cost"]
+    assert [line.split()[0] for line in lines[4:6]] == ["training", "test"]
     made = "out/weights.safetensors: make hls TARGET=zcu102 CKPT=out/weights.safetensors MODEL=tiny.toml KEEP="
-    assert lines[4].startswith(made)
-    assert resolve_model("tiny.toml", lines[4].removeprefix(made)).pruning.num_selectors == 2
+    assert lines[-1].startswith(made)
+    assert resolve_model("tiny.toml", lines[-1].removeprefix(made)).pruning.num_selectors == 2
     assert sorted(file.name for file in Path("out").iterdir()) == ["weights.json", "weights.safetensors"]
     spec = resolve_model("tiny.toml")
     _, report = load_checkpoint_with_report("out/weights.safetensors", spec.model, spec.pruning)

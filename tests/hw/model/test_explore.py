@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import tomllib
+from contextlib import contextmanager
 from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
 
 from hw.architecture import FIFO_SIZES, TILE_SIZES, Architecture
+from hw.model import explore_plot
+from hw.model.charts import chart
 from hw.model.estimate import make_estimate
 from hw.model.explore import (
     Point,
@@ -21,6 +24,8 @@ from hw.model.explore import (
     pareto_front,
     place,
     placements,
+    show,
+    shown_of,
     tightness,
     toml_lines,
     variants,
@@ -28,6 +33,7 @@ from hw.model.explore import (
 from hw.model.resources import HEADROOM, Resources
 from hw.target import resolve_target
 from spvit.config import resolve_model
+from spvit.console import Console
 from spvit.cost import kept_patches
 from spvit.errors import ConfigError
 
@@ -175,6 +181,59 @@ def test_a_latency_that_cannot_be_met_is_refused_with_the_least(points):
         f"micro: 0.001 ms cannot be met on zcu102 at 200 MHz: the least is {least:.3f} ms, with one patch"
     )
     assert text.endswith("; allow at least that, or choose a smaller model or a larger board")
+
+
+# --- for people ---
+
+
+def test_rows_differ_and_the_chosen_one_is_among_them():
+    """Hardly fewer DSPs, or many times as slow, is nothing that one would choose."""
+    front = [point(1, 2000), point(1.2, 1900), point(2, 1000), point(2.1, 990), point(2.2, 980), point(9, 10)]
+    assert [one.dsp for one in shown_of(front, front[0])] == [2000, 1000]
+    assert [one.dsp for one in shown_of(front, front[3])] == [2000, 1000, 990]
+    assert [one.dsp for one in shown_of(front, front[5])] == [2000, 1000, 10]
+
+
+def test_the_rest_of_the_front_is_only_counted(capsys):
+    front = [point(1, 2000), point(2, 1000), point(1.2, 1900), point(207, 10)]
+    front.sort(key=lambda one: one.rank)
+    show(front, front, front[0], Console(), "title")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 7 and lines[4].split()[-1] == "◄"
+    assert lines[-1] == (
+        "the front has 2 more, nearly the same ones or slower, down to 10 DSPs at 207.0 ms: explore.json"
+    )
+
+
+def test_the_legend_has_what_is_seen(monkeypatch):
+    """Each entry's dots lie within the axes, in a colour that stands out from the paper (WCAG: 3 to 1)."""
+    drawn = []
+
+    @contextmanager
+    def remembered(title):
+        with chart(title) as one:
+            yield one
+            legend = one.axes.get_legend()
+            drawn.append(([text.get_text() for text in legend.get_texts()], one.axes.collections, one.axes.get_xlim()))
+
+    monkeypatch.setattr(explore_plot, "chart", remembered)
+    far, near, tight, roomy = point(1, 5000), point(1, 2600), point(2, 2400), point(3, 1000)
+    for points, wanted in (
+        ([far, tight, roomy], ["fits without head-room", "fits with head-room"]),
+        ([near, roomy], ["does not fit", "fits with head-room"]),
+    ):
+        explore_plot.draw_front(points, [roomy], roomy, "title")
+        labels, dots, (least, most) = drawn.pop()
+        assert labels == wanted
+        for one in dots:
+            assert ((one.get_offsets()[:, 0] >= least) & (one.get_offsets()[:, 0] <= most)).all()
+            assert 1.05 / (luminance(one.get_edgecolor()[0]) + 0.05) >= 3
+
+
+def luminance(colour):
+    """Relative, of an sRGB colour, as WCAG has it."""
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour[:3]]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 # --- the command ---

@@ -42,12 +42,14 @@ def test_costs_are_means_over_the_images():
     costs = [count_macs(SPEC.model, SPEC.pruning, counts).total for counts in kept.tolist()]
     assert result.parts["training"].macs == result.parts["training"].cost == pytest.approx(sum(costs) / 50)
     assert result.parts["test"].images == 80 and result.parts["training"].images == 50
-    lines = str(result).splitlines()
-    assert lines[0].split()[:4] == ["unpruned", "pruned", "MACs", "MACs"]
-    assert lines[1].startswith("training  ") and " 0.700 ± 0." in lines[1]
-    assert lines[3].startswith("mean cost of the training images +")
+    reached, kept = result.tables()
+    assert [str(name) for name, _, _ in reached.rows] == ["training", "test"] and reached.headings[
+        -1
+    ] == "mean cost\nMACs"
+    assert str(kept.rows[0][1][0]).startswith("70.0 ± ")
+    assert result.lines()[0].startswith("mean cost of the training images +")
     far = replace(result, target=result.target * 2, unreadable=("a.png", "b.png"))
-    assert str(far).splitlines()[4:] == [
+    assert far.lines()[1:] == [
         "that is beyond 1.00%: many tokens score alike, or next to nothing; more epochs may part them",
         "2 images could not be read and were skipped: a.png, b.png",
     ]
