@@ -59,7 +59,8 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#eaeef2",
     "legend.frameon": False,
 }
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#6e7781"
+BLUE, ORANGE, GREY, RED = "#0072b2", "#d55e00", "#6e7781", "#b2182b"
+RANDOM = "seeded random weights"
 HEAT = "inferno"
 
 
@@ -78,7 +79,7 @@ def load(
     """
     found = None
     if checkpoint is None:
-        net, source = seeded(spec.model, spec.pruning, seed), "seeded random weights"
+        net, source = seeded(spec.model, spec.pruning, seed), RANDOM
     else:
         net, found = load_checkpoint_with_report(checkpoint, spec.model, spec.pruning, options)
         source = str(found)
@@ -145,7 +146,7 @@ def draw_heads(net: SPViT, pixels: NDArray[np.uint8], images: Tensor, names: Seq
                 largest = 1.0 if scores else float(heat.max())
                 shown = _show_heat(axis, values, colours, largest)
                 _bare(axis, f"head {head}" if row % len(maps) == 0 else "")
-            figure.colorbar(shown, ax=axes[-1], shrink=0.85)
+            figure.colorbar(shown, ax=axes[-1], shrink=0.85, label="score" if scores else "attention")
     return figure
 
 
@@ -238,6 +239,16 @@ def draw_tradeoff(points: dict[str, list[dict[str, Any]]], own_gmacs: float, tit
     return figure
 
 
+def mark_random(figure: Figure, name: str, source: str) -> None:
+    """Say above a figure that its weights are random, where they are.
+
+    source  of the weights, as `load` says it
+    """
+    if source.startswith(RANDOM):
+        text = f"{name} with {RANDOM}: says nothing of a trained model"
+        figure.suptitle(text, color=RED, fontsize=10, fontweight="bold")
+
+
 def _show(axis: Axes, pixels: NDArray[np.uint8], title: str) -> None:
     axis.imshow(pixels, interpolation="nearest")
     _bare(axis, title)
@@ -309,6 +320,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         points = sweep(net, data, spec.pruning.keep)
         title = f"{spec.model.name} on {data.name}, {len(data.test)} test images"
         figures["tradeoff.png"] = draw_tradeoff(points, own, title)
+    for figure in figures.values():
+        mark_random(figure, spec.model.name, source)
     _write(out, figures, points)
     console.print(f"{out}: {', '.join(figures)}")
     if data is None:

@@ -5,7 +5,7 @@ Enters: a `ModelSpec` and a `Target`. Leaves: the paper's rows, each with our es
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from host.measure import PAPER_TABLE_4_MS
 from hw.target import Target
@@ -13,18 +13,8 @@ from sim.report.data import DIRECT, with_engine
 from spvit.config import ModelConfig, ModelSpec, resolve_model
 from spvit.cost import count_macs
 
-WORK = (
-    "img_size",
-    "patch_size",
-    "in_chans",
-    "embed_dim",
-    "depth",
-    "num_heads",
-    "mlp_ratio",
-    "num_classes",
-    "distilled",
-)
-"""The fields of a model that its work follows from."""
+NO_WORK = {"name", "mean", "std", "crop", "layer_norm_eps"}
+"""The fields of a model that its work does not follow from."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +34,7 @@ class PaperRow:
 
 def is_same_model(a: ModelConfig, b: ModelConfig) -> bool:
     """Whether they do the same work, whatever they are called and however their images are prepared."""
-    return all(getattr(a, name) == getattr(b, name) for name in WORK)
+    return all(getattr(a, one.name) == getattr(b, one.name) for one in fields(a) if one.name not in NO_WORK)
 
 
 def paper_specs() -> list[tuple[ModelSpec, float]]:

@@ -13,7 +13,7 @@ from spvit.config import ModelSpec, resolve_model
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, UserError
 from spvit.initialisation import seeded
-from spvit.visualize import class_attention, draw_heads, draw_tokens, head_scores, load, main, with_policy
+from spvit.visualize import class_attention, draw_heads, draw_tokens, head_scores, load, main, mark_random, with_policy
 
 MICRO = resolve_model("micro")
 TINY = """[model]
@@ -134,6 +134,22 @@ def test_the_command_leaves_three_pictures_and_the_figures(tmp_path, monkeypatch
     assert points["append"][1]["gmacs"] * 1e9 == pytest.approx(count_macs(spec.model, spec.pruning).total, rel=0.1)
     assert points["append"][0]["gmacs"] > points["append"][1]["gmacs"] > points["none"][1]["gmacs"]
     assert "weights: seeded random weights" in capsys.readouterr().out
+
+
+def test_random_weights_are_marked_on_every_picture(tmp_path, monkeypatch):
+    written = {}
+    monkeypatch.setattr(visualize, "write_figure", lambda path, figure: written.update({path.name: figure}))
+    main(["--model", "micro", "--out", str(tmp_path / "out"), "--count", "1"])
+    sentence = "micro with seeded random weights: says nothing of a trained model"
+    assert {name: figure.get_suptitle() for name, figure in written.items()} == {
+        "tokens.png": sentence, "heads.png": sentence,
+    }  # fmt: skip
+
+
+def test_trained_weights_are_not():
+    figure = draw_tokens(seeded(MICRO.model, MICRO.pruning), pixels(), images(), ["one", "two"])
+    mark_random(figure, "micro", "weights.safetensors: own checkpoint; thresholds: the checkpoint's own")
+    assert figure.get_suptitle() == ""
 
 
 @pytest.mark.parametrize(
