@@ -34,6 +34,7 @@ from spvit.pruned_vit import SPViT
 from spvit.records import Output
 from spvit.schema import Number, Whole
 from spvit.training.data import INFERENCE_BATCH, Data, data_name, load_data, sample
+from spvit.training.log import Log
 from spvit.training.loop import Group, Model, Objective, Phase, Run, fit
 from spvit.training.recipe import add_arguments, resolve_recipe
 from spvit.training.state import OUT_FOLDER, Journal
@@ -180,8 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with Journal.beside(out, options.resume, parts | {"asked": asked}) as journal:
             if distributed.is_first():
                 console.print(f"weights: {found}")
+            log = Log(out if distributed.is_first() else None, resumed=options.resume is not None)
             before = accuracies(net, data)
-            tuned = finetune(net, Run(data, recipe, journal, device), options.epochs, options.rate)
+            tuned = finetune(net, Run(data, recipe, journal, device, log=log), options.epochs, options.rate)
             after = accuracies(tuned, data)
             if distributed.is_first():
                 save_checkpoint(out, tuned)

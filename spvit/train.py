@@ -6,7 +6,7 @@
 
 Enters: a model, a data set, perhaps a checkpoint and a budget. Leaves: OUT.safetensors for `make hls CKPT=`, whose mean
 cost over the training images is the asked one; OUT.json with what it reaches; while it runs, OUT.state, from which
-`--resume` goes on exactly.
+`--resume` goes on exactly; the log of it (`spvit.training.log`): OUT-log.csv, OUT-events/, OUT-curve.png.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from spvit.training import progressive, pruning
 from spvit.training.backbone import load_backbone, train_backbone
 from spvit.training.budget import Budget, CostOf, macs_budget, parse_budget
 from spvit.training.data import Data, data_name, load_data, sample
+from spvit.training.log import Log
 from spvit.training.loop import Run
 from spvit.training.measure import Result, measure
 from spvit.training.plots import plot_progress, plot_similarity
@@ -244,7 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         out, journal = open_journal(options, request.spec, recipe)
         with journal:
-            train_and_write(request, Run(data, recipe, journal, device), out, options)
+            log = Log(out if distributed.is_first() else None, resumed=options.resume is not None)
+            train_and_write(request, Run(data, recipe, journal, device, log=log), out, options)
     finally:
         distributed.stop()
 

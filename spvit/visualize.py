@@ -36,6 +36,7 @@ from spvit.config import ModelSpec, PruningConfig, resolve_model, shipped_weight
 from spvit.console import Console, stage
 from spvit.cost import count_macs, macs_unit
 from spvit.errors import ConfigError, exit_on_user_error
+from spvit.figures import write_figure
 from spvit.files import check_writable, write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import ImageSet, load_images
@@ -45,7 +46,6 @@ from spvit.schema import Whole
 from spvit.training.backbone import without_selectors
 from spvit.training.data import Data, load_data, sample
 from spvit.training.measure import accuracy
-from spvit.training.plots import write_figure
 from spvit.training.recipe import resolve_recipe
 from spvit.vit import attention_weights
 

@@ -7,7 +7,7 @@ phase's model, trained in place. What is drawn in a step depends on the recipe's
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from spvit.records import Output
 from spvit.training.augment import mix, smooth_targets
 from spvit.training.data import Data
 from spvit.training.draws import drawing
+from spvit.training.log import Log
 from spvit.training.measure import accuracy
 from spvit.training.recipe import Recipe
 from spvit.training.state import Journal, State
@@ -73,6 +74,7 @@ class Run:
     """What all phases share.
 
     watch  called with the phase's name, the step and its loss
+    log    where the losses and accuracies go; the first process's alone is written
     """
 
     data: Data
@@ -80,19 +82,23 @@ class Run:
     journal: Journal
     device: torch.device
     watch: Callable[[str, int, float], None] = lambda phase, step, loss: None
+    log: Log = field(default_factory=lambda: Log(None))
 
 
 def fit(phase: Phase, run: Run) -> None:
     """Train the phase's model, from where the journal left it. Raises TrainingError, CheckpointError."""
     fitting = Fitting(phase, run)
     steps_per_epoch, recipe = fitting.steps_per_epoch, run.recipe
+    run.log.begin(phase.name, fitting.step)
     what = f"{phase.name}: {phase.epochs} epochs, {fitting.steps:,} steps"
     with stage(what, fitting.steps, fitting.step, distributed.is_first()) as bar:
         while fitting.step < fitting.steps:
             epoch, done = divmod(fitting.step, steps_per_epoch)
             place = (recipe.seed, phase.name, epoch)
             for images, labels in run.data.training.epoch(place, recipe.batch, done):
+                rate = fitting.rate
                 loss = fitting.advance(images.to(run.device), labels.to(run.device))
+                run.log.add_loss(phase.name, epoch + 1, fitting.step, loss, rate, steps_per_epoch)
                 run.watch(phase.name, fitting.step, loss)
                 bar.advance()
                 bar.detail(f"loss {loss:.3f} {phase.objective}")
@@ -101,6 +107,7 @@ def fit(phase: Phase, run: Run) -> None:
             if recipe.test_epochs and (epoch + 1) % recipe.test_epochs == 0 and epoch + 1 < phase.epochs:
                 fitting.test(epoch + 1)
     fitting.finish()
+    run.log.finish()
 
 
 class Fitting:
@@ -166,11 +173,17 @@ class Fitting:
         self.step += 1
         return value
 
+    @property
+    def rate(self) -> float:
+        """The largest of the groups' learning rates, of the step to come."""
+        return float(max(self.schedule.get_last_lr(), default=0.0))
+
     def test(self, epochs: int) -> None:
         """Tell how many of the test images today's weights, or their running mean, get right."""
         net = self.net if self.mean is None else self.mean.module
         reached = accuracy(net, self.run.data.test)
         net.train()
+        self.run.log.add_accuracy(self.phase.name, epochs, self.step, self.rate, reached)
         if distributed.is_first():
             pruned = ", thresholds not yet calibrated" if net.pruning.num_selectors else ""
             Console(stderr=True).print(

@@ -5,14 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from spvit.files import whole_file
+from spvit.figures import write_figure
 from spvit.training.progressive import Step
-
-
-def write_figure(path: Path, figure: Figure) -> None:
-    """As PNG, whole or not at all. Raises FileError."""
-    with whole_file(path) as partial:
-        figure.savefig(partial, dpi=150, format="png")
 
 
 def plot_similarity(similarity: Sequence[float], path: Path) -> None:

@@ -96,7 +96,9 @@ def test_the_command_writes_a_checkpoint_and_tells(command, capsys):
     made = "out/weights.safetensors: make hls TARGET=zcu102 CKPT=out/weights.safetensors MODEL=tiny.toml KEEP="
     assert lines[-1].startswith(made)
     assert resolve_model("tiny.toml", lines[-1].removeprefix(made)).pruning.num_selectors == 2
-    assert sorted(file.name for file in Path("out").iterdir()) == ["weights.json", "weights.safetensors"]
+    assert sorted(file.name for file in Path("out").iterdir()) == [
+        "weights-curve.png", "weights-events", "weights-log.csv", "weights.json", "weights.safetensors",
+    ]  # fmt: skip
     spec = resolve_model("tiny.toml")
     _, report = load_checkpoint_with_report("out/weights.safetensors", spec.model, spec.pruning)
     written = json.loads(Path("out/weights.json").read_text())
@@ -168,6 +170,8 @@ def test_what_was_interrupted_goes_on(command, monkeypatch, capsys):
         command("--resume", "parts.state", "--seed", "3")
     command("--resume", "parts.state")
     assert capsys.readouterr().out == expected.replace("whole", "parts")
+    whole, parts = (Path(f"{name}-log.csv").read_text().splitlines() for name in ("whole", "parts"))
+    assert [line.rpartition(",")[0] for line in parts] == [line.rpartition(",")[0] for line in whole]  # but the seconds
     assert not Path("parts.state").exists()
 
 
