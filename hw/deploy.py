@@ -1,4 +1,4 @@
-"""The command that packs the board's bundle: `python -m hw.deploy --model deit_s --target zcu102`.
+"""The command that packs the board's bundle: `spvit deploy --model deit_s --target zcu102`.
 
 Enters: the build's arguments; a bitstream in the build folder, if `make bitstream` ran. Quantizes and generates first
 where that is needed. Leaves: `deploy.tar.gz` in the build folder; equal inputs give byte-equal archives.
@@ -12,7 +12,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -23,11 +23,11 @@ from hw.manifest import MANIFEST
 from hw.render import design_interface
 from hw.target import resolve_target, target_names
 from hw.templates import render
-from quant.build import add_arguments, build_folder
+from quant.build import build_folder
+from quant.options import BuildOptions
 from quant.quantize import ensure_network
-from spvit.command import Parser
 from spvit.console import Console
-from spvit.errors import BuildError, ConfigError, exit_on_user_error
+from spvit.errors import BuildError, ConfigError
 from spvit.files import write_whole
 from spvit.images.sources import digits
 
@@ -35,11 +35,11 @@ ARCHIVE = "deploy.tar.gz"
 ROOT = Path(__file__).parents[1]
 RUNTIME = (
     "host/__init__.py", "host/accelerator.py", "host/benchmark.py", "host/board.py", "host/bundle.py",
-    "host/drawing.py", "host/figures.py", "host/images.py", "host/interrupts.py", "host/lock.py", "host/measure.py",
+    "host/figures.py", "host/images.py", "host/interrupts.py", "host/lock.py", "host/measure.py",
     "host/power.py", "host/result.py", "hw/__init__.py", "hw/architecture.py", "hw/clock.py", "hw/interface.py",
     "hw/manifest.py", "hw/target.py", "spvit/__init__.py", "spvit/command.py", "spvit/config.py", "spvit/errors.py",
-    "spvit/files.py", "spvit/images/__init__.py", "spvit/images/preprocess.py", "spvit/images/sources.py",
-    "spvit/schema.py",
+    "spvit/files.py", "spvit/images/__init__.py", "spvit/images/drawing.py",
+    "spvit/images/preprocess.py", "spvit/images/sources.py", "spvit/schema.py",
 )  # fmt: skip
 """What the board imports."""
 SAMPLE_DIGITS = 8
@@ -114,10 +114,7 @@ def bundle_name(folder: Path) -> str:
     return f"spvit-{re.sub(r'[^A-Za-z0-9._-]+', '_', folder.resolve().name)}"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser("python -m hw.deploy", __doc__.partition("\n")[0])
-    add_arguments(parser)
-    args = parser.parse_args(argv)
+def run(args: BuildOptions) -> None:
     _, target, _ = check_request(args)
     if not target.has_processing_system:
         boards = ", ".join(name for name in target_names() if resolve_target(name).has_processing_system)
@@ -150,7 +147,3 @@ def _readme(project: Project, name: str, has_bitstream: bool, image_source: str)
         "image_source": image_source,
     }
     return render(ROOT / "host" / "deploy" / "README.md.j2", values).encode()
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

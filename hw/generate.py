@@ -1,4 +1,4 @@
-"""The command that renders the accelerator: `python -m hw.generate --model deit_s --target zcu102`.
+"""The command that renders the accelerator: `spvit hls --model deit_s --target zcu102`.
 
 Enters: the build's arguments (`quant.build`) and the quantized network that `quant.quantize` left in the build folder.
 Leaves, beside it:
@@ -14,11 +14,9 @@ Each appears whole or not at all; equal inputs give byte-equal files.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,12 +33,12 @@ from hw.render import design_digest, design_interface, render_sources
 from hw.target import Target, resolve_target
 from hw.vendor.scripts import render_scripts
 from hw.weights import port_stripes, stream_checksum, weight_stream
-from quant.build import add_arguments, build_folder, model_spec, network_folder
+from quant.build import build_folder, model_spec, network_folder
 from quant.network import QuantizedNetwork, load_network
-from spvit.command import Parser
+from quant.options import BuildOptions
 from spvit.config import ModelSpec
 from spvit.console import Console, stage
-from spvit.errors import FileError, exit_on_user_error
+from spvit.errors import FileError
 from spvit.files import check_writable, read_bytes, staged
 
 
@@ -58,7 +56,7 @@ class Project:
     stripes: NDArray[np.int16]
 
 
-def check_request(args: argparse.Namespace) -> tuple[ModelSpec, Target, Architecture]:
+def check_request(args: BuildOptions) -> tuple[ModelSpec, Target, Architecture]:
     """What the arguments ask for, refused before any work when it can't be. Raises ConfigError, FileError."""
     spec, target = model_spec(args), resolve_target(args.target)
     architecture = Architecture.for_target(target, spec.engine)
@@ -95,7 +93,7 @@ def write_project(project: Project, folder: Path) -> None:
             stripe.tofile(place / "weights" / f"weights_{port}.bin")
 
 
-def ensure_project(args: argparse.Namespace) -> tuple[Project, bool]:
+def ensure_project(args: BuildOptions) -> tuple[Project, bool]:
     """The project of the network in the build folder, written unless it is there already; whether it was written."""
     _, target, architecture = check_request(args)
     project = make_project(make_design(load_network(network_folder(args)), architecture), target)
@@ -116,14 +114,8 @@ def is_written(project: Project, folder: Path) -> bool:
         return False
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser("python -m hw.generate", __doc__.partition("\n")[0])
-    add_arguments(parser)
-    parser.add_argument("--check", action="store_true", help="only refuse what can't be built, before the long work")
-    args = parser.parse_args(argv)
-    check_request(args)
-    if args.check:
-        return
+def run(args: BuildOptions) -> None:
+    """Render and write what the quantized network in the build folder is for, and say what was made."""
     start = time.monotonic()
     with stage("generating the C++ and the weight stream"):
         project, written = ensure_project(args)
@@ -167,7 +159,3 @@ def _manifest(
         bram36_estimate=bram36(layout),
         sha256=digests,
     )
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

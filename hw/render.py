@@ -16,6 +16,7 @@ from hw.architecture import PORT_LANES
 from hw.interface import Interface
 from hw.layout import Design
 from hw.model.latency import pipeline_cycles
+from hw.options import UNITS
 from hw.program import Buffer, Epilogue, Op, Prologue, Step, Weights
 from hw.templates import render
 from quant import functions as f
@@ -30,14 +31,6 @@ from quant.formats import (
 )
 
 TEMPLATES = Path(__file__).parent.parent / "hls_templates"
-UNITS = {
-    "msa_block": "Multi-head self-attention of one block",
-    "mlp_block": "The MLP of one block",
-    "token_selector": "One token selector",
-    "token_packager": "One token packager",
-}
-"""Kernels that are tops of their own."""
-
 STEP_FIELDS = (
     "op", "rows", "source", "source_lane", "prologue", "split", "head", "weights", "weights_lane", "in_tiles",
     "out_tiles", "epilogue", "dest", "dest_lane", "pool", "shift", "norm_shift", "epsilon", "residual_shift",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -150,11 +149,6 @@ def resolve_target(name: str) -> Target:
             "processing system has wizard or pl0, a card without one shell"
         )
     return _checked(target, f"{path}: clock_mhz={target.clock_mhz:g}")
-
-
-def add_clock(parser: argparse.ArgumentParser) -> None:
-    """The argument that `with_clock` takes."""
-    parser.add_argument("--clock", type=CLOCK_MHZ, metavar="MHZ", help="of the accelerator (default: the target's)")
 
 
 def with_clock(target: Target, clock_mhz: float | None) -> Target:

@@ -1,22 +1,21 @@
-"""What a build is: the arguments that every step of the flow takes, and the folder that they name. No torch here.
+"""What a build is: the model that its options ask for, and the folder that they name. No torch here.
 
-Enters: `--model NAME|TOML --target T [--ckpt F] [--ema] [--pos interpolate] [--calib FOLDER] [--keep none|a,b,c]
-[--threshold P|calibrate] [--seed N] [--out DIR]`.
+Enters: `BuildOptions`, which every step from the checkpoint to the board shares.
 Leaves: `build/<model>-<target>`, with what was changed appended, so that variants do not overwrite each other.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from dataclasses import fields
 from pathlib import Path
 
-from spvit.checkpoint_options import add_checkpoint_arguments, add_threshold_argument, checkpoint_options
+from quant.options import BuildOptions
+from spvit.checkpoint_options import checkpoint_options
 from spvit.config import LATER_FIELDS, ModelSpec, resolve_model
 from spvit.errors import ConfigError
-from spvit.schema import SEED
+from spvit.options import ModelOptions
 
 ROOT = Path("build")
 # Parts of [model] that are not quantized and generated yet, and what a model with them does.
@@ -31,30 +30,7 @@ NO_UNIT = ("qkv_bias", "skip_lam", "pos_embed", "stage_dims", "stage_heads", "re
 NETWORK_FOLDER = "network"  # within the build folder: the quantized network, the float model, the report
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that quantization, generation and C-simulation share."""
-    parser.add_argument(
-        "--model", required=True, metavar="NAME|TOML", help="a registry name, or the path of a .toml with [model]"
-    )
-    parser.add_argument("--target", default="zcu102", metavar="T", help="the board (default: %(default)s)")
-    parser.add_argument("--ckpt", type=Path, metavar="FILE", help="trained weights, .pth or .safetensors")
-    parser.add_argument(
-        "--calib", metavar="FOLDER", help="calibration images: a folder, an image, or digits:train (default: bundled)"
-    )
-    parser.add_argument(
-        "--keep",
-        metavar="F,F,F",
-        help="kept fraction of the patches after each selector, or none for an unpruned model",
-    )
-    add_threshold_argument(parser)
-    add_checkpoint_arguments(parser)
-    parser.add_argument(
-        "--seed", type=SEED, default=0, metavar="N", help="of the weights, where none are given (default: %(default)s)"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="build folder (default: build/<model>-<target>...)")
-
-
-def model_spec(args: argparse.Namespace) -> ModelSpec:
+def model_spec(args: ModelOptions) -> ModelSpec:
     """The model that the arguments ask for. Raises ConfigError, also for parts that the accelerator has no unit for."""
     spec = resolve_model(args.model, args.keep)
     refuse_what_has_no_unit(spec, args.model)
@@ -85,7 +61,7 @@ def refuse_what_has_no_unit(spec: ModelSpec, source: str) -> None:
                 )
 
 
-def build_folder(args: argparse.Namespace, root: Path = ROOT) -> Path:
+def build_folder(args: BuildOptions, root: Path = ROOT) -> Path:
     """The folder that holds everything made from these arguments. Raises ConfigError when they name no model.
 
     `build/deit_s-zcu102`, `build/deit_s-zcu102-keep-none`, `build/deit_s-zcu102-ckpt-best-calib-photos`
@@ -109,7 +85,7 @@ def build_folder(args: argparse.Namespace, root: Path = ROOT) -> Path:
     return root / "-".join(_shell_friendly(part) for part in parts)
 
 
-def network_folder(args: argparse.Namespace) -> Path:
+def network_folder(args: BuildOptions) -> Path:
     """Where the quantized network lies: `load_network(network_folder(args))`."""
     return build_folder(args) / NETWORK_FOLDER
 

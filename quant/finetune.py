@@ -1,4 +1,4 @@
-"""Quantization-aware fine-tuning: `python -m quant.finetune --model deit_digits --out tuned.safetensors`.
+"""Quantization-aware fine-tuning: `spvit finetune --model deit_digits --out tuned.safetensors`.
 
 Enters: a trained float SPViT and a data set. What learns are the float model's own weights: each step folds them and
 rounds them through the Brevitas model, in the formats that were calibrated at the start, and sends the gradients
@@ -8,9 +8,7 @@ gradient: the selectors stand still, and at the end their thresholds are calibra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,34 +19,27 @@ from quant.build import model_spec
 from quant.calibrate import choose_formats, observe_ranges
 from quant.fold import fold, fold_with_gradients
 from quant.model import QuantizedSPViT
+from quant.options import FinetuneOptions
 from spvit import distributed
 from spvit.calibration import calibrate_thresholds
-from spvit.checkpoint_options import add_checkpoint_arguments, checkpoint_options
+from spvit.checkpoint_options import checkpoint_options
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
-from spvit.command import Parser
 from spvit.config import ModelConfig, shipped_weights
 from spvit.console import Console, Table, track
-from spvit.errors import CheckpointError, exit_on_user_error
+from spvit.errors import CheckpointError
 from spvit.losses import logits_loss
 from spvit.pruned_vit import SPViT
 from spvit.records import Output
-from spvit.schema import Number, Whole
 from spvit.training.data import INFERENCE_BATCH, Data, data_name, load_data, sample
 from spvit.training.log import Log
 from spvit.training.loop import Group, Model, Objective, Phase, Run, fit
-from spvit.training.recipe import add_arguments, resolve_recipe
+from spvit.training.recipe import resolve_recipe
 from spvit.training.state import OUT_FOLDER, Journal
 
 PHASE = "quantized"
 FORMAT_IMAGES = 64  # choose the formats
 COMPARED_IMAGES = 512  # before and after
 WEIGHT_KL = 1.0  # of the float model's logits, beside the labels
-RECIPE_FIELDS = (
-    "batch", "warm_up", "weight_decay", "gradient_norm", "ema_decay", "augment", "magnitude", "erasing", "repeats",
-    "mixup", "cutmix", "label_smoothing", "calibration_images", "precision", "compile", "workers", "test_epochs",
-    "save_steps", "seed",
-)  # fmt: skip
-"""Of the training's recipe, what fine-tuning uses."""
 
 
 class RoundedSPViT(SPViT):
@@ -134,37 +125,13 @@ def accuracies(net: SPViT, data: Data) -> tuple[float, float]:
     return floating, fixed
 
 
-def make_parser() -> Parser:
-    parser = Parser(
-        "python -m quant.finetune",
-        "Quantization-aware fine-tuning: float weights that know that they will be rounded.",
-        epilog="On several GPUs or machines: torchrun --nproc-per-node 8 -m quant.finetune and the same options.",
-    )
-    parser.add_argument("--model", required=True, metavar="NAME|TOML", help="a registry name, or the path of a .toml")
-    parser.add_argument("--data", help="digits (the default for their model), or a folder with train/ and val/<class>/")
-    parser.add_argument("--ckpt", type=Path, metavar="FILE", help="trained weights (default: those of the registry)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {OUT_FOLDER}/<model>-tuned.safetensors")
-    parser.add_argument("--keep", metavar="F,F,F", help="kept fractions after each selector, or none")
-    add_checkpoint_arguments(parser)
-    parser.add_argument(
-        "--epochs", type=Whole(1, 100_000), default=1, help="over the training images (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--rate", type=Number(0, 1, above=True), default=1e-5, help="learning rate (default: %(default)s)"
-    )
-    parser.add_argument("--resume", type=Path, metavar="FILE", help="the .state of a fine-tuning that was interrupted")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
-    add_arguments(parser, RECIPE_FIELDS)
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    options, console = make_parser().parse_args(arguments), Console()
+def run(options: FinetuneOptions) -> None:
+    console = Console()
     spec = model_spec(options)
     checkpoint = options.ckpt or shipped_weights(options.model)
     if checkpoint is None:
         raise CheckpointError(f"{spec.model.name}: no weights come with it; give trained ones with CKPT=")
-    recipe = resolve_recipe(spec.model.name, options)
+    recipe = resolve_recipe(spec.model.name, options.recipe, options.changes)
     name = data_name(options.data, spec.model)
     out = options.out or OUT_FOLDER / f"{spec.model.name}-tuned.safetensors"
     data = load_data(name, spec.model, recipe)
@@ -201,7 +168,3 @@ def show(before: tuple[float, float], after: tuple[float, float], images: int, c
     for name, (floating, fixed) in (("before", before), ("after", after)):
         table.add_row(name, f"{100 * floating:.2f}", f"{100 * fixed:.2f}")
     console.print(table)
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -5,11 +5,10 @@ Enters: a `ModelSpec`, the build's arguments. Leaves: an `SPViT` with its thresh
 
 from __future__ import annotations
 
-import argparse
-
 import torch
 
 from quant.inputs import calibration_images
+from quant.options import BuildOptions
 from spvit.calibration import settle_thresholds
 from spvit.checkpoint_options import checkpoint_options, threshold_request
 from spvit.checkpoints import load_checkpoint_with_report
@@ -19,7 +18,7 @@ from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
 
 
-def float_model(spec: ModelSpec, args: argparse.Namespace) -> tuple[SPViT, str]:
+def float_model(spec: ModelSpec, args: BuildOptions) -> tuple[SPViT, str]:
     """The float model with the thresholds that it would have if it were quantized, and both in words."""
     request = threshold_request(args, spec.pruning)
     checkpoint = args.ckpt if args.ckpt is not None else shipped_weights(args.model)

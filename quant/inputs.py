@@ -5,7 +5,6 @@ Enters: a `ModelSpec` and the build's arguments. Leaves: images uint8 [N, S, S, 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from quant.build import NETWORK_FOLDER, build_folder, model_spec
+from quant.options import BuildOptions
 from spvit.checkpoint_options import CheckpointOptions, ThresholdRequest, checkpoint_options, threshold_request
 from spvit.config import ModelSpec, shipped_weights
 from spvit.cost import count_macs
@@ -95,7 +95,7 @@ class Plan:
         )
 
 
-def plan(args: argparse.Namespace) -> Plan:
+def plan(args: BuildOptions) -> Plan:
     """Read the arguments and the calibration images. Raises ConfigError, FileError, CheckpointError, ImageError."""
     spec = model_spec(args)
     checkpoint = args.ckpt if args.ckpt is not None else shipped_weights(args.model)

@@ -1,4 +1,4 @@
-"""The command that makes a float SPViT 16-bit: `python -m quant.quantize --model deit_s --target zcu102`.
+"""A float SPViT made 16-bit: the first step of `spvit hls`, and of all that needs the quantized network.
 
 Enters: the build's arguments (`quant.build`). Leaves, in `build/<model>-<target>/network/`:
 
@@ -12,27 +12,24 @@ The folder appears whole or not at all.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from quant.build import add_arguments
 from quant.calibrate import choose_formats, observe_ranges
 from quant.export import to_network
 from quant.fold import fold
 from quant.inputs import Plan, plan, poverty
 from quant.model import QuantizedSPViT
 from quant.network import QuantizedNetwork, save_network
+from quant.options import BuildOptions
 from quant.report import Report, compare
 from spvit.calibration import settle_thresholds
 from spvit.checkpoints import LoadReport, load_checkpoint_with_report, save_checkpoint
-from spvit.command import Parser
 from spvit.console import Console, stage
-from spvit.errors import exit_on_user_error
 from spvit.files import whole_folder, write_whole
 from spvit.images.preprocess import Preprocessing
 from spvit.initialisation import seeded
@@ -42,7 +39,7 @@ COMPARED_IMAGES = 8
 WORST_TENSORS = 8
 
 
-def ensure_network(args: argparse.Namespace, console: Console | None = None) -> Path:
+def ensure_network(args: BuildOptions, console: Console | None = None) -> Path:
     """The folder of the quantized network, made now unless it is there already, from the same inputs."""
     console = console or Console()
     todo = plan(args)
@@ -122,14 +119,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser("python -m quant.quantize", (__doc__ or "").partition("\n")[0])
-    add_arguments(parser)
-    ensure_network(parser.parse_args(arguments))
-    return 0
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -6,7 +6,7 @@ the same model, or its matrix product. The figure to compare between machines is
 
 from __future__ import annotations
 
-import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -24,27 +24,25 @@ import torch
 from hw.architecture import Architecture
 from hw.facts import read_top
 from hw.generate import check_request, ensure_project, make_design
-from hw.generate import main as generate
 from hw.model.estimate import make_estimate
 from hw.model.explore import explore
 from hw.model.latency import assumptions
 from hw.target import resolve_target
-from quant.build import add_arguments, network_folder
+from quant.build import network_folder
 from quant.network import QuantizedNetwork, load_network
+from quant.options import BuildOptions
 from quant.quantize import ensure_network
-from quant.quantize import main as quantize
 from sim.bridge import Accelerator
 from sim.build import build_library
 from sim.compare import compare_taps
 from sim.compiler import Compiler
 from sim.golden import Golden
+from sim.options import BenchOptions
 from sim.timed.timing import TimedAccelerator
 from spvit.checkpoints import load_checkpoint
-from spvit.command import Parser
 from spvit.config import resolve_model
 from spvit.console import Console, Table, stage
 from spvit.cost import kept_patches
-from spvit.errors import exit_on_user_error
 from spvit.files import check_writable_file, write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
@@ -91,10 +89,10 @@ def median_seconds(run: Callable[[], object], runs: int = RUNS) -> float:
 def bench_flow(model: str) -> Figure:
     """`make hls` from nothing, beside the float model's forward of one image (it calibrates on a few dozen)."""
     with tempfile.TemporaryDirectory() as folder:
-        argv = ["--model", model, "--out", folder]
+        options = BuildOptions(model=model, out=Path(folder))
         start = time.perf_counter()
-        quantize(argv)
-        generate(argv)
+        ensure_network(options)
+        ensure_project(options)
         seconds = time.perf_counter() - start
         forward = forward_seconds(Path(folder) / "network")
     return Figure(f"make hls, {model}", seconds, "s", "float32 forwards of one image", forward, "<= 60 s")
@@ -110,7 +108,7 @@ def forward_seconds(network: Path, threads: int = 2) -> float:
         return median_seconds(lambda: net.forward_gathered(image))
 
 
-def bench_csim(args: argparse.Namespace) -> Figure:
+def bench_csim(args: BuildOptions) -> Figure:
     """One image through the generated C++ on one core, every tap traced and compared."""
     project, _ = ensure_project(args)
     design = project.design
@@ -130,7 +128,7 @@ def bench_csim(args: argparse.Namespace) -> Figure:
     return Figure(name, seconds, "s", "float32 forward on one core", forward, "<= 3 s")
 
 
-def bench_timed_csim(args: argparse.Namespace) -> Figure:
+def bench_timed_csim(args: BuildOptions) -> Figure:
     """One image through the kernels that count cycles, on one core, beside the same kernels that don't."""
     project, _ = ensure_project(args)
     design, source = project.design, network_folder(args).parent / "src"
@@ -148,7 +146,7 @@ def bench_timed_csim(args: argparse.Namespace) -> Figure:
 def bench_estimate(model: str) -> Figure:
     """`make estimate` as it is typed, beside a Python that only imports numpy."""
     with tempfile.TemporaryDirectory() as folder:
-        seconds = median_seconds(lambda: _python("-m", "hw.model.estimate", "--model", model, "--out", folder))
+        seconds = median_seconds(lambda: _python("-m", "spvit_fpga", "estimate", "--model", model, "--out", folder))
     bare = median_seconds(lambda: _python("-c", "import numpy"))
     return Figure(f"make estimate, {model}", seconds, "s", "python importing numpy", bare, "<= 2 s")
 
@@ -216,7 +214,7 @@ def sample_pixels(network: QuantizedNetwork, count: int) -> np.ndarray:  # type:
 
 
 def run_benchmarks(model: str, console: Console) -> list[Figure]:
-    args = _arguments(model)
+    args = BuildOptions(model=model)
     check_request(args)
     figures = [bench_flow(model)]
     ensure_network(args, console)
@@ -227,15 +225,14 @@ def run_benchmarks(model: str, console: Console) -> list[Figure]:
     return figures
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser("python -m sim.bench", __doc__.partition("\n")[0])
-    parser.add_argument("--model", default="deit_s", help="a registry name (default: %(default)s)")
-    args = parser.parse_args(argv)
+def run(options: BenchOptions) -> None:
     console = Console()
     check_writable_file(REPORT)
+    if options.cxx is not None:
+        os.environ["CXX"] = options.cxx  # for all that is compiled below
     Compiler.find().check()
-    with stage(f"running the benchmarks of {args.model}: some minutes"):
-        figures = run_benchmarks(args.model, console)
+    with stage(f"running the benchmarks of {options.model}: some minutes"):
+        figures = run_benchmarks(options.model, console)
     show(figures, console)
     rows = [asdict(figure) | {"ratio": figure.ratio} for figure in figures]
     write_json(REPORT, rows)
@@ -253,12 +250,6 @@ def show(figures: Sequence[Figure], console: Console) -> None:
     console.print(table)
 
 
-def _arguments(model: str) -> argparse.Namespace:
-    parser = Parser("make bench", "")
-    add_arguments(parser)
-    return parser.parse_args(["--model", model])
-
-
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
     """torch's threads, for a while."""
@@ -268,7 +259,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

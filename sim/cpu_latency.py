@@ -1,4 +1,4 @@
-"""What pruning saves on this CPU: `python -m sim.cpu_latency --model deit_s [--images FOLDER]`.
+"""What pruning saves on this CPU: `spvit latency --model deit_s [--images FOLDER]`.
 
 Enters: the build's arguments (`quant.build`), an image. Leaves: `latency-cpu.json` in the build folder, and a table:
 the unpruned model and the pruned one (gathered: its dropped tokens really gone), by ONNX Runtime and by PyTorch, on one
@@ -8,7 +8,6 @@ holds where the milliseconds do not. The image keeps just what the keep ratios s
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import time
@@ -21,26 +20,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from quant.build import add_arguments, build_folder
+from quant.build import build_folder
 from quant.exports.command import require
 from quant.float_model import float_model
+from sim.options import LatencyOptions
 from spvit.calibration import calibrate_thresholds, kept_patches
-from spvit.command import Parser
 from spvit.config import resolve_model
 from spvit.console import Console, Table, stage
 from spvit.cost import count_macs, macs_unit
-from spvit.errors import ConfigError, exit_on_user_error
+from spvit.errors import ConfigError
 from spvit.exports.forms import Gathered, refuse_what_has_no_graph
 from spvit.exports.onnx_graph import onnx_graph
 from spvit.files import check_writable, write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
 from spvit.pruned_vit import SPViT
-from spvit.schema import Whole
 from spvit.training.backbone import without_selectors
 
 FILE = "latency-cpu.json"
-WARM_UP, RUNS = 3, 30
+WARM_UP = 3
 Run = Callable[[], Any]
 # Samsung Galaxy S20 (Snapdragon 865, all eight cores), ms unpruned and pruned: the paper's Tables 3 and 9
 PHONE_MS = {"DeiT-T": (44, 26), "DeiT-S": (113, 60), "LV-ViT-S": (148, 89)}
@@ -163,7 +161,7 @@ def show(content: dict[str, Any], console: Console) -> None:
 LATENCY_CELLS = ("unpruned_median_ms", "unpruned_p95_ms", "pruned_median_ms", "pruned_p95_ms")
 
 
-def prepared(args: argparse.Namespace) -> tuple[SPViT, torch.Tensor, list[int], str]:
+def prepared(args: LatencyOptions) -> tuple[SPViT, torch.Tensor, list[int], str]:
     """The pruned model with its thresholds moved for the image, the image, the patches that it keeps, the weights."""
     spec = resolve_model(args.model, args.keep)
     if not spec.pruning.keep:
@@ -178,17 +176,8 @@ def prepared(args: argparse.Namespace) -> tuple[SPViT, torch.Tensor, list[int], 
     return net, image, kept_patches(net, image)[0].tolist(), weights.partition(";")[0]
 
 
-def make_parser() -> Parser:
-    parser = Parser("python -m sim.cpu_latency", (__doc__ or "").partition("\n")[0])
-    add_arguments(parser)
-    parser.add_argument("--images", metavar="FOLDER", help="its first image is run (default: a photograph)")
-    parser.add_argument("--device", default="cpu", choices=("cpu",), help="what is measured (default: %(default)s)")
-    parser.add_argument("--runs", type=Whole(1, 9999), default=RUNS, metavar="N", help="of each (default: %(default)s)")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args, console = make_parser().parse_args(argv), Console()
+def run(args: LatencyOptions) -> int:
+    console = Console()
     require(("onnx", "onnxscript", "onnxruntime"), "make latency")
     path = build_folder(args) / FILE
     check_writable(path.parent)
@@ -200,7 +189,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     show(content, console)
     console.print(f"written: {path}")
     return 0
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

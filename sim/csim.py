@@ -1,4 +1,4 @@
-"""The command that proves the C++: `python -m sim.csim --model deit_s --target zcu102 [--images F] [--top msa_block]`.
+"""The command that proves the C++: `spvit csim --model deit_s --target zcu102 [--images F] [--top msa_block]`.
 
 Enters: the build's arguments (`quant.build`), images. Quantizes and generates first where that is needed.
 Leaves: `csim.json` in the build folder. Exit status 1 when a single value of a single tap differs from the golden.
@@ -7,7 +7,7 @@ Leaves: `csim.json` in the build folder. Exit status 1 when a single value of a 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -16,8 +16,7 @@ import numpy as np
 import torch
 
 from hw.generate import check_request, ensure_project
-from hw.render import UNITS
-from quant.build import add_arguments, build_folder, network_folder
+from quant.build import build_folder, network_folder
 from quant.quantize import ensure_network
 from sim.agreement import Agreement, float_reference
 from sim.bridge import Accelerator, CsimError
@@ -26,11 +25,10 @@ from sim.compare import Mismatch, compare_run, refusal_mismatches
 from sim.compiler import Compiler
 from sim.constructed import cases
 from sim.golden import Golden, GoldenResult
+from sim.options import CsimOptions
 from sim.units import compare_unit
-from spvit.command import Parser
 from spvit.console import Console, Table, stage, styled, tokens, track
 from spvit.cost import count_macs
-from spvit.errors import exit_on_user_error
 from spvit.files import write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import ImageSet, load_images
@@ -79,20 +77,11 @@ class CsimReport:
     seconds: float = 0.0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser("python -m sim.csim", __doc__.partition("\n")[0])
-    add_arguments(parser)
-    parser.add_argument("--images", metavar="FOLDER", help="a folder, an image, digits:test (default: two photographs)")
-    parser.add_argument("--top", choices=sorted(UNITS), help="one kernel, as a top of its own (default: all of it)")
-    parser.add_argument(
-        "--exact", action="store_true", help="compile with exact widths (ap_int) in place of native integers"
-    )
-    parser.add_argument("--compiler", metavar="CXX", help="g++ or clang++ (default: what CXX says, or g++)")
-    args = parser.parse_args(argv)
+def run(args: CsimOptions) -> int:
     console = Console()
     torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings
     spec, _, _ = check_request(args)
-    compiler = Compiler.find(args.compiler)
+    compiler = Compiler.find(args.cxx)
     compiler.check()
     images = load_images(args.images or default_images(spec.model.in_chans), Preprocessing.from_model(spec.model))
     ensure_network(args, console)
@@ -104,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
 
     with stage(f"compiling with {compiler}"):
-        library = build_library(folder / "src", args.top, args.exact, args.compiler)
+        library = build_library(folder / "src", args.top, args.exact, args.cxx)
     accelerator = Accelerator(project.design, library)
     report = CsimReport(spec.model.name, project.target.name, args.top or "spvit")
     if args.top:
@@ -260,7 +249,3 @@ def finish(report: CsimReport, mismatches: list[Mismatch], path: Path, console: 
     missed = f"{report.mismatches:,} mismatches; {report.seconds:.1f} s of C-simulation; {path}"
     console.print(styled(verdict, compared, missed))
     return 1 if mismatches else 0
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -1,4 +1,4 @@
-"""How good a model is, three times over: `python -m sim.evaluate --model deit_digits [--data digits:test]`.
+"""How good a model is, three times over: `spvit eval --model deit_digits [--data digits:test]`.
 
 Enters: the build's arguments (`quant.build`), labelled images. Quantizes first where that is needed.
 Leaves: `eval.json` in the build folder, and `eval.md`, a table for a README. On the same images run
@@ -9,13 +9,12 @@ Leaves: `eval.json` in the build folder, and `eval.md`, a table for a README. On
     csim       the generated C++, on `--csim N` of the images
 
 The last three give the same logits, which is checked. What is done stands in `eval.journal`: killed and started again
-in the same way, the command goes on there. `torchrun --nproc-per-node N -m sim.evaluate ...` shares the images
+in the same way, the command goes on there. `torchrun --nproc-per-node N -m spvit_fpga eval ...` shares the images
 among N processes. A model with parts that the accelerator has no unit for is evaluated in float alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import time
@@ -34,8 +33,8 @@ from numpy.typing import NDArray
 from hw.generate import ensure_project
 from hw.model.estimate import make_estimate
 from hw.program import build_program
-from hw.target import add_clock, resolve_target, with_clock
-from quant.build import add_arguments, build_folder, network_folder, refuse_what_has_no_unit
+from hw.target import resolve_target, with_clock
+from quant.build import build_folder, network_folder, refuse_what_has_no_unit
 from quant.dataflow import run_image
 from quant.export import from_network
 from quant.float_model import float_model
@@ -46,18 +45,17 @@ from sim.build import build_library
 from sim.evaluation import ModelReport, Outcomes, classes_table, markdown, models_table, report, tokens_table
 from sim.golden import Golden
 from sim.journal import Journal
+from sim.options import EvalOptions
 from sim.samples import Samples, default_data, load_samples
 from spvit import distributed
 from spvit.checkpoints import load_checkpoint
-from spvit.command import Parser
 from spvit.config import ModelSpec, resolve_model, shipped_weights, to_table
 from spvit.console import Console, stage, styled, track
 from spvit.cost import count_macs
-from spvit.errors import BuildError, ConfigError, ImageError, exit_on_user_error
+from spvit.errors import BuildError, ConfigError, ImageError
 from spvit.files import check_writable, sha256, write_json, write_whole
 from spvit.images.preprocess import Pixels, Preprocessing
 from spvit.pruned_vit import SPViT
-from spvit.schema import Whole
 
 MODELS = ("float", "brevitas", "integer")
 SHOWN_CLASSES = 10
@@ -124,7 +122,7 @@ class IntegerModel:
 class CsimModel:
     """The generated C++ in C-simulation, image by image."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: EvalOptions) -> None:
         project, _ = ensure_project(args)
         self.accelerator = Accelerator(project.design, build_library(build_folder(args) / "src"))
 
@@ -210,7 +208,7 @@ def _read_ahead(
 
 
 def make_subjects(
-    spec: ModelSpec, args: argparse.Namespace, images: int, device: torch.device, console: Console
+    spec: ModelSpec, args: EvalOptions, images: int, device: torch.device, console: Console
 ) -> dict[str, Subject]:
     """The models that are asked for; the quantized ones are made by the first process where they are not there."""
     wanted = _wanted_models(args, images)
@@ -237,7 +235,7 @@ def make_subjects(
     return {name: makers[name]() for name in wanted}
 
 
-def _wanted_models(args: argparse.Namespace, images: int = 0) -> tuple[str, ...]:
+def _wanted_models(args: EvalOptions, images: int = 0) -> tuple[str, ...]:
     """The models to run on so many images: with many, Brevitas' is left out, since the integers are the same."""
     if args.models is None:
         return MODELS if images <= MANY_IMAGES else tuple(name for name in MODELS if name != "brevitas")
@@ -248,22 +246,7 @@ def _wanted_models(args: argparse.Namespace, images: int = 0) -> tuple[str, ...]
     return wanted
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser("python -m sim.evaluate", (__doc__ or "").partition("\n")[0])
-    add_arguments(parser)
-    parser.add_argument(
-        "--data", metavar="FOLDER", help="a folder with a folder of images per class, or digits:test (default: digits)"
-    )
-    parser.add_argument("--device", default="auto", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is)")
-    parser.add_argument(
-        "--batch", type=Whole(1, 4096), default=32, metavar="N", help="images at once (default: %(default)s)"
-    )
-    parser.add_argument("--models", metavar="M,M", help=f"of {','.join(MODELS)} (default: all that can be)")
-    parser.add_argument(
-        "--csim", type=Whole(0, 1_000_000), default=0, metavar="N", help="images to C-simulate (default: 0)"
-    )
-    add_clock(parser)
-    args = parser.parse_args(argv)
+def run(args: EvalOptions) -> int:
     _wanted_models(args)
     spec, console = resolve_model(args.model, args.keep), Console()
     data = args.data or default_data(spec.model)
@@ -300,9 +283,7 @@ class Evaluated:
     csim_done: list[int] = field(default_factory=list)
 
 
-def open_journal(
-    args: argparse.Namespace, spec: ModelSpec, samples: Samples, models: list[str], suffix: str
-) -> Journal:
+def open_journal(args: EvalOptions, spec: ModelSpec, samples: Samples, models: list[str], suffix: str) -> Journal:
     """The journal of this process, for this very evaluation."""
     checkpoint = args.ckpt if args.ckpt is not None else shipped_weights(args.model)
     folder = network_folder(args)
@@ -317,7 +298,7 @@ def open_journal(
     return Journal(build_folder(args) / f"{JOURNAL}{suffix}{rank}", identity)
 
 
-def c_simulate(args: argparse.Namespace, spec: ModelSpec, samples: Samples) -> tuple[Outcomes, list[int], Journal]:
+def c_simulate(args: EvalOptions, spec: ModelSpec, samples: Samples) -> tuple[Outcomes, list[int], Journal]:
     """The C-simulation's outcomes on as many images as are asked for, evenly spaced, and their positions."""
     chosen = sorted({round(place) for place in np.linspace(0, len(samples) - 1, min(args.csim, len(samples)))})
     part = Samples(
@@ -348,7 +329,7 @@ def start_on(device: str) -> torch.device:
 
 def tell(
     spec: ModelSpec,
-    args: argparse.Namespace,
+    args: EvalOptions,
     found: Evaluated,
     samples: Samples,
     data: str,
@@ -399,7 +380,7 @@ def _different(one: Outcomes, other: Outcomes) -> int:
     return sum(a != b for a, b in zip(one.digests, other.digests, strict=True))
 
 
-def _estimated(spec: ModelSpec, args: argparse.Namespace, outcomes: Outcomes) -> tuple[dict[str, Any] | None, str]:
+def _estimated(spec: ModelSpec, args: EvalOptions, outcomes: Outcomes) -> tuple[dict[str, Any] | None, str]:
     """The accelerator's latency where it keeps what the images keep in the mean, and that in words, or why not."""
     kept = tuple(round(mean) for mean in np.array(outcomes.kept).mean(axis=0)) if spec.pruning.num_selectors else ()
     try:
@@ -419,7 +400,3 @@ def _print(spec: ModelSpec, reports: dict[str, ModelReport], unpruned: float, ti
         console.print(tokens_table(reports[name], spec.pruning.locations, name))
     on_all_images = {name: one for name, one in reports.items() if name != "csim"}
     console.print(classes_table(on_all_images, SHOWN_CLASSES))
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

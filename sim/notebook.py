@@ -1,4 +1,4 @@
-"""The command that runs the notebook on the emulated device: `python -m sim.notebook --model micro [--images F]`.
+"""The command that runs the notebook on the emulated device: `spvit notebook --model micro [--images F]`.
 
 Enters: the build's arguments, images. Quantizes and generates first where that is needed, also the unpruned model that
 stands beside the pruned one. Leaves in the build folder: `latency.ipynb`, executed, and `latency.json`.
@@ -6,11 +6,9 @@ stands beside the pruned one. Leaves in the build folder: `latency.ipynb`, execu
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
-from collections.abc import Sequence
-from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -20,13 +18,13 @@ from traitlets.config import Config
 
 from hw.deploy import ROOT, sample_images
 from hw.generate import check_request, ensure_project
-from quant.build import add_arguments, build_folder
+from quant.build import build_folder
 from quant.quantize import ensure_network
 from sim.compiler import Compiler
+from sim.options import NotebookOptions
 from spvit import errors
-from spvit.command import Parser
 from spvit.console import Console, stage
-from spvit.errors import BuildError, UserError, exit_on_user_error
+from spvit.errors import BuildError, UserError
 from spvit.files import write_whole
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
@@ -35,7 +33,7 @@ NOTEBOOK = ROOT / "host" / "latency.ipynb"
 TIMEOUT_S = 3600
 
 
-def execute(bundle: Path, baseline: Path | None, images: str | Path, folder: Path) -> None:
+def execute(bundle: Path, baseline: Path | None, images: str | Path, folder: Path, cxx: str | None = None) -> None:
     """Run the notebook, which leaves itself and `latency.json` in `folder`. Raises BuildError with a user's error."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     variables = {
@@ -46,7 +44,7 @@ def execute(bundle: Path, baseline: Path | None, images: str | Path, folder: Pat
     if baseline is not None:
         variables["SPVIT_BASELINE"] = str(baseline.resolve())
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SPVIT_")}
-    environment |= variables | {"PYTHONPATH": str(ROOT)}
+    environment |= variables | {"PYTHONPATH": str(ROOT)} | ({} if cxx is None else {"CXX": cxx})
     try:
         with tempfile.TemporaryDirectory() as sockets:  # in place of TCP ports: other users can't listen
             config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
@@ -59,32 +57,25 @@ def execute(bundle: Path, baseline: Path | None, images: str | Path, folder: Pat
     write_whole(folder / NOTEBOOK.name, nbformat.writes(notebook) + "\n")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser("python -m sim.notebook", __doc__.partition("\n")[0])
-    add_arguments(parser)
-    parser.add_argument("--images", metavar="FOLDER", help="a folder, an image, digits:test (default: samples)")
-    args = parser.parse_args(argv)
+def run(args: NotebookOptions) -> None:
     console = Console()
     spec, _, _ = check_request(args)
-    Compiler.find().check()
+    Compiler.find(args.cxx).check()
     if args.images is not None:
         load_images(args.images, Preprocessing.from_model(spec.model))  # refuse broken ones before the long work
     bundle = _build(args, console)
     baseline = None
     if spec.pruning.num_selectors:
-        unpruned = copy(args)
-        unpruned.keep, unpruned.out = (
-            "none",
-            None if args.out is None else args.out.with_name(f"{args.out.name}-keep-none"),
-        )
+        out = None if args.out is None else args.out.with_name(f"{args.out.name}-keep-none")
+        unpruned = replace(args, keep="none", out=out)
         baseline = _build(unpruned, console)
     images = args.images or _samples(spec.model.in_chans, bundle)
     with stage("running the notebook on the emulated device"):
-        execute(bundle, baseline, images, bundle)
+        execute(bundle, baseline, images, bundle, args.cxx)
     console.print(f"{bundle / NOTEBOOK.name} and latency.json: executed on the emulated device")
 
 
-def _build(args: argparse.Namespace, console: Console) -> Path:
+def _build(args: NotebookOptions, console: Console) -> Path:
     ensure_network(args, console)
     ensure_project(args)
     return build_folder(args)
@@ -94,7 +85,3 @@ def _samples(in_chans: int, folder: Path) -> Path:
     for path, content in sample_images(in_chans)[0].items():
         write_whole(folder / path, content)
     return folder / "images"
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

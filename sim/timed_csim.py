@@ -1,4 +1,4 @@
-"""The command that counts cycles: `python -m sim.timed_csim --model deit_s --target zcu102 [--at-keep-ratios]`.
+"""The command that counts cycles: `spvit timed --model deit_s --target zcu102 [--at-keep-ratios]`.
 
 Enters: the build's arguments (`quant.build`), an image. Quantizes first where that is needed. Leaves: `timing.json` in
 the build folder (another name on another engine, clock or depth), and a table: where the time goes, beside the closed
@@ -28,8 +28,8 @@ from hw.model.cycles import PARTS, CycleEstimate, estimate_cycles
 from hw.model.latency import Assumptions, assumptions
 from hw.model.sources import disagreements as sources_disagreements
 from hw.program import build_program
-from hw.target import Target, add_clock, resolve_target, with_clock
-from quant.build import add_arguments, build_folder, model_spec, network_folder
+from hw.target import Target, resolve_target, with_clock
+from quant.build import build_folder, model_spec, network_folder
 from quant.network import QuantizedNetwork, load_network
 from quant.quantize import ensure_network
 from sim.bridge import CsimError
@@ -37,20 +37,18 @@ from sim.build import build_library
 from sim.compiler import Compiler
 from sim.csim import default_images
 from sim.golden import Golden
+from sim.options import TimedOptions
 from sim.report.evidence import engine_name, timing_name
 from sim.timed.closed_form import by_class, disagreements
 from sim.timed.timing import TimedAccelerator, Timing
-from spvit.command import Parser
 from spvit.console import Console, Table, stage, styled, tokens
 from spvit.cost import count_macs, kept_patches, macs_text
-from spvit.errors import BuildError, ConfigError, NetworkError, exit_on_user_error
+from spvit.errors import BuildError, ConfigError, NetworkError
 from spvit.files import check_writable, write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
-from spvit.schema import Whole
 
 PROBABILITY_ONE = 1 << 22
-DEPTH = Whole(1, 100_000)
 
 
 def at_keep_ratios(network: QuantizedNetwork, pixels: NDArray[np.uint8]) -> QuantizedNetwork:
@@ -146,19 +144,7 @@ def _estimate(design: Design, assumed: Assumptions, kept: Sequence[int]) -> Cycl
     return estimate_cycles(design.program, design.layout, design.network.pruning, assumed, kept)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser("python -m sim.timed_csim", __doc__.partition("\n")[0])
-    add_arguments(parser)
-    parser.add_argument("--images", metavar="FOLDER", help="its first image is run (default: a photograph)")
-    parser.add_argument(
-        "--at-keep-ratios", action="store_true", help="move the thresholds: the image keeps what the keep ratios say"
-    )
-    parser.add_argument("--engine", metavar="64x64-fast", help="another engine than the model's own")
-    parser.add_argument(
-        "--depth", type=DEPTH, metavar="CYCLES", help="of ENGINE, as a schedule or csynth has it (default: the table's)"
-    )
-    add_clock(parser)
-    args = parser.parse_args(argv)
+def run(args: TimedOptions) -> int:
     console = Console()
     spec, board = model_spec(args), resolve_target(args.target)
     target, own = with_clock(board, args.clock), Architecture.for_target(board, spec.engine)
@@ -197,7 +183,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     for sentence in report["disagreements"]:
         console.print(styled(("the closed form DISAGREES", "red"), f" {sentence}"))
     return 1 if report["disagreements"] else 0
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

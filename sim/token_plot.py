@@ -1,4 +1,4 @@
-"""The README's plot of latency against tokens: `python -m sim.token_plot`.
+"""The README's plot of latency against tokens: `spvit token-plot`.
 
 Enters: nothing but the registry's models and a board. Leaves `docs/latency_tokens.svg`, and a narrow one for phones:
 DeiT-S and DeiT-T, on the default engine and on one with the direct inner product and as many multipliers, by the closed
@@ -7,29 +7,19 @@ form: estimates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from hw.architecture import Architecture
 from hw.model.charts import NARROW, WIDE, for_phones, standalone
-from hw.target import add_clock, resolve_target, with_clock
+from hw.target import resolve_target, with_clock
+from sim.options import PlotOptions
 from sim.report.charts import draw_tokens
 from sim.report.data import DIRECT, latency_against_tokens
-from spvit.command import Parser
 from spvit.config import resolve_model
-from spvit.errors import exit_on_user_error
 from spvit.files import check_writable_file, write_whole
 
-PLOT = Path("docs/latency_tokens.svg")
 KEY_TILE = 64
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser("python -m sim.token_plot", __doc__.partition("\n")[0])
-    parser.add_argument("--target", default="zcu102", metavar="T", help="the board (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=PLOT, metavar="FILE", help="default: %(default)s")
-    add_clock(parser)
-    args = parser.parse_args(argv)
+def run(args: PlotOptions) -> None:
     for path in (args.out, for_phones(args.out)):
         check_writable_file(path)
     target = with_clock(resolve_target(args.target), args.clock)
@@ -44,7 +34,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path, width in ((args.out, WIDE), (for_phones(args.out), NARROW)):
         write_whole(path, standalone(draw_tokens(curves, steps, f"Latency against tokens on {target.name}", width)))
         print(path)
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -1,4 +1,4 @@
-"""The golden as files, for the testbenches: `python -m sim.vectors --model micro --target zcu102 [--top msa_block]`.
+"""The golden as files, for the testbenches: a step of `spvit synth`, `cosim` and `bitstream`.
 
 Enters: the build's arguments (`quant.build`), images. Quantizes and generates first where that is needed.
 Leaves: `tb/<top>/0/`, `tb/<top>/1/`, ... in the build folder, one per call of the top function. Little-endian integers:
@@ -11,7 +11,7 @@ Leaves: `tb/<top>/0/`, `tb/<top>/1/`, ... in the build folder, one per call of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +21,24 @@ from numpy.typing import NDArray
 
 from hw.generate import check_request, ensure_project
 from hw.layout import Design
-from hw.render import UNITS
 from hw.vendor.scripts import top_name
 from hw.weights import port_stripes, row_words, step_words, stream_checksum, weight_stream
-from quant.build import add_arguments, build_folder
+from quant.build import build_folder
 from quant.quantize import ensure_network
 from sim.compare import expected_status
 from sim.csim import default_images
 from sim.golden import Golden
+from sim.options import VectorsOptions
 from sim.units import Entry, entries
-from spvit.command import Parser
 from spvit.console import Console, stage
-from spvit.errors import exit_on_user_error
 from spvit.files import whole_folder
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
-from spvit.schema import Whole
 
 Case = Mapping[str, NDArray[Any]]
-CALLS = 2  # of each top: what one call leaves behind must not disturb the next
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser("python -m sim.vectors", __doc__.partition("\n")[0])
-    add_arguments(parser)
-    parser.add_argument("--images", metavar="FOLDER", help="a folder, an image, digits:test (default: two photographs)")
-    parser.add_argument("--top", choices=sorted(UNITS), help="one kernel, as a top of its own (default: all of it)")
-    parser.add_argument(
-        "--calls", type=Whole(1, 1000), default=CALLS, metavar="N", help="at most so many (default: %(default)s)"
-    )
-    args = parser.parse_args(argv)
+def run(args: VectorsOptions) -> None:
     spec, _, _ = check_request(args)
     images = load_images(args.images or default_images(spec.model.in_chans), Preprocessing.from_model(spec.model))
     console = Console()
@@ -115,7 +103,3 @@ def _unit_case(design: Design, entry: Entry, following: Entry) -> Case:
 
 def _stripe_files(words: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
     return {f"weights_{port}": stripe for port, stripe in enumerate(port_stripes(words))}
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -1,4 +1,4 @@
-"""The paper's ablations on a small model, a table per question: `python -m spvit.ablation --data digits`.
+"""The paper's ablations on a small model, a table per question: `spvit ablation --data digits`.
 
 Enters: a model with keep ratios, a data set, a recipe. Every variant starts from the same unpruned backbone, is trained
 alike and given the cost of the model as it is, so that a table compares accuracies at equal MACs.
@@ -20,20 +20,19 @@ from spvit import distributed
 from spvit.budget import solve_keep
 from spvit.calibration import calibrate_cost, kept_patches, mean_macs
 from spvit.checkpoints import load_checkpoint, save_checkpoint
-from spvit.command import Parser
 from spvit.config import ModelConfig, ModelSpec, resolve_model, to_table
 from spvit.console import Console, stage
 from spvit.cost import count_macs, count_parameters, num_units
-from spvit.errors import ConfigError, exit_on_user_error
+from spvit.errors import ConfigError
 from spvit.files import check_writable, is_sealed, read_json, seal, write_json, write_whole
+from spvit.options import AblationOptions
 from spvit.pruned_vit import SPViT
-from spvit.schema import Whole
 from spvit.training.backbone import train_backbone
 from spvit.training.data import InMemory, load_data, sample
 from spvit.training.loop import Run
 from spvit.training.measure import accuracy
 from spvit.training.pruning import prune, with_selectors
-from spvit.training.recipe import Recipe, add_arguments, resolve_recipe
+from spvit.training.recipe import Recipe, resolve_recipe
 from spvit.training.state import Journal
 
 ROOT = Path("build/ablation")
@@ -284,21 +283,6 @@ def _mean(values: Sequence[float], scale: float, digits: int) -> str:
     return mean if len(values) < 2 else f"{mean} ± {scale * statistics.stdev(values):.{digits}f}"
 
 
-def make_parser() -> Parser:
-    parser = Parser("python -m spvit.ablation", (__doc__ or "").partition("\n")[0])
-    parser.add_argument("--model", default="deit_digits", metavar="NAME|TOML", help="default: %(default)s")
-    parser.add_argument("--data", default="digits", help="digits, or a folder with train/<class>/ and val/<class>/")
-    parser.add_argument("--out", type=Path, metavar="DIR", help=f"default: {ROOT}/<model>")
-    parser.add_argument("--tables", metavar="T,T", help="some of heads,places,package,scorer,method,pooling,rivals")
-    parser.add_argument(
-        "--seeds", type=Whole(1, 1000), default=1, metavar="N", help="trainings per row (default: %(default)s)"
-    )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU where there is one)")
-    parser.add_argument("--quick", action="store_true", help="few images, one epoch: whether it runs, not what comes")
-    add_arguments(parser)
-    return parser
-
-
 def chosen_questions(spec: ModelSpec, tables: str | None) -> list[Question]:
     """The tables asked for. Raises ConfigError."""
     if not spec.pruning.keep or spec.pruning.num_selectors < 2:
@@ -314,11 +298,11 @@ def chosen_questions(spec: ModelSpec, tables: str | None) -> list[Question]:
     return [question for question in every if wanted is None or question.name in wanted]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    options, console = make_parser().parse_args(arguments), Console()
+def run(options: AblationOptions) -> None:
+    console = Console()
     spec = resolve_model(options.model)
     asked = chosen_questions(spec, options.tables)
-    recipe = resolve_recipe(spec.model.name, options)
+    recipe = resolve_recipe(spec.model.name, options.recipe, options.changes)
     if options.quick:
         recipe = replace(recipe, backbone_epochs=1, pruning_epochs=1, frozen_epochs=0)
     load_data(options.data, spec.model, recipe)  # refused before any work
@@ -341,7 +325,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_whole(out / "ablation.md", "\n".join(texts))
     console.print("\n".join(texts))
     console.print(f"{out}/ablation.md, ablation.json: {time.monotonic() - start:.0f} s")
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -4,11 +4,11 @@ Enters: `--ema --pos interpolate --threshold 0.5`, or make's EMA=, POS= and THRE
 and `ThresholdRequest`.
 """
 
-import argparse
 from dataclasses import dataclass
 
 from spvit.config import PruningConfig
 from spvit.errors import ConfigError
+from spvit.options import SelectorOptions, WeightOptions
 
 MIN_THRESHOLD = 2.0**-16  # below, the fixed-point decision cannot tell a threshold from zero
 CALIBRATE = "calibrate"
@@ -31,18 +31,7 @@ class CheckpointOptions:
         return (("ema",) if self.ema else ()) + (("pos", "interpolate") if self.interpolate else ())
 
 
-def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--ema", action="store_true", help="take the checkpoint's running mean of the weights, in place of the weights"
-    )
-    parser.add_argument(
-        "--pos",
-        choices=("exact", "interpolate"),
-        help="interpolate: resize the positions of a checkpoint of another image size (default: exact, refuse it)",
-    )
-
-
-def checkpoint_options(args: argparse.Namespace) -> CheckpointOptions:
+def checkpoint_options(args: WeightOptions) -> CheckpointOptions:
     return CheckpointOptions(args.ema, args.pos == "interpolate")
 
 
@@ -60,16 +49,7 @@ class ThresholdRequest:
     keep_asked: bool = False
 
 
-def add_threshold_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--threshold",
-        metavar="P|calibrate",
-        help="keep probability from which a token is kept, or calibrate: fit it to the keep ratios "
-        "(default: trained selectors keep theirs unless --keep is given, fresh ones are calibrated)",
-    )
-
-
-def threshold_request(args: argparse.Namespace, pruning: PruningConfig) -> ThresholdRequest:
+def threshold_request(args: SelectorOptions, pruning: PruningConfig) -> ThresholdRequest:
     """What `--threshold` and `--keep` ask for, of the pruning that they lead to. Raises ConfigError."""
     keep_asked = args.keep is not None and bool(pruning.keep)
     if args.threshold is None:

@@ -4,17 +4,17 @@ Enters: a model, its pruning, and how many patches live after each selector: as 
 as an image really had it. Leaves: `Macs`, `Parameters`. As the papers do, only products of matrices count (linear
 layers, attention's two products, the selectors' MLPs); normalisation, softmax and packaging do not.
 
-    python -m spvit.cost deit_s [--keep 0.629,0.396,0.249]
+    spvit cost --model deit_s [--keep 0.629,0.396,0.249]
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from spvit.command import Parser
 from spvit.config import STEM_STRIDE, ModelConfig, PruningConfig, Stage, resolve_model
 from spvit.console import Console, Table, tokens
-from spvit.errors import ConfigError, exit_on_user_error
+from spvit.errors import ConfigError
+from spvit.options import CostOptions
 
 STEM_TAPS, POOL_TAPS = 7 * 7, 3 * 3  # of a stem's first convolution; of its others and of a pooling
 
@@ -324,14 +324,6 @@ def show(model: ModelConfig, pruning: PruningConfig, console: Console) -> None:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = Parser("python -m spvit.cost", "MACs and parameters of a model.")
-    parser.add_argument("model", help="a name of the registry, or the path of a .toml")
-    parser.add_argument("--keep", help='"none", or kept fractions of the original patches: 0.629,0.396,0.249')
-    options = parser.parse_args(arguments)
+def run(options: CostOptions) -> None:
     spec = resolve_model(options.model, options.keep)
     show(spec.model, spec.pruning, Console())
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -205,6 +205,14 @@ def check_fields(instance: object, error: type[UserError] = ConfigError) -> None
         kind.check(name, getattr(instance, name), error)
 
 
+def check_given(instance: object, error: type[UserError] = ConfigError) -> None:
+    """`check_fields`, of a dataclass some of whose fields may be left away: they are None then, and by default."""
+    defaults = {item.name: item.default for item in fields(instance)}  # type: ignore[arg-type]
+    for name, kind in kinds(type(instance)).items():  # type: ignore[arg-type]
+        if (value := getattr(instance, name)) is not None or defaults[name] is not None:
+            kind.check(name, value, error)
+
+
 def from_table(
     table_type: type[_Table], table: Mapping[str, Any], where: str, error: type[UserError] = ConfigError
 ) -> _Table:

@@ -1,32 +1,30 @@
 """Train an SPViT: the backbone unless a checkpoint brings it, then selectors and backbone under masks, then thresholds.
 
-    python -m spvit.train --model deit_digits
-    python -m spvit.train --model deit_s --data imagenet/ --ckpt deit_small.pth --budget 6ms --target zcu102
-    torchrun --nproc-per-node 8 -m spvit.train ...        # the same on eight GPUs; --batch is that of all together
+    spvit train --model deit_digits
+    spvit train --model deit_s --data imagenet/ --ckpt deit_small.pth --budget 6ms --target zcu102
+    torchrun --nproc-per-node 8 -m spvit_fpga train ...        # the same on eight GPUs; --batch is that of all together
 
 Enters: a model, a data set, perhaps a checkpoint and a budget. Leaves: OUT.safetensors for `make hls CKPT=`, whose mean
 cost over the training images is the asked one; OUT.json with what it reaches; while it runs, OUT.state, from which
 `--resume` goes on exactly; the log of it (`spvit.training.log`): OUT-log.csv, OUT-events/, OUT-curve.png.
 """
 
-import argparse
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from spvit import distributed
 from spvit.budget import solve_keep
 from spvit.calibration import calibrate_cost
-from spvit.checkpoint_options import CheckpointOptions, add_checkpoint_arguments, checkpoint_options
+from spvit.checkpoint_options import CheckpointOptions, checkpoint_options
 from spvit.checkpoints import save_checkpoint
-from spvit.command import Parser
 from spvit.config import ModelSpec, PruningConfig, resolve_model, to_table
 from spvit.console import Console
 from spvit.cost import kept_patches
-from spvit.errors import ConfigError, exit_on_user_error
+from spvit.errors import ConfigError
 from spvit.files import write_json, write_whole
+from spvit.options import TrainOptions
 from spvit.pruned_vit import SPViT
 from spvit.training import progressive, pruning
 from spvit.training.backbone import load_backbone, train_backbone
@@ -36,7 +34,7 @@ from spvit.training.log import Log
 from spvit.training.loop import Run
 from spvit.training.measure import Result, measure
 from spvit.training.plots import plot_progress, plot_similarity
-from spvit.training.recipe import Recipe, add_arguments, resolve_recipe
+from spvit.training.recipe import Recipe, resolve_recipe
 from spvit.training.similarity import similarity_to_class_token
 from spvit.training.state import OUT_FOLDER, Journal
 
@@ -169,35 +167,7 @@ def as_toml(spec: ModelSpec) -> str:
     return "\n".join(lines)
 
 
-def make_parser() -> Parser:
-    parser = Parser(
-        "python -m spvit.train",
-        __doc__.partition("\n")[0],
-        epilog="On several GPUs or machines: torchrun --nproc-per-node 8 -m spvit.train and the same options.",
-    )
-    parser.add_argument("--model", required=True, metavar="NAME|TOML", help="a registry name, or the path of a .toml")
-    parser.add_argument("--data", help="digits (the default for their model), or a folder with train/ and val/<class>/")
-    parser.add_argument(
-        "--ckpt", type=Path, metavar="FILE", help="the backbone, .pth or .safetensors; else it is trained"
-    )
-    add_checkpoint_arguments(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {OUT_FOLDER}/<model>.safetensors")
-    parser.add_argument(
-        "--keep", metavar="F,F,F", help="kept fractions after each selector, or none for an unpruned model"
-    )
-    parser.add_argument("--budget", metavar="B", help="in place of --keep: 2.64GMACs, 6ms, 1.2Mcycles")
-    parser.add_argument("--target", metavar="T", help="the board that ms and cycles are counted on: zcu102, ...")
-    parser.add_argument("--cost", metavar="FILE.py:F", help="a cost of your own: F(model, pruning, kept) -> number")
-    parser.add_argument(
-        "--progressive", action="store_true", help="seek the selectors' places and rates, layer to phase (section 4.4)"
-    )
-    parser.add_argument("--resume", type=Path, metavar="FILE", help="the .state of a training that was interrupted")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
-    add_arguments(parser)
-    return parser
-
-
-def request_of(options: argparse.Namespace) -> Request:
+def request_of(options: TrainOptions) -> Request:
     """What the command line asks for. Raises ConfigError, for a budget that nothing can meet too."""
     if options.budget is not None and options.keep is not None:
         raise ConfigError(f"KEEP={options.keep} and BUDGET={options.budget}: both say what is kept; give one of them")
@@ -219,7 +189,7 @@ def request_of(options: argparse.Namespace) -> Request:
     return request
 
 
-def open_journal(options: argparse.Namespace, spec: ModelSpec, recipe: Recipe) -> tuple[Path, Journal]:
+def open_journal(options: TrainOptions, spec: ModelSpec, recipe: Recipe) -> tuple[Path, Journal]:
     """Where the weights go, and the journal beside them. Raises ConfigError, CheckpointError."""
     out = options.out or (OUT_FOLDER / f"{spec.model.name}.safetensors")
     if options.resume is not None and options.out is None:
@@ -236,10 +206,9 @@ def open_journal(options: argparse.Namespace, spec: ModelSpec, recipe: Recipe) -
     return out, Journal.beside(out, options.resume, identity)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    options = make_parser().parse_args(arguments)
+def run(options: TrainOptions) -> None:
     request = request_of(options)
-    recipe = resolve_recipe(request.spec.model.name, options)
+    recipe = resolve_recipe(request.spec.model.name, options.recipe, options.changes)
     data = load_data(data_name(options.data, request.spec.model), request.spec.model, recipe)
     device = distributed.start(options.device)
     try:
@@ -251,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         distributed.stop()
 
 
-def train_and_write(request: Request, run: Run, out: Path, options: argparse.Namespace) -> None:
+def train_and_write(request: Request, run: Run, out: Path, options: TrainOptions) -> None:
     """Train, and leave the weights and what they reach."""
     journal = run.journal
     try:
@@ -270,7 +239,3 @@ def train_and_write(request: Request, run: Run, out: Path, options: argparse.Nam
         console.print(f"{out}: make hls TARGET={options.target or 'zcu102'} CKPT={out} MODEL={model}")
     distributed.wait_for_all()
     journal.remove()
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -1,4 +1,4 @@
-"""Pictures of what a model looks at: `python -m spvit.visualize --model deit_digits --out pictures`.
+"""Pictures of what a model looks at: `spvit visualize --model deit_digits --out pictures`.
 
 Enters: a model, its weights, images; for the last picture labelled ones. Leaves, in OUT:
 
@@ -20,29 +20,26 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from host.drawing import veil_dropped
 from spvit.calibration import calibrate_thresholds, kept_patches, mean_macs, settle_thresholds
 from spvit.checkpoint_options import (
     CheckpointOptions,
     ThresholdRequest,
-    add_checkpoint_arguments,
-    add_threshold_argument,
     checkpoint_options,
     threshold_request,
 )
 from spvit.checkpoints import load_checkpoint_with_report
-from spvit.command import Parser
 from spvit.config import ModelSpec, PruningConfig, resolve_model, shipped_weights
 from spvit.console import Console, stage
 from spvit.cost import count_macs, macs_unit
-from spvit.errors import ConfigError, exit_on_user_error
+from spvit.errors import ConfigError
 from spvit.figures import write_figure
 from spvit.files import check_writable, write_json
+from spvit.images.drawing import veil_dropped
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import ImageSet, load_images
 from spvit.initialisation import seeded
+from spvit.options import VisualizeOptions
 from spvit.pruned_vit import SPViT
-from spvit.schema import Whole
 from spvit.training.backbone import without_selectors
 from spvit.training.data import Data, load_data, sample
 from spvit.training.measure import accuracy
@@ -280,24 +277,7 @@ def chosen_images(source: str | None, model: Any, count: int) -> ImageSet:
     return ImageSet(tuple(every.names[i] for i in places), every.pixels[places], None)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = Parser(
-        "python -m spvit.visualize",
-        (__doc__ or "").partition("\n")[0],
-        epilog="Without DATA= the picture of accuracy against cost is drawn for the digits' models alone.",
-    )
-    parser.add_argument("--model", required=True, metavar="NAME|TOML", help="a registry name, or the path of a .toml")
-    parser.add_argument("--ckpt", type=Path, metavar="FILE", help="trained weights (default: shipped, or random ones)")
-    parser.add_argument("--keep", metavar="F,F,F", help="kept fractions after each selector")
-    add_threshold_argument(parser)
-    add_checkpoint_arguments(parser)
-    parser.add_argument("--images", metavar="FOLDER", help="a folder, an image, or digits:test (default: samples)")
-    parser.add_argument(
-        "--count", type=Whole(1, 1000), default=3, metavar="N", help="images that are drawn (default: %(default)s)"
-    )
-    parser.add_argument("--data", help="for accuracy: digits, or a folder with train/<class>/ and val/<class>/")
-    parser.add_argument("--out", type=Path, metavar="DIR", help=f"default: {ROOT}/<model>")
-    options = parser.parse_args(arguments)
+def run(options: VisualizeOptions) -> None:
     spec = resolve_model(options.model, options.keep)
     _require_tokens(spec.model.name, spec.pruning)
     request = threshold_request(options, spec.pruning)
@@ -353,7 +333,3 @@ def _write(out: Path, figures: dict[str, Figure], points: dict[str, Any] | None)
         write_figure(out / name, figure)
     if points is not None:
         write_json(out / "tradeoff.json", points)
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -28,7 +28,6 @@ from hw.schedule.solve import Result
 from hw.target import Target, resolve_target
 from hw.vendor.findings import Finding
 from hw.vendor.reports import Figures
-from quant.build import add_arguments
 from quant.inputs import Inputs
 from quant.network import _header
 from quant.report import Report as QuantizationReport
@@ -36,10 +35,10 @@ from quant.report import TensorReport
 from sim import bench, cpu_latency, evaluate, timed_csim
 from sim.csim import CsimReport
 from sim.evaluation import Outcomes
+from sim.options import EvalOptions
 from sim.samples import Samples
 from sim.timed.timing import Timing
 from spvit import ablation, visualize
-from spvit.command import Parser
 from spvit.config import ModelConfig, PruningConfig, resolve_model
 from spvit.console import Console
 from spvit.initialisation import seeded
@@ -169,10 +168,7 @@ def evaluation(tmp_path):
     names = tuple(map(str, range(model.num_classes)))
     samples = Samples(names, ("a.png", "b.png"), (0, 1), lambda position: None)
     found = evaluate.Evaluated({"float": outcomes}, [0, 1], {"c.png": "broken"})
-    parser = Parser("x", "")
-    add_arguments(parser)
-    args = parser.parse_args(["--model", "micro", "--out", str(tmp_path)])
-    args.clock = None
+    args = EvalOptions(model="micro", out=tmp_path)
     evaluate.tell(MICRO, args, found, samples, "photos", torch.device("cpu"), Console(file=io.StringIO()))
     return json.loads((tmp_path / "eval.json").read_text())
 

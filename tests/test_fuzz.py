@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import io
 import json
 import random
@@ -23,13 +21,14 @@ from hw.vendor.reports import read_cosim, read_csynth, read_implementation
 from quant.network import load_network, save_network
 from sim.report.evidence import read_evidence
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
-from spvit.command import Parser
 from spvit.config import resolve_model
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
 from spvit.initialisation import seeded
 from spvit.training.recipe import resolve_recipe
 from spvit.training.state import Journal
+from spvit_fpga.cli import parser_of, run
+from spvit_fpga.commands import COMMANDS as ALL_COMMANDS
 from tests.fuzz import HOSTILE_TEXTS, PLACES, _problem_of, attempt, fuzz, in_the_place_of, mutated_bytes, mutated_table
 from tests.hw.vendor import samples
 from tests.sim.networks import design_of, micro
@@ -88,25 +87,26 @@ rate_step = 0.1
 Made = Callable[[], object]
 # command -> what it needs, ending before its long work: data or images that are not there
 COMMANDS = {
-    "hw.model.estimate": ["--model", "micro"],
-    "hw.generate": ["--model", "micro", "--check"],
-    "hw.deploy": ["--model", "micro", "--target", "u50"],
-    "hw.vendor.synth": ["synth", "--model", "micro", "--check"],
-    "spvit.cost": ["micro"],
-    "spvit.train": ["--model", "deit_digits", "--data", "gone"],
-    "spvit.ablation": ["--model", "deit_digits", "--data", "gone"],
-    "spvit.visualize": ["--model", "micro", "--images", "gone"],
-    "quant.finetune": ["--model", "deit_digits", "--data", "gone"],
-    "sim.evaluate": ["--model", "micro", "--data", "gone"],
-    "sim.csim": ["--model", "micro", "--images", "gone"],
-    "sim.vectors": ["--model", "micro", "--images", "gone"],
-    "sim.timed_csim": ["--model", "micro", "--images", "gone"],
-    "sim.notebook": ["--model", "micro", "--images", "gone"],
-    "sim.report.page": ["--model", "micro"],
-    "sim.token_plot": ["--target", "gone.toml"],
-    "sim.cpu_latency": ["--model", "micro", "--images", "gone"],
-    "quant.exports.command": ["--model", "micro", "--format", "npz", "--ckpt", "gone.pth"],
-    "host.benchmark": ["gone", "gone"],
+    "estimate": ["--model", "micro"],
+    "hls": ["--model", "micro", "--check"],
+    "deploy": ["--model", "micro", "--target", "u50"],
+    "synth": ["--model", "micro", "--check"],
+    "cosim": ["--model", "micro", "--check"],
+    "bitstream": ["--model", "micro", "--check"],
+    "cost": ["--model", "micro"],
+    "train": ["--model", "deit_digits", "--data", "gone"],
+    "ablation": ["--model", "deit_digits", "--data", "gone"],
+    "visualize": ["--model", "micro", "--images", "gone"],
+    "finetune": ["--model", "deit_digits", "--data", "gone"],
+    "eval": ["--model", "micro", "--data", "gone"],
+    "csim": ["--model", "micro", "--images", "gone"],
+    "timed": ["--model", "micro", "--images", "gone"],
+    "notebook": ["--model", "micro", "--images", "gone"],
+    "report": ["--model", "micro"],
+    "flow-plot": ["--out", "/dev/null/x.svg"],
+    "token-plot": ["--target", "gone.toml"],
+    "latency": ["--model", "micro", "--images", "gone"],
+    "export": ["--model", "micro", "--format", "npz", "--ckpt", "gone.pth"],
 }
 NEVER = {"--help", "-h", "--images", "--data"}  # the last two stop the command before its work
 
@@ -128,8 +128,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 
 def command(name: str, arguments: list[str]) -> Made:
-    main = importlib.import_module(name).main
-    return lambda: main(arguments)
+    return lambda: run(name, arguments)
 
 
 def written(path: Path, content: bytes, chance: random.Random) -> Path:
@@ -148,9 +147,9 @@ def written(path: Path, content: bytes, chance: random.Random) -> Path:
 def test_models(total, tmp_path):
     def make(chance, number):
         path = written(tmp_path / "m.toml", mutated_table(MODEL, chance), chance)
-        which = chance.choice(["hw.model.estimate", "hw.generate", "hw.generate", "spvit.cost"])
-        given = [str(path)] if which == "spvit.cost" else ["--model", str(path), "--out", str(tmp_path / "out")]
-        return command(which, [*given, *(["--check"] if which == "hw.generate" else [])])
+        which = chance.choice(["estimate", "hls", "hls", "cost"])
+        given = ["--model", str(path), *([] if which == "cost" else ["--out", str(tmp_path / "out")])]
+        return command(which, [*given, *(["--check"] if which == "hls" else [])])
 
     assert fuzz(counts(total, 0.2), SEED, make) == ""
 
@@ -160,8 +159,8 @@ def test_targets(total, tmp_path):
 
     def make(chance, number):
         path = written(tmp_path / "t.toml", mutated_table(board, chance), chance)
-        which = chance.choice(["hw.model.estimate", "hw.generate", "hw.generate"])
-        check = ["--check"] if which == "hw.generate" else []
+        which = chance.choice(["estimate", "hls", "hls"])
+        check = ["--check"] if which == "hls" else []
         return command(which, ["--model", "micro", "--target", str(path), "--out", str(tmp_path / "out"), *check])
 
     assert fuzz(counts(total, 0.1), SEED, make) == ""
@@ -170,55 +169,32 @@ def test_targets(total, tmp_path):
 def test_recipes(total, tmp_path):
     def make(chance, number):
         path = written(tmp_path / "r.toml", mutated_table(RECIPE, chance), chance)
-        return lambda: resolve_recipe("deit_digits", argparse.Namespace(recipe=path))
+        return lambda: resolve_recipe("deit_digits", path)
 
     assert fuzz(counts(total, 0.1), SEED, make) == ""
 
 
-def options_of(name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def options_of(name: str) -> list[str]:
     """The options of a command, from its own parser."""
-    found: list[str] = []
-
-    def parse(parser: Parser, *_: object) -> argparse.Namespace:
-        found.extend(flag for action in parser._actions for flag in action.option_strings[-1:])
-        raise SystemExit(0)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Parser, "parse_args", parse)
-        assert attempt(command(name, COMMANDS[name])) is None
-    assert found, name
-    return [flag for flag in found if flag not in NEVER]
+    actions = parser_of(ALL_COMMANDS[name])._actions
+    return [action.option_strings[-1] for action in actions if action.option_strings[-1] not in NEVER]
 
 
 def test_every_command_is_here():
-    root = Path(__file__).parents[1]
-    mains = {
-        ".".join(path.relative_to(root).with_suffix("").parts)
-        for room in ("spvit", "quant", "hw", "sim", "host")
-        for path in (root / room).rglob("*.py")
-        if "exit_on_user_error(main)" in path.read_text(encoding="utf-8")
-    }
-    without = {
-        "hw.model.explore",
-        "hw.model.means",
-        "hw.model.measure",
-        "hw.schedule.__main__",
-        "quant.quantize",
-        "sim.bench",
-    }
-    assert mains - without == set(COMMANDS), (
+    without = {"schedule", "explore", "means", "measure", "bench"}
+    assert set(ALL_COMMANDS) - without == set(COMMANDS), (
         "a new command belongs into COMMANDS, or is too long and shares its options"
     )
 
 
-def test_options(total, tmp_path, monkeypatch):
-    known = {name: options_of(name, monkeypatch) for name in COMMANDS}
+def test_options(total, tmp_path):
+    known = {name: options_of(name) for name in COMMANDS}
 
     def make(chance, number):
         name = chance.choice(list(COMMANDS))
         option, text = chance.choice(known[name]), chance.choice(HOSTILE_TEXTS)
         given = [*COMMANDS[name], option] + ([text] if chance.random() < 0.97 else [])
-        out = ["--out", "o.safetensors" if name in ("spvit.train", "quant.finetune") else str(tmp_path / "o")]
+        out = ["--out", "o.safetensors" if name in ("train", "finetune") else str(tmp_path / "o")]
         if "--out" in known[name] and option != "--out":
             given += out
         return command(name, given)

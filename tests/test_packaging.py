@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("spvit", "quant", "hw", "sim", "host", "hls_templates")
+ROOMS = ("spvit", "quant", "hw", "sim", "host", "hls_templates", "spvit_fpga")
 CACHES = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
@@ -75,7 +75,7 @@ def test_it_asks_for_what_the_environment_pins(site):
 
 
 def run_installed(site, folder, *arguments):
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MAKELEVEL")}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-m", *arguments]
     run = subprocess.run(
         command, cwd=folder, env=environment | {"PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=600
@@ -84,9 +84,20 @@ def run_installed(site, folder, *arguments):
     return run.stdout
 
 
+def test_it_brings_the_console_script(site, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    run = subprocess.run(
+        [site / "bin" / "spvit", "cost", "--model", "deit_t"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stderr) == (0, "") and "5.738 M parameters" in run.stdout
+
+
 def test_it_quantizes_and_renders_from_any_folder(site, tmp_path):
-    run_installed(site, tmp_path, "quant.quantize", "--model", "micro")
-    assert "up to date" not in run_installed(site, tmp_path, "hw.generate", "--model", "micro")
+    assert "up to date" not in run_installed(site, tmp_path, "spvit_fpga", "hls", "--model", "micro")
     assert (tmp_path / "build" / "micro-zcu102" / "src" / "engine.hpp").read_bytes() == (
         ROOT / "hls_templates" / "engine.hpp"
     ).read_bytes()
@@ -96,9 +107,9 @@ def test_it_quantizes_and_renders_from_any_folder(site, tmp_path):
 
 @pytest.mark.slow
 def test_it_simulates_packs_and_reports_from_any_folder(site, tmp_path):
-    assert "bit-exact" in run_installed(site, tmp_path, "sim.csim", "--model", "micro")
-    run_installed(site, tmp_path, "hw.deploy", "--model", "micro")
-    run_installed(site, tmp_path, "sim.report.page", "--model", "micro")
+    assert "bit-exact" in run_installed(site, tmp_path, "spvit_fpga", "csim", "--model", "micro")
+    run_installed(site, tmp_path, "spvit_fpga", "deploy", "--model", "micro")
+    run_installed(site, tmp_path, "spvit_fpga", "report", "--model", "micro")
     folder = tmp_path / "build" / "micro-zcu102"
     assert {"csim.json", "deploy.tar.gz", "report.html"} <= {path.name for path in folder.iterdir()}
 

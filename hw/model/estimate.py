@@ -1,4 +1,4 @@
-"""The command that says how fast it will be: `python -m hw.model.estimate --model deit_s --target zcu102`.
+"""The command that says how fast it will be: `spvit estimate --model deit_s --target zcu102`.
 
 Enters: the build's arguments (`quant.build`); no weights and no quantized network are needed. Leaves `estimate.json` in
 the build folder, and a table. Every figure is an estimate: no synthesis and no board has seen the design.
@@ -16,14 +16,14 @@ from hw.layout import Layout
 from hw.model.cycles import PARTS, CycleEstimate, estimate_cycles
 from hw.model.latency import Assumptions, assumptions
 from hw.model.resources import Resources, estimate_resources, verdict
+from hw.options import EstimateOptions
 from hw.program import Op, Program, Sizes, Weights, build_program
-from hw.target import Target, add_clock, resolve_target, with_clock
-from quant.build import add_arguments, build_folder, model_spec
-from spvit.command import Parser
+from hw.target import Target, resolve_target, with_clock
+from quant.build import build_folder, model_spec
 from spvit.config import ModelSpec
 from spvit.console import Console, Table, tokens
 from spvit.cost import count_macs, kept_patches, macs_text
-from spvit.errors import ConfigError, exit_on_user_error
+from spvit.errors import ConfigError
 from spvit.files import check_writable, write_json
 
 ESTIMATE = "estimate.json"
@@ -182,14 +182,7 @@ def show(estimate: Estimate, console: Console) -> None:
         console.print(line)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser("python -m hw.model.estimate", __doc__.partition("\n")[0])
-    add_arguments(parser)
-    parser.add_argument(
-        "--kept", metavar="N,N,N", help="patches that an image has left after each selector (default: the keep ratios)"
-    )
-    add_clock(parser)
-    args = parser.parse_args(argv)
+def run(args: EstimateOptions) -> None:
     spec, target = model_spec(args), with_clock(resolve_target(args.target), args.clock)
     check_writable(build_folder(args))
     estimate = make_estimate(spec, target, None if args.kept is None else parse_kept(args.kept, spec))
@@ -197,7 +190,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     show(estimate, console)
     path = write_estimate(estimate, build_folder(args))
     console.print(str(path))
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

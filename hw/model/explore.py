@@ -1,4 +1,4 @@
-"""The command that looks for an engine: `python -m hw.model.explore --model deit_s --target zcu102 [--latency-ms 5]`.
+"""The command that looks for an engine: `spvit explore --model deit_s --target zcu102 [--latency-ms 5]`.
 
 Enters: the build's arguments (`quant.build`); no weights. Leaves `explore.json` and `explore.svg` in the build folder,
 a table, and the `[engine]` lines of the fastest engine that fits the board with head-room
@@ -21,16 +21,15 @@ from hw.layout import Layout
 from hw.model.budget import latency_ms
 from hw.model.explore_plot import draw_front
 from hw.model.resources import HEADROOM, Resources, estimate_resources
-from hw.target import Target, add_clock, resolve_target, with_clock
-from quant.build import add_arguments, build_folder, model_spec
+from hw.options import ExploreOptions
+from hw.target import Target, resolve_target, with_clock
+from quant.build import build_folder, model_spec
 from spvit.budget import solve_keep
-from spvit.command import Parser
 from spvit.config import ModelSpec
 from spvit.console import Console, Table, stage, styled, track
 from spvit.cost import kept_patches
-from spvit.errors import ConfigError, exit_on_user_error
+from spvit.errors import ConfigError
 from spvit.files import check_writable, write_json, write_whole
-from spvit.schema import Number
 
 REPORT, PLOT = "explore.json", "explore.svg"
 KINDS = {"dsp": "DSP", "bram36": "BRAM", "uram": "URAM", "lut": "LUT", "ff": "FF"}
@@ -296,17 +295,7 @@ def verdict(points: Sequence[Point], chosen: Point) -> str:
     return f"nothing fits {target.name} with head-room; the fastest without is {name}, at {over}"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser("python -m hw.model.explore", __doc__.partition("\n")[0])
-    add_arguments(parser)
-    parser.add_argument(
-        "--latency-ms",
-        type=Number(0, 1_000_000, above=True),
-        metavar="MS",
-        help="also find the keep ratios with which an image takes no longer",
-    )
-    add_clock(parser)
-    args = parser.parse_args(argv)
+def run(args: ExploreOptions) -> None:
     spec, target = model_spec(args), with_clock(resolve_target(args.target), args.clock)
     check_writable(build_folder(args))
     kept = explored_counts(spec, args.latency_ms)
@@ -330,7 +319,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_whole(folder / PLOT, draw_front(points, front, chosen, title))
     write_json(folder / REPORT, document(spec, kept, points, front, chosen, keep))
     console.print(f"\n{folder / REPORT}, {folder / PLOT}")
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -1,4 +1,4 @@
-"""What could be done where the weight stream is the limit: `python -m hw.model.means --model deit_s --target zcu102`.
+"""What could be done where the weight stream is the limit: `spvit means --model deit_s --target zcu102`.
 
 Enters: the build's arguments (`quant.build`), the quantized network that `make hls` left. Leaves a table: what each
 means would win by the closed form, and what it would cost. docs/weight_stream.md draws the conclusions.
@@ -20,14 +20,13 @@ from hw.model.estimate import Estimate, make_estimate
 from hw.model.latency import Assumptions, assumptions
 from hw.model.memory import bram36, on_chip_arrays
 from hw.model.resources import HEADROOM
+from hw.options import ClockedOptions
 from hw.program import Op, Weights
-from hw.target import Target, add_clock, resolve_target, with_clock
+from hw.target import Target, resolve_target, with_clock
 from hw.weights import step_words
-from quant.build import add_arguments, model_spec, network_folder
+from quant.build import model_spec, network_folder
 from quant.network import load_network
-from spvit.command import Parser
 from spvit.console import Console, Table, stage
-from spvit.errors import exit_on_user_error
 
 PL_DDR_GBPS = 3.6
 """The ZCU102's second memory, on the programmable logic's side: 16 bits of DDR4-2400, 4.8 GB/s in theory (UG1182), at
@@ -175,18 +174,10 @@ def show(estimate: Estimate, found: Sequence[Means], console: Console) -> None:
     console.print(table)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser("python -m hw.model.means", __doc__.partition("\n")[0])
-    add_arguments(parser)
-    add_clock(parser)
-    args = parser.parse_args(argv)
+def run(args: ClockedOptions) -> None:
     spec, target = model_spec(args), with_clock(resolve_target(args.target), args.clock)
     design = make_design(load_network(network_folder(args)), Architecture.for_target(target, spec.engine))
     estimate = make_estimate(spec, target)
     with stage("packing the weights, and evaluating each means"):
         found = evaluate(estimate, design)
     show(estimate, found, Console())
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -1,4 +1,4 @@
-"""What the engine's parts cost in LUTs and flip-flops, by mapping them to UltraScale+: `python -m hw.model.measure`.
+"""What the engine's parts cost in LUTs and flip-flops, by mapping them to UltraScale+: `spvit measure`.
 
 Enters: `lanes/*.v`, one small Verilog module per part, and the tables of `quant.functions` that some of them hold.
 Leaves: a line per part, as `hw/model/resources.py` has it in its table. Needs yosys (Debian: apt-get install yosys).
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from quant import functions as f
-from spvit.errors import BuildError, exit_on_user_error
+from spvit.errors import BuildError
 
 MAPPINGS = ("", "-nowidelut")  # with and without wide multiplexers: neither is always the smaller
 LANES = Path(__file__).with_name("lanes")
@@ -71,12 +71,8 @@ def _tables() -> dict[str, str]:
     return {"rsqrt.hex": "".join(f"{word:x}\n" for word in words)}
 
 
-def main() -> None:
+def run() -> None:
     from hw.model.resources import MEASURED
 
     for key in MEASURED:
         print(f"{key.text:32} {measure(key.module, **dict(key.parameters))}", flush=True)
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

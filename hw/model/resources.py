@@ -62,7 +62,7 @@ def _sized(module: str, costs: Iterable[tuple[int, int, int]], **parameters: int
     }
 
 
-# LUTs, flip-flops, DSPs; yosys 0.23, synth_xilinx -family xcup. `python -m hw.model.measure` prints them again.
+# LUTs, flip-flops, DSPs; yosys 0.23, synth_xilinx -family xcup. `spvit measure` prints them again.
 MEASURED: dict[Key, Cost] = {
     **_sized("column", [(160, 230, 4), (261, 436, 8), (499, 780, 16), (871, 1466, 32), (1719, 2880, 64)], FAST=1),
     **_sized("column", [(131, 228, 8), (235, 364, 16), (345, 634, 32), (663, 1214, 64), (1244, 2337, 128)], FAST=0),

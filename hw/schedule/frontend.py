@@ -1,4 +1,4 @@
-"""From rendered sources to LLVM IR that a scheduler can read: `python -m hw.schedule` begins here.
+"""From rendered sources to LLVM IR that a scheduler can read: `spvit schedule` begins here.
 
 Enters: sources as `{path: text}`. Leaves: the IR of one top, everything inlined, unrolled and in SSA form, with a mark
 where each pragma stood, so that the IR itself says of which loop or array a pragma speaks.

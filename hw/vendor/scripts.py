@@ -11,7 +11,8 @@ from typing import Any
 
 from hw import clock, interface
 from hw.layout import Design
-from hw.render import TEMPLATES, UNITS, design_digest, design_interface
+from hw.options import UNITS
+from hw.render import TEMPLATES, design_digest, design_interface
 from hw.target import Target
 from hw.templates import render
 

@@ -1,4 +1,4 @@
-"""The commands that drive the vendor's tools: `python -m hw.vendor.synth {synth,cosim,bitstream} --model M --target T`.
+"""The commands that drive the vendor's tools: `spvit synth`, `cosim`, `bitstream`.
 
 Enters: the build's arguments (`quant.build`), the project that `hw.generate` left and the vectors of `sim.vectors`.
 Leaves in the build folder: `hls/`, `vivado/`, `bitstream/`, `logs/`, and `reports.json`: what each tool says, parsed,
@@ -7,7 +7,6 @@ beside the estimate. Without the tools: one sentence that names what to install.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,16 +17,15 @@ from hw.generate import check_request
 from hw.layout import Layout
 from hw.manifest import MANIFEST, read_manifest
 from hw.model.resources import estimate_resources
+from hw.options import VendorOptions
 from hw.pragmas import read_folder, read_pragmas
-from hw.render import UNITS
 from hw.target import Target
 from hw.vendor.findings import Finding, depth, findings, lines
 from hw.vendor.reports import Figures, read_bindings, read_cosim, read_csynth, read_implementation
 from hw.vendor.tools import HlsProject, Step, bitstream_step, find_hls, find_vivado, run_step
-from quant.build import add_arguments, build_folder
-from spvit.command import Parser
+from quant.build import build_folder
 from spvit.console import Console, Table, stage
-from spvit.errors import BuildError, ConfigError, exit_on_user_error
+from spvit.errors import BuildError, ConfigError
 from spvit.files import read_json, seal, write_json
 
 STAGES = ("synth", "cosim", "bitstream")
@@ -57,10 +55,10 @@ class Request:
         return self.folder / "logs" / f"{name}-{self.project.top}.log"
 
 
-def check(args: argparse.Namespace) -> Request:
+def check(stage: str, args: VendorOptions) -> Request:
     """Refuse what can't be done, before any long work. Raises ConfigError, BuildError."""
     spec, target, architecture = check_request(args)
-    if args.stage == "bitstream":
+    if stage == "bitstream":
         if args.top is not None:
             raise ConfigError(f"TOP={args.top}: a kernel alone has no bitstream; leave TOP= away, or use make synth")
         if not target.has_processing_system:
@@ -68,36 +66,28 @@ def check(args: argparse.Namespace) -> Request:
                 f"TARGET={target.name} has no processor on its chip, so this flow has no block design for it; make "
                 "synth and make cosim work, and the exported IP can be linked with the card's own platform"
             )
-    form = find_hls(args.stage, args.hls)
-    if args.stage == "bitstream":
-        find_vivado(args.stage)
+    form = find_hls(stage, args.hls)
+    if stage == "bitstream":
+        find_vivado(stage)
     folder = build_folder(args)
-    return Request(args.stage, folder, Layout(spec.model, architecture), target, HlsProject(folder, args.top, form))
+    return Request(stage, folder, Layout(spec.model, architecture), target, HlsProject(folder, args.top, form))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser("python -m hw.vendor.synth", __doc__.partition("\n")[0])
-    parser.add_argument("stage", choices=STAGES)
-    add_arguments(parser)
-    parser.add_argument("--top", choices=sorted(UNITS), help="one kernel, as a top of its own (default: all of it)")
-    parser.add_argument("--hls", metavar="TOOL", help="vitis-run, v++ or vitis_hls (default: the first on PATH)")
-    parser.add_argument("--check", action="store_true", help="only refuse what can't be done, before the long work")
-    args = parser.parse_args(argv)
-    request = check(args)
-    if args.check:
-        return 0
+def run(stage: str, args: VendorOptions) -> int:
+    """Drive the tools up to a stage, and report; 1 where timing was missed."""
+    request = check(stage, args)
     console = Console()
     _require(request)
-    if args.stage == "synth" or not _synthesized(request):
+    if stage == "synth" or not _synthesized(request):
         _drive(request, request.project.synthesis_steps(), "synth")
     stages = [_csynth(request)]
-    if args.stage != "synth":
+    if stage != "synth":
         _refuse_wrong((depth(request.layout, read_bindings(request.project.summary)),), request.project.summary)
-    if args.stage == "cosim":
+    if stage == "cosim":
         _drive(request, request.project.cosim_steps(), "cosim")
     if request.project.cosim.exists() and _newer(request.project.cosim, request.project.csynth):
         stages.append(read_cosim(request.project.cosim))
-    if args.stage == "bitstream":
+    if stage == "bitstream":
         _drive(request, (bitstream_step(request.folder, _bitstream_results(request)),), "bitstream")
         for path in _bitstream_results(request):
             seal(path)
@@ -220,7 +210,3 @@ def _bitstream_results(request: Request) -> tuple[Path, ...]:
     bitstream = (request.folder / interface.BITSTREAM_FOLDER / interface.BITSTREAM).with_suffix("")
     reports = tuple(request.folder / "vivado" / name for name in ("utilization.rpt", "timing.rpt"))
     return (*(bitstream.with_suffix(suffix) for suffix in (".bit", ".hwh", ".xsa")), *reports)
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

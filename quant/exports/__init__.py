@@ -1,1 +1,1 @@
-"""Models for other people's tools: `python -m quant.exports.command`, `make export`."""
+"""Models for other people's tools: `spvit export`, `make export`."""

@@ -1,4 +1,4 @@
-"""A model for other tools: `python -m quant.exports.command --model deit_s --format onnx|qonnx|npz`.
+"""A model for other tools: `spvit export --model deit_s --format onnx|qonnx|npz`.
 
 Enters: the build's arguments (`quant.build`). Leaves, in `build/export/<model>` or OUT=:
 
@@ -11,27 +11,26 @@ The quantized network is `make hls`'s; it is made first where it is not there.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from quant.build import add_arguments, build_folder, network_folder
+from quant.build import build_folder, network_folder
 from quant.exports.integers import to_npz
 from quant.float_model import float_model
 from quant.network import load_network
+from quant.options import ExportOptions
 from quant.quantize import ensure_network
-from spvit.command import Parser
 from spvit.config import resolve_model
 from spvit.console import Console, stage
-from spvit.errors import BuildError, ConfigError, exit_on_user_error
+from spvit.errors import BuildError, ConfigError
 from spvit.exports.forms import refuse_what_has_no_graph
 from spvit.files import check_writable, write_whole
 
 ROOT = Path("build/export")
-FORMATS = ("onnx", "qonnx", "npz")
 PACKAGES = {"onnx": ("onnx", "onnxscript"), "qonnx": ("onnx", "onnxoptimizer", "qonnx"), "npz": ()}
 MOST_BYTES = 2**31  # what protobuf can hold
 
@@ -46,18 +45,17 @@ def require(packages: Sequence[str], wanted: str) -> None:
         )
 
 
-def export_folder(args: argparse.Namespace) -> Path:
+def export_folder(args: ExportOptions) -> Path:
     """Where the files go: OUT=, or a folder named as the build folder is, without the target."""
     if args.out is None:
-        own = argparse.Namespace(**{**vars(args), "target": "export"})
-        return ROOT / build_folder(own).name.replace("-export", "", 1)
+        return ROOT / build_folder(replace(args, target="export")).name.replace("-export", "", 1)
     folder = Path(args.out)
     if folder.suffix in (".onnx", ".npz") or folder.is_file():
         raise ConfigError(f"OUT={folder}: is the folder that the files are put into; give a folder's name")
     return folder
 
 
-def export(args: argparse.Namespace, folder: Path, console: Console) -> list[Path]:
+def export(args: ExportOptions, folder: Path, console: Console) -> list[Path]:
     """Write the files of the format that is asked for; their paths."""
     spec = resolve_model(args.model, args.keep)
     if args.format == "onnx":
@@ -67,7 +65,7 @@ def export(args: argparse.Namespace, folder: Path, console: Console) -> list[Pat
         net, source = float_model(spec, args)
         console.print(f"weights: {source}")
         return [_write(folder / f"{form}.onnx", partial(onnx_graph, net, form)) for form in FORMS]
-    quantized = argparse.Namespace(**{**vars(args), "out": None})
+    quantized = ExportOptions(**{**vars(args), "out": None})
     ensure_network(quantized, console)
     network = load_network(network_folder(quantized))
     if args.format == "npz":
@@ -89,23 +87,11 @@ def _write(path: Path, make: Callable[[], Any]) -> Path:
     return path
 
 
-def make_parser() -> Parser:
-    parser = Parser("python -m quant.exports.command", (__doc__ or "").partition("\n")[0], conflict_handler="resolve")
-    add_arguments(parser)
-    parser.add_argument("--format", required=True, choices=FORMATS, metavar="F", help=f"one of {', '.join(FORMATS)}")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the files (default: build/export/<model>)")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args, console = make_parser().parse_args(argv), Console()
+def run(args: ExportOptions) -> int:
+    console = Console()
     require(PACKAGES[args.format], f"FORMAT={args.format}")
     folder = export_folder(args)
     check_writable(folder)
     for path in export(args, folder, console):
         console.print(f"{path}: {path.stat().st_size / 1e6:.3g} MB")
     return 0
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -23,7 +23,7 @@ from spvit.schema import shown_text
 
 CSIM, SCHEDULE, REPORTS, LATENCY = "csim.json", "schedule.json", "reports.json", "latency.json"
 RANDOM = "random weights"
-TIMED = "python -m sim.timed_csim"
+TIMED = "make timed"
 Document = Mapping[str, Any]
 
 

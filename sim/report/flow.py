@@ -1,22 +1,19 @@
-"""The drawing of the whole flow: `python -m sim.report.flow` leaves the README's, `docs/flow.svg` and `flow-phone.svg`.
+"""The drawing of the whole flow: `spvit flow-plot` leaves the README's, `docs/flow.svg` and `flow-phone.svg`.
 
 Enters: an engine. Leaves: SVG text, the engine's own sizes in it, for a desk's screen or a telephone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from hw.architecture import Architecture
 from hw.model.charts import for_phones
 from hw.target import resolve_target
 from hw.templates import render
-from spvit.command import Parser
-from spvit.errors import exit_on_user_error
+from sim.options import DrawingOptions
 from spvit.files import check_writable_file, write_whole
 
-DRAWING = Path("docs/flow.svg")
 README_TARGET = "zcu102"
 
 
@@ -32,16 +29,9 @@ def draw_flow(architecture: Architecture, is_narrow: bool = False) -> str:
     return render(Path(__file__).with_name("flow.svg.j2"), values).strip() + "\n"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser("python -m sim.report.flow", __doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=DRAWING, metavar="FILE", help="default: %(default)s")
-    args = parser.parse_args(argv)
+def run(args: DrawingOptions) -> None:
     architecture = Architecture.for_target(resolve_target(README_TARGET), {})
     for path, is_narrow in ((args.out, False), (for_phones(args.out), True)):
         check_writable_file(path)
         write_whole(path, draw_flow(architecture, is_narrow))
         print(path)
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -1,4 +1,4 @@
-"""The command that makes the page people look at: `python -m sim.report.page --model deit_s --target zcu102`.
+"""The command that makes the page people look at: `spvit report --model deit_s --target zcu102`.
 
 Enters: the build's arguments (`quant.build`); what lies in the build folder of C-simulations, syntheses and boards.
 Leaves: `report.html` there, one self-contained page: no network, no script, no font of its own. Every figure says where
@@ -7,7 +7,6 @@ it comes from: estimate, schedule, csim, cosim or board.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,17 @@ from hw.model.charts import DARK_RULES
 from hw.model.estimate import Estimate, make_estimate
 from hw.model.latency import OPERATORS
 from hw.model.memory import bram18_by_memory, on_chip_arrays
-from hw.target import add_clock, with_clock
+from hw.options import ClockedOptions
+from hw.target import with_clock
 from hw.templates import render as render_template
-from quant.build import add_arguments, build_folder
+from quant.build import build_folder
 from sim.report import data
 from sim.report.evidence import Evidence, engine_name, read_evidence, timing_name
 from sim.report.flow import draw_flow
 from sim.report.paper import paper_ms, paper_rows
 from sim.report.pictures import count_images, engine_text, paper_picture, pictures
-from spvit.command import Parser
 from spvit.console import Console
 from spvit.cost import tokens_per_stage
-from spvit.errors import exit_on_user_error
 from spvit.files import write_whole
 
 REPORT = "report.html"
@@ -183,11 +181,7 @@ def render(estimate: Estimate, evidence: Evidence) -> str:
     return render_template(Path(__file__).with_name("report.html.j2"), context)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser("python -m sim.report.page", __doc__.partition("\n")[0])
-    add_arguments(parser)
-    add_clock(parser)
-    args = parser.parse_args(argv)
+def run(args: ClockedOptions) -> None:
     spec, board, architecture = check_request(args)
     target = with_clock(board, args.clock)
     folder = build_folder(args)
@@ -196,7 +190,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = render(make_estimate(spec, target), evidence)
     write_whole(folder / REPORT, text)
     Console().print(f"{folder / REPORT}: open it in a browser")
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

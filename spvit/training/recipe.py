@@ -2,18 +2,23 @@
 
 Enters: a model's name, a TOML, the command line. Leaves: a `Recipe`. Small models have recipes of their own
 (`recipes.toml`); a TOML of yours, given as RECIPE=, goes over those, and a flag of the command line over both.
+No torch here.
 """
 
-import argparse
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
 
 from spvit.errors import ConfigError
 from spvit.files import read_toml
-from spvit.losses import LossWeights
-from spvit.schema import FLAG, SEED, Choice, Flag, Number, Whole, check_fields, check_known, kinds
+from spvit.schema import FLAG, SEED, Choice, Number, Whole, check_fields, check_known, kinds
+
+if TYPE_CHECKING:
+    from spvit.losses import LossWeights
 
 RECIPES_FILE = Path(__file__).with_name("recipes.toml")
 EPOCHS = Whole(0, 100_000)
@@ -110,43 +115,18 @@ class Recipe:
 
     @property
     def loss_weights(self) -> LossWeights:
+        from spvit.losses import LossWeights
+
         return LossWeights(self.lambda_kl, self.lambda_distill, self.lambda_ratio)
 
 
-def add_arguments(parser: argparse.ArgumentParser, used: Collection[str] | None = None) -> None:
-    """A flag for each field of the recipe, and --recipe for a file of them.
-
-    used  fields that the command uses; None: all of them
-    """
-    group = parser.add_argument_group(
-        "the recipe",
-        "Each can stand in a TOML, too: selector_rate = 5e-4. In brackets what holds for ImageNet; deit_digits and "
-        "micro have recipes of their own.",
-    )
-    group.add_argument("--recipe", type=Path, metavar="FILE", help="a TOML with some of the following")
-    for item in fields(Recipe):
-        if used is not None and item.name not in used:
-            continue
-        flag, help = f"--{item.name.replace('_', '-')}", f"{item.metadata['help']} ({item.default})"
-        kind = kinds(Recipe)[item.name]
-        if isinstance(kind, Flag):
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help)
-        elif isinstance(kind, Choice):
-            group.add_argument(flag, metavar="|".join(map(str, kind.choices)), help=help)
-        elif isinstance(kind, (Whole, Number)):
-            group.add_argument(flag, type=kind, metavar="N" if isinstance(kind, Whole) else "X", help=help)
-
-
-def resolve_recipe(model: str, options: argparse.Namespace | None = None) -> Recipe:
-    """The model's own recipe, or the default one; then --recipe's file; then the flags. Raises ConfigError."""
+def resolve_recipe(model: str, recipe: Path | None = None, changes: Mapping[str, Any] = MappingProxyType({})) -> Recipe:
+    """The model's own recipe, or the default one; then that of the TOML; then the changes. Raises ConfigError."""
     own = _read_toml(RECIPES_FILE).get(model, {})
-    recipe = _changed(Recipe(), own, RECIPES_FILE.name)
-    if options is None:
-        return recipe
-    if options.recipe is not None:
-        recipe = _changed(recipe, _read_toml(options.recipe), str(options.recipe))
-    flags = {item.name: getattr(options, item.name, None) for item in fields(Recipe)}
-    return replace(recipe, **{name: value for name, value in flags.items() if value is not None})
+    found = _changed(Recipe(), own, RECIPES_FILE.name)
+    if recipe is not None:
+        found = _changed(found, _read_toml(recipe), str(recipe))
+    return replace(found, **changes)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ import json, sys
 from pathlib import Path
 import PIL, numpy
 from host.bundle import load_bundle
-from host.drawing import draw_kept
+from spvit.images.drawing import draw_kept
 from host.images import load_images
 bundle = load_bundle(".")
 images = load_images(sys.argv[1], bundle.preprocessing)

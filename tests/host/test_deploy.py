@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ import pytest
 from host.accelerator import Accelerator
 from host.bundle import load_bundle
 from hw.deploy import RUNTIME, bundle_files, bundle_name, pack, sample_images
-from hw.deploy import main as deploy
 from hw.generate import make_project
 from hw.target import resolve_target
 from sim.device.emulated import EmulatedDevice
 from spvit.errors import BuildError, ConfigError
+from spvit_fpga.cli import run as run_command
 
+deploy = partial(run_command, "deploy")
 ROOT = Path(__file__).parents[2]
 BOARD_PACKAGES = {"numpy", "PIL", "pynq"}
 
@@ -182,7 +184,7 @@ class Refuse:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Refuse())
 sys.path.insert(0, ".")
-import host.benchmark, host.drawing, host.images
+import host.benchmark, spvit.images.drawing, host.images
 from host.bundle import load_bundle
 print(load_bundle(".").name, host.__file__)
 """

@@ -22,6 +22,7 @@ from sim.golden import Golden, GoldenResult
 from spvit.errors import BuildError, ImageError
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
+from spvit_fpga.cli import run
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +62,7 @@ def check_executed(folder: Path, model: str) -> None:
 
 def test_the_notebook_from_nothing(tmp_path, capsys):
     folder = tmp_path / "micro-zcu102"
-    notebook.main(["--model", "micro", "--target", "zcu102", "--out", str(folder)])
+    run("notebook", ["--model", "micro", "--target", "zcu102", "--out", str(folder)])
     assert "executed on the emulated device" in " ".join(capsys.readouterr().out.split())
     check_executed(folder, "micro")
 
@@ -69,7 +70,7 @@ def test_the_notebook_from_nothing(tmp_path, capsys):
 @pytest.mark.slow
 def test_deit_t_by_notebook_and_by_command_line(tmp_path):
     folder = tmp_path / "deit_t-zcu102"
-    notebook.main(["--model", "deit_t", "--target", "zcu102", "--out", str(folder)])
+    run("notebook", ["--model", "deit_t", "--target", "zcu102", "--out", str(folder)])
     check_executed(folder, "deit_t")
     by_command = tmp_path / "by_command.json"
     arguments = [folder, folder / "images", "--baseline", f"{folder}-keep-none", "--emulated", "--out", by_command]
@@ -95,7 +96,7 @@ def test_a_users_error_in_the_notebook_is_one_sentence(build, tmp_path):
 def test_broken_images_are_refused_before_the_work(tmp_path):
     (tmp_path / "x.png").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"^.*/x.png: not an image; replace it or leave it out$"):
-        notebook.main(["--model", "micro", "--out", str(tmp_path / "out"), "--images", str(tmp_path)])
+        run("notebook", ["--model", "micro", "--out", str(tmp_path / "out"), "--images", str(tmp_path)])
     assert not (tmp_path / "out").exists()
 
 

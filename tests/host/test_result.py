@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.drawing import DROPPED, GAP, VEIL, draw_kept, veil_dropped
 from host.result import Inference, kept_patches, stage_tokens
 from hw.interface import STATUS_HEADER, Interface
+from spvit.images.drawing import DROPPED, GAP, VEIL, draw_kept, veil_dropped
 
 
 @st.composite

@@ -9,13 +9,24 @@ import numpy as np
 import pytest
 
 import hw.generate
-from hw.generate import MANIFEST, main, make_project, write_project
+from hw.generate import MANIFEST, check_request, make_project, write_project
+from hw.options import HlsOptions
 from hw.target import resolve_target
 from hw.weights import stream_checksum, weight_stream
 from quant.build import NETWORK_FOLDER
 from quant.network import save_network
 from spvit.errors import exit_on_user_error
+from tests.options import read
 from tests.sim.networks import design_of, micro
+
+
+def main(arguments):
+    """`spvit hls` without its quantization: the network lies there, or does not."""
+    options = read(HlsOptions, *arguments)
+    check_request(options)
+    if not options.check:
+        hw.generate.run(options)
+
 
 ZCU102 = resolve_target("zcu102")
 

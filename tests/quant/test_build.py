@@ -1,18 +1,17 @@
-import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from quant.build import add_arguments, build_folder, model_spec, network_folder
+from quant.build import build_folder, model_spec, network_folder
+from quant.options import BuildOptions
 from spvit.errors import ConfigError
+from tests.options import read
 
 
-def arguments(*texts: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(texts)
+def arguments(*texts: str) -> BuildOptions:
+    return read(BuildOptions, *texts)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +114,17 @@ def test_the_flow_ends_there_with_status_2(tmp_path):
     """The first command of `make hls`."""
     path = tmp_path / "mine.toml"
     path.write_text('[model]\nembed_dim = 192\nnum_heads = 3\n[pruning]\nmethod = "random"\n')
-    command = [sys.executable, "-m", "hw.generate", "--model", str(path), "--check", "--out", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "spvit_fpga",
+        "hls",
+        "--model",
+        str(path),
+        "--check",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (

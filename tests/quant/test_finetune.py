@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from quant import finetune as command
 from quant.calibrate import choose_formats, observe_ranges
 from quant.finetune import Following, RoundedSPViT, accuracies, finetune, to_pixels
 from quant.fold import fold
 from quant.model import QuantizedSPViT
+from quant.options import RECIPE_FIELDS
 from spvit.calibration import kept_patches
 from spvit.checkpoints import load_checkpoint, load_checkpoint_with_report, save_checkpoint
 from spvit.config import resolve_model, shipped_weights
@@ -25,7 +26,11 @@ from spvit.training.data import Data, InMemory, load_data
 from spvit.training.loop import Run
 from spvit.training.recipe import Recipe
 from spvit.training.state import Journal
+from spvit_fpga.cli import parser_of
+from spvit_fpga.cli import run as run_command
+from spvit_fpga.commands import COMMANDS
 
+main = partial(run_command, "finetune")
 ROOT = Path(__file__).parents[2]
 DIGITS = resolve_model("deit_digits")
 SMALL = replace(
@@ -123,7 +128,7 @@ def small(tmp_path, net, monkeypatch, data):
 
 
 def test_the_command(small, tmp_path, capsys):
-    command.main([*small, "--rate", "1e-4"])
+    main([*small, "--rate", "1e-4"])
     printed = capsys.readouterr().out
     assert "accuracy on 32 test images" in printed and "before" in printed and "after" in printed
     assert f"CKPT={tmp_path / 'tuned.safetensors'}" in printed
@@ -140,7 +145,7 @@ def test_thresholds_are_fitted_to_what_they_were_made_for_and_to_nothing_else(sm
     net.pruning = replace(net.pruning, keep=made_for)
     net.thresholds.fill_(0.45)
     save_checkpoint(tmp_path / "trained.safetensors", net)
-    command.main([*small, "--ckpt", str(tmp_path / "trained.safetensors")])
+    main([*small, "--ckpt", str(tmp_path / "trained.safetensors")])
     tuned, found = load_checkpoint_with_report(tmp_path / "tuned.safetensors", spec.model, spec.pruning)
     assert found.calibrated_keep == made_for
     assert (tuned.thresholds.tolist() == pytest.approx([0.45])) == (made_for == ())
@@ -149,7 +154,7 @@ def test_thresholds_are_fitted_to_what_they_were_made_for_and_to_nothing_else(sm
 def test_a_loss_that_is_no_number_ends_with_a_sentence_and_no_file(small, tmp_path, monkeypatch):
     monkeypatch.setattr(Following, "loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
     with pytest.raises(TrainingError, match=r"^quantized: the loss became nan in step 1; none of it was saved\. .*$"):
-        command.main(small)
+        main(small)
     assert not list(tmp_path.glob("tuned*"))
 
 
@@ -158,15 +163,14 @@ def test_its_help_lists_what_it_uses():
     files = ("quant/finetune.py", "spvit/training/loop.py", "spvit/training/data.py")
     read = {name for file in files for name in re.findall(r"\brecipe\.(\w+)", (ROOT / file).read_text())}
     used = read & {item.name for item in fields(Recipe)}
-    assert set(command.RECIPE_FIELDS) == used and len(used) > 10
-    text = command.make_parser().format_help()
+    assert set(RECIPE_FIELDS) == used and len(used) > 10
+    text = parser_of(COMMANDS["finetune"]).format_help()
     listed = {flag.replace("-", "_") for flag in re.findall(r"^  --([a-z-]+)", text, flags=re.MULTILINE)}
     own = {"model", "data", "ckpt", "ema", "pos", "out", "keep", "epochs", "rate", "resume", "device", "recipe"}
     assert listed == used | own
 
 
-def test_refused_before_any_work(small, tmp_path, monkeypatch):
-    monkeypatch.delenv("MAKELEVEL", raising=False)
+def test_refused_before_any_work(small, tmp_path):
     for arguments, sentence, kind in (
         (["--epochs", "0"], r"^--epochs 0 must be a whole number from 1 to 100,000; .*$", ConfigError),
         (["--rate", "nan"], r"^--rate nan must be a number above 0 and at most 1; .*$", ConfigError),
@@ -176,19 +180,19 @@ def test_refused_before_any_work(small, tmp_path, monkeypatch):
         (["--model", "deit_t"], r"^.*trained\.safetensors: .*$", CheckpointError),
     ):
         with pytest.raises(kind, match=sentence):
-            command.main([*small, *arguments])
+            main([*small, *arguments])
     with pytest.raises(CheckpointError, match=r"^deit_t: no weights come with it; give trained ones with CKPT=$"):
-        command.main(["--model", "deit_t", "--data", "digits", "--out", str(tmp_path / "x.safetensors")])
+        main(["--model", "deit_t", "--data", "digits", "--out", str(tmp_path / "x.safetensors")])
     plain = tmp_path / "plain.safetensors"
     save_checkpoint(plain, seeded(SMALL.model, SMALL.pruning.without()))
     with pytest.raises(CheckpointError, match=r"^.*plain\.safetensors: its selectors are not trained; .*$"):
-        command.main([*small, "--ckpt", str(plain)])
+        main([*small, "--ckpt", str(plain)])
 
 
 @pytest.mark.slow
 def test_the_digits_lose_nothing(tmp_path):
     out = tmp_path / "tuned.safetensors"
-    command.main(["--model", "deit_digits", "--data", "digits", "--out", str(out), "--device", "cpu"])
+    main(["--model", "deit_digits", "--data", "digits", "--out", str(out), "--device", "cpu"])
     data = load_data("digits", DIGITS.model, RECIPE)
     tuned = load_checkpoint(out, DIGITS.model, DIGITS.pruning)
     before = accuracies(load_checkpoint(shipped_weights("deit_digits"), DIGITS.model, DIGITS.pruning), data)

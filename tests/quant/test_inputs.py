@@ -1,4 +1,3 @@
-import argparse
 from dataclasses import replace
 
 import numpy as np
@@ -6,19 +5,18 @@ import pytest
 from PIL import Image
 
 from quant import inputs
-from quant.build import add_arguments
 from quant.inputs import calibration_images, plan, poverty, views
+from quant.options import BuildOptions
 from spvit.config import registry, resolve_model, shipped_weights
 from spvit.errors import CheckpointError, ImageError
 from spvit.files import whole_folder
+from tests.options import read
 
 MICRO = resolve_model("micro")
 
 
-def arguments(*texts: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(["--model", "micro", *texts])
+def arguments(*texts: str) -> BuildOptions:
+    return read(BuildOptions, "--model", "micro", *texts)
 
 
 def test_without_images_there_are_views_of_the_bundled_photographs():

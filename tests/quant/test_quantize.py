@@ -1,4 +1,3 @@
-import argparse
 import hashlib
 import io
 import json
@@ -12,10 +11,10 @@ import torch
 from PIL import Image
 
 from quant import quantize as command
-from quant.build import add_arguments
 from quant.inputs import calibration_images
 from quant.network import load_network
-from quant.quantize import ensure_network, main
+from quant.options import BuildOptions
+from quant.quantize import ensure_network
 from spvit.calibration import kept_patches
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
 from spvit.config import resolve_model
@@ -23,16 +22,15 @@ from spvit.console import Console
 from spvit.errors import CheckpointError, ConfigError
 from spvit.images.preprocess import Preprocessing
 from spvit.initialisation import seeded
+from tests.options import read
 from tests.spvit.test_checkpoints import authors_state
 
 FILES = ["float.safetensors", "inputs.json", "network.json", "network.safetensors", "report.json", "sha256.json"]
 MICRO = resolve_model("micro")
 
 
-def arguments(*texts: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(["--model", "micro", *texts])
+def arguments(*texts: str) -> BuildOptions:
+    return read(BuildOptions, "--model", "micro", *texts)
 
 
 def run(*texts: str) -> tuple[Path, str]:
@@ -235,13 +233,13 @@ def test_an_interrupted_run_leaves_the_older_network(made, tmp_path, monkeypatch
 
 def test_an_impossible_fraction_is_a_users_error(tmp_path):
     with pytest.raises(ConfigError):
-        main(["--model", "micro", "--keep", "0.5,0.6,0.7", "--out", str(tmp_path)])
+        run("--keep", "0.5,0.6,0.7", "--out", str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_ends_a_users_error_with_one_sentence_and_status_2(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "quant.quantize", "--model", "micro", "--ckpt", "gone.pth", "--out", str(tmp_path)],
+        [sys.executable, "-m", "spvit_fpga", "hls", "--model", "micro", "--ckpt", "gone.pth", "--out", str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,

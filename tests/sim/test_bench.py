@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-
 import pytest
 
-from quant.build import add_arguments
-from quant.quantize import main as quantize
+from quant.options import BuildOptions
+from quant.quantize import ensure_network
 from sim.bench import bench_estimate, bench_explore, bench_timed_csim, bench_training
 
 
@@ -20,11 +18,9 @@ def test_the_closed_forms(bench):
 
 @pytest.mark.slow
 def test_the_timed_c_simulation(tmp_path):
-    argv = ["--model", "micro", "--out", str(tmp_path)]
-    quantize(argv)
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    figure = bench_timed_csim(parser.parse_args(argv))
+    options = BuildOptions(model="micro", out=tmp_path)
+    ensure_network(options)
+    figure = bench_timed_csim(options)
     assert figure.ratio > 1  # counting costs time
 
 

@@ -9,6 +9,7 @@ import pytest
 import sim.csim
 from sim.compiler import Compiler
 from spvit.errors import BuildError
+from spvit_fpga.cli import run
 
 NATIVE = ["-std=c++14", "-march=native"]
 
@@ -79,7 +80,7 @@ def test_csim_asks_before_the_long_work(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "gcc")
     monkeypatch.setattr(sim.csim, "ensure_network", lambda *_: pytest.fail("it quantizes"))
     arguments = ["--model", "micro", "--out", str(tmp_path / "build")]
-    assert refused(lambda: sim.csim.main(arguments)).startswith("CXX=gcc: cannot compile and link C++ (")
+    assert refused(lambda: run("csim", arguments)).startswith("CXX=gcc: cannot compile and link C++ (")
 
 
 def test_the_identity_is_the_machines():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,11 @@ import sim.csim
 from hw.interface import STATUS_CHECKSUM, STATUS_ERROR, STATUS_HEADER, STATUS_STAGES, Error
 from sim.bridge import Accelerator, CsimError
 from sim.build import build_library
-from sim.csim import CONSTRUCTED, main
+from sim.csim import CONSTRUCTED
 from spvit.errors import exit_on_user_error
+from spvit_fpga.cli import run as run_command
+
+main = partial(run_command, "csim")
 
 CONTRACT = {"images", "taps_compared", "mismatches", "tokens", "top1_agreement_float", "max_abs_logit_error",
             "saturations", "seconds"}  # fmt: skip
@@ -223,7 +227,7 @@ def test_an_unknown_top_names_the_choices(tmp_path, capsys):
 
 
 def test_a_missing_compiler(folder, capsys):
-    text = refused(capsys, "--model", "micro", "--out", folder, "--compiler", "g++-99")
+    text = refused(capsys, "--model", "micro", "--out", folder, "--cxx", "g++-99")
     assert text.startswith("g++-99 not found: install it")
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import array_api_compat.numpy as arrays
@@ -16,11 +17,13 @@ from hw.model.estimate import make_estimate
 from hw.program import build_program
 from hw.target import resolve_target, with_clock
 from quant.network import load_network
-from sim.evaluate import main
 from sim.golden import Golden
 from sim.samples import load_samples
 from spvit.config import resolve_model
 from spvit.errors import ConfigError, FileError, ImageError
+from spvit_fpga.cli import run as run_command
+
+main = partial(run_command, "eval")
 
 MICRO = resolve_model("micro")
 CLASSES = "abcdefg"
@@ -94,7 +97,7 @@ def rounded(value):
 def test_two_processes_find_what_one_does(photographs, evaluated):
     out, alone = evaluated
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sim.evaluate",
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "spvit_fpga", "eval",
          "--model", "micro", "--data", str(photographs), "--device", "cpu", "--models", "float,integer", "--out", str(out)],
         capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

@@ -60,7 +60,8 @@ def test_csim_says_its_verdict(tmp_path, locale):
     command = [
         sys.executable,
         "-m",
-        "sim.csim",
+        "spvit_fpga",
+        "csim",
         "--model",
         "modèles/größe→.toml",
         "--images",

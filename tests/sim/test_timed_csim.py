@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,15 @@ from hw.target import resolve_target, with_clock
 from sim.bridge import CsimError
 from sim.constructed import deciding
 from sim.timed.timing import TimedAccelerator
-from sim.timed_csim import at_keep_ratios, main, parse_engine
+from sim.timed_csim import at_keep_ratios, parse_engine
 from spvit.config import resolve_model
 from spvit.cost import count_macs, kept_patches, tokens_per_stage
 from spvit.errors import BuildError, ConfigError, NetworkError
+from spvit_fpga.cli import run as run_command
 from tests.sim.conftest import golden_of
 from tests.sim.networks import MICRO, design_of, micro, random_images
+
+main = partial(run_command, "timed")
 
 ROOT = Path(__file__).parents[2]
 

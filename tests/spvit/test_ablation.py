@@ -1,13 +1,17 @@
 """Every row of every table, that equal costs are equal, and that finished rows are kept."""
 
 import json
+from functools import partial
 
 import pytest
 
-from spvit.ablation import Row, Variant, chosen_questions, main, markdown, questions
+from spvit.ablation import Row, Variant, chosen_questions, markdown, questions
 from spvit.config import PruningConfig, resolve_model
 from spvit.cost import count_macs
 from spvit.errors import ConfigError
+from spvit_fpga.cli import run as run_command
+
+main = partial(run_command, "ablation")
 
 DIGITS = resolve_model("deit_digits")
 TARGET = count_macs(DIGITS.model, DIGITS.pruning).total

@@ -1,27 +1,21 @@
 """THRESHOLD=, EMA= and POS=: what they ask for, and what cannot be asked for."""
 
-import argparse
-
 import pytest
 
 from spvit.checkpoint_options import (
     CheckpointOptions,
     ThresholdRequest,
-    add_checkpoint_arguments,
-    add_threshold_argument,
     checkpoint_options,
     threshold_request,
 )
 from spvit.config import PruningConfig, resolve_model
 from spvit.errors import ConfigError
+from spvit.options import SelectorOptions
+from tests.options import read
 
 
 def asked(options, pruning=None, keep=None):
-    parser = argparse.ArgumentParser()
-    add_threshold_argument(parser)
-    add_checkpoint_arguments(parser)
-    parser.add_argument("--keep")
-    args = parser.parse_args([*options.split(), *([] if keep is None else ["--keep", keep])])
+    args = read(SelectorOptions, "--model", "micro", *options.split(), *([] if keep is None else ["--keep", keep]))
     if pruning is None:
         pruning = resolve_model("micro", keep).pruning
     return threshold_request(args, pruning), checkpoint_options(args)

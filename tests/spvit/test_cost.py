@@ -12,7 +12,6 @@ from spvit.console import Console
 from spvit.cost import (
     count_macs,
     count_parameters,
-    main,
     num_units,
     selector_macs_per_token,
     selector_parameters,
@@ -24,6 +23,7 @@ from spvit.errors import ConfigError
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
 from spvit.schema import kinds
+from spvit_fpga.cli import run
 
 CHOICES = kinds(PruningConfig)
 
@@ -267,7 +267,7 @@ def test_the_first_selectors_of_table_6_cost_what_it_says():
 
 
 def test_the_table_for_people(capsys):
-    main(["deit_t"])
+    run("cost", ["--model", "deit_t"])
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == TABLE.splitlines()
 
 

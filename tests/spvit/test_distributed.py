@@ -90,7 +90,7 @@ def test_two_processes_train_the_model_that_one_does(tmp_path):
         several = (
             ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
         )
-        command = [sys.executable, *several, "-m", "spvit.train", "--data", "digits", "--device", "cpu"]
+        command = [sys.executable, *several, "-m", "spvit_fpga", "train", "--data", "digits", "--device", "cpu"]
         command += ["--model", str(tmp_path / "tiny.toml"), "--recipe", str(tmp_path / "recipe.toml")]
         done = subprocess.run(
             [*command, "--out", str(tmp_path / f"{processes}.safetensors")], capture_output=True, text=True, cwd=ROOT

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ import torch
 import spvit
 from hw.model.budget import latency_ms
 from hw.target import resolve_target
-from sim.csim import main as simulate
 from spvit.calibration import kept_patches, mean_macs
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
 from spvit.config import resolve_model
@@ -20,12 +20,17 @@ from spvit.cost import count_macs
 from spvit.errors import CheckpointError, ConfigError
 from spvit.initialisation import seeded
 from spvit.pruned_vit import SPViT
-from spvit.train import Request, main, train
+from spvit.train import Request, train
 from spvit.training.data import InMemory, load_digits
 from spvit.training.loop import Fitting
 from spvit.training.measure import accuracy
+from spvit_fpga.cli import run as run_command
 from tests.spvit.training.tiny import RECIPE, few_digits, make_run
 from tests.spvit.training.tiny import SPEC as TINY
+
+main = partial(run_command, "train")
+
+simulate = partial(run_command, "csim")
 
 ROOT = Path(__file__).parents[2]
 SPEC = resolve_model("deit_digits")
@@ -239,12 +244,12 @@ def test_what_is_refused_before_any_work(command, more, kind, sentence):
 
 def test_a_users_mistake_is_one_line_and_status_2(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "spvit.train", "--model", "deit_digits", "--budget", "6"],
+        [sys.executable, "-m", "spvit_fpga", "train", "--model", "deit_digits", "--budget", "6"],
         capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.splitlines() == [
-        "error: BUDGET=6 must be a number with a unit, as 2.64GMACs, 6ms or 1.2Mcycles; with COST=FILE.py:FUNCTION its "
+        "error: --budget 6 must be a number with a unit, as 2.64GMACs, 6ms or 1.2Mcycles; with --cost FILE.py:FUNCTION its "
         "unit is yours"
     ]
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from spvit.config import ModelSpec, resolve_model
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, UserError
 from spvit.initialisation import seeded
-from spvit.visualize import class_attention, draw_heads, draw_tokens, head_scores, load, main, mark_random, with_policy
+from spvit.visualize import class_attention, draw_heads, draw_tokens, head_scores, load, mark_random, with_policy
+from spvit_fpga.cli import run as run_command
+
+main = partial(run_command, "visualize")
 
 MICRO = resolve_model("micro")
 TINY = """[model]

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from hw.architecture import Architecture
 from hw.generate import make_design
-from hw.model.estimate import main, make_estimate, parse_kept, stream_words
+from hw.model.estimate import make_estimate, parse_kept, stream_words
 from hw.program import Sizes, build_program
 from hw.target import resolve_target
 from hw.weights import weight_stream
 from spvit.config import resolve_model
 from spvit.cost import count_macs
 from spvit.errors import ConfigError
+from spvit_fpga.cli import run as run_command
 from tests.sim.networks import random_network
+
+main = partial(run_command, "estimate")
 
 CONTRACT = {
     "clock_mhz", "macs", "cycles", "latency_ms", "mac_efficiency", "weight_bytes", "ddr_gbps", "dsp", "bram36", "lut",

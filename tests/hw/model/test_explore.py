@@ -6,6 +6,7 @@ import json
 import tomllib
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from xml.etree import ElementTree
 
 import pytest
@@ -20,7 +21,6 @@ from hw.model.explore import (
     choose_for_latency,
     engines,
     explore,
-    main,
     pareto_front,
     place,
     placements,
@@ -36,8 +36,10 @@ from spvit.config import resolve_model
 from spvit.console import Console
 from spvit.cost import kept_patches
 from spvit.errors import ConfigError
+from spvit_fpga.cli import run as run_command
 
 ZCU102, KV260 = resolve_target("zcu102"), resolve_target("kv260")
+main = partial(run_command, "explore")
 MICRO = resolve_model("micro")
 KEPT = kept_patches(MICRO.model, MICRO.pruning)
 

@@ -15,10 +15,13 @@ import pytest
 
 from hw.generate import make_project, write_project
 from hw.model.latency import pipeline_cycles
+from hw.options import VendorOptions
 from hw.target import resolve_target
 from hw.vendor import synth
 from hw.vendor.tools import find_hls
 from spvit.errors import BuildError, ConfigError
+from spvit_fpga.cli import spoken
+from tests.options import read
 from tests.sim.networks import design_of, micro
 
 STANDIN = Path(__file__).with_name("standin.py")
@@ -57,7 +60,9 @@ class Workplace:
         self.monkeypatch.setenv("PATH", f"{bin_folder}:/usr/bin:/bin")
 
     def run(self, stage, *options):
-        return synth.main([stage, *ARGUMENTS, *options])
+        """A stage whose testbench has its vectors already."""
+        asked = read(VendorOptions, *ARGUMENTS, *options)
+        return (synth.check(stage, asked) and 0) if asked.check else synth.run(stage, asked)
 
     def calls(self):
         """[tool, arguments, SPVIT_ settings] of each call so far."""
@@ -85,10 +90,10 @@ def test_without_tools_it_names_what_to_install(workplace, stage):
 
 def test_that_is_one_sentence_and_status_2(workplace):
     run = subprocess.run(
-        [sys.executable, "-m", "hw.vendor.synth", "synth", *ARGUMENTS, "--check"],
+        [sys.executable, "-m", "spvit_fpga", "synth", *ARGUMENTS, "--check"],
         env=os.environ | {"PYTHONPATH": str(STANDIN.parents[3])}, capture_output=True, text=True,
     )  # fmt: skip
-    assert (run.returncode, run.stdout, run.stderr) == (2, "", f"error: {NO_HLS.format('synth')}\n")
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", f"error: {spoken(NO_HLS.format('synth'))}\n")
 
 
 def test_a_bitstream_needs_vivado_too(workplace):
@@ -351,4 +356,4 @@ def test_no_bitstream_of_a_kernel_or_for_a_card(workplace):
     with pytest.raises(ConfigError, match="TOP=mlp_block: a kernel alone has no bitstream"):
         workplace.run("bitstream", "--top", "mlp_block")
     with pytest.raises(ConfigError, match="TARGET=u50 has no processor on its chip"):
-        synth.main(["bitstream", "--model", "micro", "--target", "u50", "--check"])
+        synth.check("bitstream", read(VendorOptions, "--model", "micro", "--target", "u50"))

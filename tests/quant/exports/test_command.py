@@ -1,6 +1,7 @@
 """The command: what it writes, and what it refuses."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from quant.exports.integers import to_arrays, to_npz
 from quant.network import QuantizedLinear, QuantizedNetwork
 from spvit.config import ModelConfig, PruningConfig
 from spvit.errors import BuildError, ConfigError
+from spvit_fpga.cli import run
 from tests.quant.conftest import make_stages
+
+export = partial(run, "export")
 
 
 def tuples(table):
@@ -55,10 +59,10 @@ def test_equal_networks_give_equal_bytes():
 
 def test_the_integers_of_a_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert command.main(["--model", "micro", "--format", "npz"]) == 0
+    assert export(["--model", "micro", "--format", "npz"]) == 0
     assert (tmp_path / "build/export/micro/network.npz").exists()
     assert "build/export/micro/network.npz: " in capsys.readouterr().out
-    assert command.main(["--model", "micro", "--format", "npz", "--keep", "none", "--out", "elsewhere"]) == 0
+    assert export(["--model", "micro", "--format", "npz", "--keep", "none", "--out", "elsewhere"]) == 0
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["network.npz"]
 
 
@@ -77,7 +81,7 @@ def test_onnx_leaves_two_files(tmp_path, monkeypatch):
         return Graph()
 
     monkeypatch.setattr("spvit.exports.onnx_graph.onnx_graph", graph)
-    assert command.main(["--model", "micro", "--format", "onnx", "--out", str(tmp_path)]) == 0
+    assert export(["--model", "micro", "--format", "onnx", "--out", str(tmp_path)]) == 0
     assert made == [(3, "gathered"), (3, "masked")]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
         "gathered.onnx": b"onn",
@@ -85,24 +89,23 @@ def test_onnx_leaves_two_files(tmp_path, monkeypatch):
     }
     monkeypatch.setattr(Graph, "ByteSize", lambda self: 2**31)
     with pytest.raises(ConfigError, match="would have 2,147,483,648 bytes, and ONNX files end at 2 GB"):
-        command.main(["--model", "micro", "--format", "onnx", "--out", str(tmp_path)])
+        export(["--model", "micro", "--format", "onnx", "--out", str(tmp_path)])
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (["--format", "tflite"], "--format tflite is unknown; choose from onnx, qonnx, npz"),
-        ([], "--format must be given; python -m quant.exports.command --help lists what can be given"),
+        ([], "--format must be given; spvit export --help lists what can be given"),
         (
             ["--format", "onnx", "--out", "a.onnx"],
             "OUT=a.onnx: is the folder that the files are put into; give a folder's name",
         ),
     ],
 )
-def test_requests_that_cannot_be(options, sentence, monkeypatch):
-    monkeypatch.delenv("MAKELEVEL", raising=False)
+def test_requests_that_cannot_be(options, sentence):
     with pytest.raises(ConfigError) as error:
-        command.main(["--model", "micro", *options])
+        export(["--model", "micro", *options])
     assert str(error.value) == sentence
 
 

@@ -12,8 +12,9 @@ from hw.model.estimate import make_estimate
 from hw.target import resolve_target
 from hw.vendor.reports import Figures
 from sim.report.evidence import Evidence
-from sim.report.page import main, render
+from sim.report.page import render
 from spvit.config import resolve_model
+from spvit_fpga.cli import run
 from tests.sim.report.test_page import BOARD, CSIM, SCHEDULE, TIMING
 
 pytestmark = pytest.mark.needs("chromium")
@@ -42,7 +43,7 @@ def page(tmp_path_factory):
     (folder / "network" / "inputs.json").write_text(json.dumps({"weights": "seed 0"}))
     (folder / "csim.json").write_text(json.dumps(CSIM))
     (folder / "timing.json").write_text(json.dumps(TIMING))
-    main(["--model", "micro", "--out", str(folder)])
+    run("report", ["--model", "micro", "--out", str(folder)])
     return folder / "report.html"
 
 

@@ -56,7 +56,7 @@ def test_the_emulated_devices_times_are_not_the_boards(tmp_path, kind):
     assert read_evidence(tmp_path, "micro", "zcu102", "8x16 fast").board is None
 
 
-@pytest.mark.parametrize(("name", "command"), [("csim", "make csim"), ("timing", "python -m sim.timed_csim")])
+@pytest.mark.parametrize(("name", "command"), [("csim", "make csim"), ("timing", "make timed")])
 def test_another_models_c_simulation_is_refused(tmp_path, name, command):
     lay(tmp_path, **{name: CSIM | {"model": "deit_s"}})
     assert refusal(tmp_path) == (
@@ -69,7 +69,7 @@ def test_another_engines_timing_is_refused(tmp_path):
     lay(tmp_path, timing=TIMING | {"engine": "64x64 fast"})
     assert refusal(tmp_path) == (
         f"{tmp_path}/timing.json: engine is 64x64 fast, this design's is 8x16 fast; "
-        "remove the file, or run python -m sim.timed_csim again"
+        "remove the file, or run make timed again"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from hw.model.cycles import PARTS
 from hw.model.estimate import make_estimate
 from hw.target import resolve_target
 from hw.vendor.reports import Figures
+from sim.options import DrawingOptions
 from sim.report.data import (
     by_pass,
     by_stage,
@@ -23,13 +25,14 @@ from sim.report.data import (
     tokens_by_block,
 )
 from sim.report.evidence import Evidence, read_evidence
-from sim.report.flow import DRAWING
-from sim.report.flow import main as draw_flows
-from sim.report.page import headlines, main, part_rows, render
+from sim.report.page import headlines, part_rows, render
 from sim.report.paper import paper_ms, paper_rows
 from spvit.config import resolve_model
 from spvit.cost import count_macs
 from spvit.errors import BuildError, ConfigError
+from spvit_fpga.cli import run as run_command
+
+main = partial(run_command, "report")
 
 ZCU102 = resolve_target("zcu102")
 DEIT_S = make_estimate(resolve_model("deit_s"), ZCU102)
@@ -164,9 +167,10 @@ def test_the_drawing_of_the_flow_has_this_designs_engine():
 
 
 def test_the_committed_drawings_of_the_flow_are_not_stale(tmp_path):
-    draw_flows(["--out", str(tmp_path / DRAWING.name)])
+    drawing = DrawingOptions().out
+    run_command("flow-plot", ["--out", str(tmp_path / drawing.name)])
     for path in tmp_path.iterdir():
-        assert path.read_bytes() == (DRAWING.parent / path.name).read_bytes(), "run python -m sim.report.flow"
+        assert path.read_bytes() == (drawing.parent / path.name).read_bytes(), "run make flow-plot"
 
 
 def test_the_parts_and_memories_add_up_to_the_whole():

@@ -1,19 +1,22 @@
 """The recipe: where its numbers come from, and which are refused."""
 
-import argparse
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from spvit.errors import ConfigError
 from spvit.losses import LossWeights
-from spvit.training.recipe import Recipe, add_arguments, resolve_recipe
+from spvit.options import TrainOptions
+from spvit.training.recipe import Recipe, resolve_recipe
+from spvit_fpga.cli import parser_of
+from spvit_fpga.commands import COMMANDS
+from tests.options import read
 
 
-def options(*arguments):
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(arguments)
+def resolved(model, *arguments):
+    options = read(TrainOptions, "--model", model, *arguments)
+    return resolve_recipe(model, options.recipe, options.changes)
 
 
 def test_the_defaults_are_the_papers():
@@ -32,7 +35,7 @@ def test_the_defaults_are_the_papers():
 def test_model_then_file_then_flags(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text("batch = 32\npruning_epochs = 3\nselector_rate = 1\n")
-    recipe = resolve_recipe("deit_digits", options("--recipe", str(file), "--batch", "16", "--compile"))
+    recipe = resolved("deit_digits", "--recipe", str(file), "--batch", "16", "--compile")
     assert (recipe.batch, recipe.pruning_epochs, recipe.backbone_epochs) == (16, 3, 80)
     assert recipe.compile and recipe.augment == "jitter"
     assert recipe.selector_rate == 1.0 and type(recipe.selector_rate) is float
@@ -40,9 +43,10 @@ def test_model_then_file_then_flags(tmp_path):
 
 
 def test_every_field_is_a_flag_with_a_word_on_it():
+    text = parser_of(COMMANDS["train"]).format_help()
     for item in fields(Recipe):
         assert item.metadata["help"]
-        assert hasattr(options(), item.name)
+        assert f"--{item.name.replace('_', '-')} " in text or f"--{item.name}, --no-" in text
 
 
 @pytest.mark.parametrize(
@@ -62,10 +66,10 @@ def test_what_cannot_be(tmp_path, monkeypatch, text, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(ConfigError) as refused:
-        resolve_recipe("deit_s", options("--recipe", "mine.toml"))
+        resolve_recipe("deit_s", Path("mine.toml"))
     assert str(refused.value).startswith(sentence)
 
 
 def test_a_missing_file():
     with pytest.raises(ConfigError, match=r"^none\.toml: there is no such file; RECIPE= takes the path of a TOML$"):
-        resolve_recipe("deit_s", options("--recipe", "none.toml"))
+        resolve_recipe("deit_s", Path("none.toml"))

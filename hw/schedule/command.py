@@ -1,4 +1,4 @@
-"""Whether synthesis can start an iteration every cycle: `python -m hw.schedule --model deit_s --target zcu102`.
+"""Whether synthesis can start an iteration every cycle: `spvit schedule --model deit_s`.
 
 Enters: the build's arguments (`quant.build`) and the quantized network in the build folder, of which the design is
 rendered. Leaves `schedule.json` in the build folder (`schedule-<top>.json` for a kernel's own top), and a table.
@@ -7,27 +7,18 @@ No synthesis has seen the design: every figure is of an open model of one, by se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from hw.generate import check_request, ensure_project
-from hw.render import UNITS
+from hw.options import ScheduleOptions
 from hw.schedule.frontend import check_tools
 from hw.schedule.loops import pipelined_loops
 from hw.schedule.report import Schedule, schedule_loop, show, worst_of_each
-from hw.target import add_clock, with_clock
-from quant.build import add_arguments, build_folder
-from spvit.command import Parser
+from hw.target import with_clock
+from quant.build import build_folder
 from spvit.console import Console, stage
-from spvit.errors import exit_on_user_error
 from spvit.files import check_writable, write_json
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser("python -m hw.schedule", __doc__.partition("\n")[0])
-    add_arguments(parser)
-    parser.add_argument("--top", choices=sorted(UNITS), help="one kernel, as a top of its own (default: all of it)")
-    add_clock(parser)
-    args = parser.parse_args(argv)
+def run(args: ScheduleOptions) -> None:
     spec, target, architecture = check_request(args)
     target = with_clock(target, args.clock)
     check_tools()
@@ -48,7 +39,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = folder / (f"schedule-{args.top}.json" if args.top else "schedule.json")
     write_json(path, schedule.document())
     console.print(str(path))
-
-
-if __name__ == "__main__":
-    exit_on_user_error(main)

@@ -1,0 +1,59 @@
+"""The commands that are several steps of the house's rooms, one after the other."""
+
+from __future__ import annotations
+
+import hw.generate
+import hw.model.measure
+import hw.schedule.command
+import hw.vendor.synth
+import sim.vectors
+from hw.generate import check_request
+from hw.options import HlsOptions, ScheduleOptions, VendorOptions
+from sim.options import VectorsOptions
+from spvit.command import handed_on
+from spvit_fpga.commands import NoOptions
+
+
+def hls(options: HlsOptions) -> None:
+    """Refuse what can't be built, quantize, generate."""
+    check_request(options)
+    if options.check:
+        return
+    from quant.quantize import ensure_network  # torch: what is refused need not wait for it
+
+    ensure_network(options)
+    hw.generate.run(options)
+
+
+def schedule(options: ScheduleOptions) -> None:
+    """The schedule of a design that is made first where that is needed."""
+    from quant.quantize import ensure_network
+
+    check_request(options)
+    ensure_network(options)
+    hw.schedule.command.run(options)
+
+
+def synth(options: VendorOptions) -> int:
+    return _drive("synth", options)
+
+
+def cosim(options: VendorOptions) -> int:
+    return _drive("cosim", options)
+
+
+def bitstream(options: VendorOptions) -> int:
+    return _drive("bitstream", options)
+
+
+def measure(_: NoOptions) -> None:
+    hw.model.measure.run()
+
+
+def _drive(stage: str, options: VendorOptions) -> int:
+    """Refuse what can't be done, write the testbench's vectors, drive the tools."""
+    hw.vendor.synth.check(stage, options)
+    if options.check:
+        return 0
+    sim.vectors.run(handed_on(options, VectorsOptions))
+    return hw.vendor.synth.run(stage, options)
