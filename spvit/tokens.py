@@ -35,7 +35,7 @@ class MaskedTokens:
         """Of an image's tokens (B, P + N, C), before any selector."""
         prefix, patches = x.tensor_split([num_prefix], dim=1)
         alive = torch.ones_like(patches[..., 0])
-        none = x.new_ones(len(x), 0)
+        none = alive[:, :0]
         return cls(prefix, patches, x[:, :0], alive, none, none, alive.long() * 0)
 
     @property

@@ -6,8 +6,11 @@ import onnxruntime
 import pytest
 import torch
 
+from spvit.config import PruningConfig
 from spvit.exports.onnx_graph import onnx_graph
+from spvit.initialisation import seeded
 from tests.spvit.exports.test_forms import images, make_net
+from tests.spvit.test_backbones import LVVIT, PIT
 
 TOLERANCE = 1e-5
 
@@ -24,7 +27,7 @@ def check(run, net, batch):
     expected = net.forward_gathered(batch)
     assert np.abs(logits - expected.logits.numpy()).max() <= TOLERANCE
     for stage, record in enumerate(expected.records):
-        assert np.array_equal(keep[:, stage], record.keep.numpy())
+        assert np.array_equal(keep[:, stage, : record.keep.shape[1]], record.keep.numpy())
         assert np.array_equal(num_tokens[:, stage], record.num_tokens.numpy())
     return num_tokens
 
@@ -67,6 +70,26 @@ def test_gathered(variant):
         other = type(graph).FromString(graph.SerializeToString())
         check(retuned(other, net, threshold), net, images(1))
     onnx.checker.check_model(graph)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["gathered", "masked"])
+@pytest.mark.parametrize(("model", "locations"), [(LVVIT, (1, 2)), (PIT, (1, 2, 4))], ids=["lvvit", "pit"])
+def test_other_backbones(model, locations, form):
+    net = seeded(model, PruningConfig(locations, keep=(0.7, 0.5, 0.3)[: len(locations)]))
+    net.thresholds.copy_(torch.tensor([0.5013, 0.5017, 0.5019])[: len(locations)])
+    graph, counts = onnx_graph(net, form), set()
+    run = session(graph)
+    for seed in range(2):
+        batch = images(2, seed, model.img_size)
+        for part in [batch] if form == "masked" else batch.split(1):
+            counts |= {tuple(row) for row in check(run, net, part).tolist()}
+    assert len(counts) > 1
+    marks = net.thresholds.clone()
+    for threshold in (0.0, 2.0):
+        net.thresholds.copy_(marks)
+        other = type(graph).FromString(graph.SerializeToString())
+        check(retuned(other, net, threshold), net, images(1, size=model.img_size))
 
 
 def test_masked_takes_any_batch():
