@@ -16,7 +16,9 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
     "#0072b2", "#d55e00", "#009e73", "#b2182b", "#8b5aa8", "#56b4e9", "#e69f00",
@@ -92,6 +94,13 @@ def standalone(svg: str) -> str:
     size = f'width="{width - left:g}pt" height="{height - top:g}pt"'
     head, end, body = svg.partition("</title>")
     return f"{head.replace('<svg ', f'<svg {size} ', 1)}{end}\n<style>{DARK_RULES}</style>{body}"
+
+
+def mark_decades(axis: Axis, low: float, high: float) -> None:
+    """Ticks and figures of a logarithmic axis: 1, 2, 5, 10, or decades alone where there are many; none between."""
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 300 else (1.0, 2.0, 5.0)))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter("{x:,g}")
 
 
 def for_phones(path: Path) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from hw.architecture import Architecture
-from hw.model.charts import BLUE, GREY, INK, ORANGE, chart, standalone
+from hw.model.charts import BLUE, GREY, INK, ORANGE, PAPER, chart, mark_decades, standalone
 from hw.model.resources import HEADROOM
 from hw.target import Target
 
@@ -50,14 +50,15 @@ def draw_front(points: Sequence[Dot], front: Sequence[Dot], chosen: Dot, title: 
         axes.axvline(HEADROOM["dsp"] * target.dsp, color=GREY, linewidth=1, linestyle=":")
         engine = chosen.architecture
         axes.annotate(
-            f"{engine.tile_in}x{engine.tile_out} {engine.inner_product}, {chosen.latency_ms:.2f} ms",
+            f"{engine.tile_in}×{engine.tile_out} {engine.inner_product}, {chosen.latency_ms:.2f} ms",
             (chosen.dsp, chosen.latency_ms), (-12, 28), textcoords="offset points", ha="right", color=INK,
             arrowprops={"arrowstyle": "->", "color": INK},
+            bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )  # fmt: skip
         axes.set_xlim(0, WIDEST * target.dsp)
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
+        mark_decades(axes.yaxis, *axes.get_ylim())
         axes.set_xlabel(f"DSPs; lines: those of {target.name}, and {HEADROOM['dsp']:.0%} of them")
         axes.set_ylabel("ms per image, estimate")
-        axes.legend(loc="upper right")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     return standalone(drawn.svg)

@@ -8,10 +8,26 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from hw.architecture import PORT_LANES
-from hw.model.charts import BLUE, GREEN, GREY, INK, LIGHT, NARROW, ORANGE, PURPLE, RED, SKY, SMALL, WIDE, YELLOW, chart
+from hw.model.charts import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    LIGHT,
+    NARROW,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    SMALL,
+    WIDE,
+    YELLOW,
+    chart,
+    mark_decades,
+)
 from hw.model.cycles import PARTS
 from hw.model.estimate import Estimate
 from hw.model.resources import HEADROOM, KINDS
@@ -99,11 +115,8 @@ def draw_roofline(points: Sequence[RooflinePoint], estimate: Estimate, title: st
             axes.plot(across, point.gmacs_per_s, MARKERS[point.name], color=colour, markersize=6, alpha=0.85)
         axes.set_xlim(left, right)
         axes.set_ylim(lowest, 1.9 * peak)
-        for axis, low, high in ((axes.xaxis, left, right), (axes.yaxis, lowest, peak)):
-            axis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 300 else (1.0, 2.0, 5.0)))
-            axis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_major_formatter("{x:,g}")
+        mark_decades(axes.xaxis, left, right)
+        mark_decades(axes.yaxis, lowest, peak)
         axes.set_xlabel("MACs per byte of weights")
         axes.set_ylabel("GMAC/s")
         axes.figure.legend(handles=_roofline_legend(points, estimate, roofs), loc="outside lower center",

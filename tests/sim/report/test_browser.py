@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from hw.architecture import Architecture
+from hw.layout import Layout
 from hw.model.estimate import make_estimate
+from hw.model.explore import Point
+from hw.model.explore_plot import draw_front
+from hw.model.resources import estimate_resources
 from hw.target import resolve_target
 from hw.vendor.reports import Figures
 from sim.report.evidence import Evidence
@@ -69,6 +74,18 @@ def test_a_drawing_can_be_read(browser, name):
     """Each where it is shown: there is one for a telephone beside each for a desk."""
     assert seen(browser, DOCS / name, widths=["phone" if "-phone" in name else "desk"]) == []
     assert (DOCS / f"{Path(name).stem.removesuffix('-phone')}-phone.svg").exists()
+
+
+def test_the_plot_of_explored_engines_can_be_read(browser, tmp_path):
+    spec, target = resolve_model("deit_s"), resolve_target("zcu102")
+    points = []
+    for size in (8, 16, 32, 64):
+        engine = Architecture(size, 64, weight_ports=1)
+        resources = estimate_resources(Layout(spec.model, engine))
+        points.append(Point(engine, target, 4.6 * 64 / size, resources))
+    path = tmp_path / "explore.svg"
+    path.write_text(draw_front(points, points[1:], points[-1], "DeiT-S on zcu102: estimate"))
+    assert seen(browser, path, widths=["desk"]) == []
 
 
 BREAKS = {

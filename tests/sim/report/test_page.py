@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import pytest
 
+import sim.report.page
 from hw.model.cycles import PARTS
 from hw.model.estimate import make_estimate
 from hw.target import resolve_target
@@ -72,6 +73,12 @@ def page(tmp_path_factory):
     return folder / "report.html"
 
 
+@pytest.fixture
+def words(monkeypatch):
+    """Pages without their charts, which take most of the time."""
+    monkeypatch.setattr(sim.report.page, "pictures", lambda *_: [])
+
+
 def test_it_is_self_contained(page):
     text = page.read_text()
     assert not re.search(r'(src|href)="(?!#)', text)
@@ -92,7 +99,7 @@ def test_every_figure_says_where_it_comes_from(page):
     assert "No synthesis and no board has seen this design yet." in text
 
 
-def test_harder_evidence_comes_first_and_only_where_it_is():
+def test_harder_evidence_comes_first_and_only_where_it_is(words):
     kinds = [one.kind for one in headlines(MICRO, Evidence(CSIM, TIMING, STAGES, BOARD))]
     assert kinds[:4] == ["board", "cosim", "csim", "estimate"]
     assert {one.kind for one in headlines(MICRO, NOTHING)} == {"estimate"}
@@ -113,7 +120,7 @@ def test_the_papers_figures_stand_beside_ours():
     assert all(row.ours_ms is None and row.direct_ms is None for row in rows[2:])
 
 
-def test_another_model_than_the_papers_is_not_compared_and_the_row_says_why():
+def test_another_model_than_the_papers_is_not_compared_and_the_row_says_why(words):
     assert all(row.ours_ms is None for row in paper_rows(resolve_model("deit_digits"), ZCU102))
     text = render(make_estimate(resolve_model("deit_digits"), ZCU102), NOTHING)
     assert text.count("not compared: another model than deit_digits") == 4
@@ -135,7 +142,7 @@ def test_the_papers_figure_heads_the_page_for_its_own_workload_alone(keep, ms):
     assert found == ([] if ms is None else [f"{ms:.2f} ms"])
 
 
-def test_an_engine_that_does_not_fit_the_board_is_no_rival():
+def test_an_engine_that_does_not_fit_the_board_is_no_rival(words):
     kv260 = resolve_target("kv260")
     spec = replace(resolve_model("deit_s"), engine={"tile_in": 32, "tile_out": 32})
     assert [row.direct_ms for row in paper_rows(spec, kv260)[:2]] == [None, None]
@@ -159,7 +166,7 @@ def test_random_weights_are_marked_on_whatever_depends_on_them(page):
     assert mark not in trained and "are not trained" not in trained
 
 
-def test_the_drawing_of_the_flow_has_this_designs_engine():
+def test_the_drawing_of_the_flow_has_this_designs_engine(words):
     text = render(MICRO, NOTHING)
     assert re.findall(r">(\d+ × \d+) array<", text) == ["8 × 16"] * 2  # at a desk and on a telephone
     assert "64 × 64" not in text and "2,048 multipliers" not in text
@@ -261,7 +268,7 @@ def test_an_unpruned_model_has_a_page_too():
     assert "blocks 0–3, 17 tokens" in text
 
 
-def test_the_schedule_has_its_table_and_its_word():
+def test_the_schedule_has_its_table_and_its_word(words):
     page = render(MICRO, replace(NOTHING, schedule=SCHEDULE))
     row = re.search(r"<tr><th>ENGINE</th>(.*?)</tr>", page)
     assert row and re.findall(r">([^<]+)</td>", row[1]) == ["1", "2.50", "35", "–", "–", "–"]
