@@ -7,6 +7,7 @@ Enters: a model, its weights, images; for the last picture labelled ones. Leaves
     tradeoff.png    accuracy against cost over thresholds, with packages and without (Figure 5); tradeoff.json
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +31,11 @@ from spvit.checkpoint_options import (
 from spvit.checkpoints import load_checkpoint_with_report
 from spvit.config import ModelSpec, PruningConfig, resolve_model, shipped_weights
 from spvit.console import Console, stage
-from spvit.cost import count_macs, macs_unit
+from spvit.cost import count_macs, macs_unit, num_units
 from spvit.errors import ConfigError
 from spvit.figures import write_figure
 from spvit.files import check_writable, write_json
-from spvit.images.drawing import veil_dropped
+from spvit.images.drawing import veil_places
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import ImageSet, load_images
 from spvit.initialisation import seeded
@@ -86,7 +87,9 @@ def load(
 
 def with_policy(net: SPViT, package: str) -> SPViT:
     """The same weights and thresholds under another package policy."""
-    other = SPViT(net.config, replace(net.pruning, package=package, proportional_attention=False))
+    refill = "zero" if package == "none" else net.pruning.refill
+    pruning = replace(net.pruning, package=package, refill=refill, proportional_attention=False)
+    other = SPViT(net.config, pruning)
     other.load_state_dict(net.state_dict())
     return other.eval()
 
@@ -94,7 +97,7 @@ def with_policy(net: SPViT, package: str) -> SPViT:
 @torch.no_grad()
 def draw_tokens(net: SPViT, pixels: NDArray[np.uint8], images: Tensor, names: Sequence[str]) -> Figure:
     """Figure 9: for each image a row without packages and one with, a panel per selector."""
-    patch, stages = net.config.patch_size, net.pruning.num_selectors
+    stages = net.pruning.num_selectors
     nets = {"no package": with_policy(net, "none")}
     if net.pruning.package != "none":
         nets["packages" if net.pruning.package == "append" else "one package"] = net
@@ -110,8 +113,12 @@ def draw_tokens(net: SPViT, pixels: NDArray[np.uint8], images: Tensor, names: Se
             axes[0].set_ylabel(label)
             for axis, location, record in zip(axes[1:], net.pruning.locations, records, strict=True):
                 kept = record.keep[0].nonzero()[:, 0].numpy()
-                share = len(kept) / net.config.num_patches
-                _show(axis, veil_dropped(colours, kept, patch), f"block {location}: {share:.0%} kept")
+                share = len(kept) / record.keep.shape[1]
+                _show(
+                    axis,
+                    veil_places(colours, kept, math.isqrt(record.keep.shape[1])),
+                    f"block {location}: {share:.0%} kept",
+                )
     return figure
 
 
@@ -129,8 +136,9 @@ def draw_heads(net: SPViT, pixels: NDArray[np.uint8], images: Tensor, names: Seq
         raise ConfigError(f"{net.config.name}: it has neither a class token nor a selector's heads; nothing to draw")
     rows = [(label, heat[image]) for image in range(len(images)) for label, heat in maps]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.7 * (net.config.num_heads + 1) + 1.2, 1.85 * len(rows) + 0.3), layout="constrained")
-        grid = figure.subplots(len(rows), net.config.num_heads + 1, squeeze=False)
+        heads = max(len(heat) for _, heat in rows)
+        figure = Figure(figsize=(1.7 * (heads + 1) + 1.2, 1.85 * len(rows) + 0.3), layout="constrained")
+        grid = figure.subplots(len(rows), heads + 1, squeeze=False)
         for row, (axes, (label, heat)) in enumerate(zip(grid, rows, strict=True)):
             image = row // len(maps)
             colours = np.repeat(pixels[image], 3 // pixels.shape[-1], axis=2)
@@ -139,7 +147,10 @@ def draw_heads(net: SPViT, pixels: NDArray[np.uint8], images: Tensor, names: Seq
             shown: Any = None
             scores = label.startswith("selector")
             for head, axis in enumerate(axes[1:]):
-                values = heat[head].reshape(net.config.grid_size, -1).numpy()
+                if head >= len(heat):  # stages may have other numbers of them
+                    axis.set_axis_off()
+                    continue
+                values = heat[head].unflatten(0, (math.isqrt(heat.shape[1]), -1)).numpy()
                 largest = 1.0 if scores else float(heat.max())
                 shown = _show_heat(axis, values, colours, largest)
                 _bare(axis, f"head {head}" if row % len(maps) == 0 else "")
@@ -153,7 +164,7 @@ def class_attention(net: SPViT, images: Tensor) -> Tensor:
     attention, first = plain.blocks[-1].attn, plain.config.num_prefix_tokens
     attention.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     plain.forward_masked(images)
-    qkv = attention.qkv(seen[0]).unflatten(-1, (3, plain.config.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    qkv = attention.qkv(seen[0]).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     return attention_weights(qkv[0], qkv[1])[:, :, 0, first:]
 
 
@@ -186,6 +197,7 @@ def sweep(net: SPViT, data: Data, keep_ratios: Sequence[float] | None = None) ->
     test = sample(data.test, 1024).images
     policies = ["none"] if net.pruning.package == "none" else [net.pruning.package, "none"]
     points: dict[str, list[dict[str, Any]]] = {}
+    units = torch.tensor(num_units(net.config, net.pruning))
     with stage("accuracy against cost, at several thresholds", len(policies) * len(POWERS)) as bar:
         for policy in policies:
             one, points[policy] = with_policy(net, policy), []
@@ -199,7 +211,7 @@ def sweep(net: SPViT, data: Data, keep_ratios: Sequence[float] | None = None) ->
                 kept = kept_patches(one, test)
                 points[policy].append(
                     {
-                        "keep": (kept.double().mean(dim=0) / net.config.num_patches).tolist(),
+                        "keep": (kept.double().mean(dim=0) / units).tolist(),
                         "thresholds": one.thresholds.tolist(),
                         "gmacs": mean_macs(one, kept) / 1e9,
                         "accuracy": accuracy(one, data.test),

@@ -34,9 +34,16 @@ def draw_kept(pixels: Pixels, kept: Sequence[NDArray[np.int64]], patch_size: int
 
 def veil_dropped(pixels: Pixels, patches: NDArray[np.int64], patch_size: int) -> Pixels:
     """A copy of uint8 [S, S, 3] with every patch dark and blue that is not among `patches`."""
-    grid = pixels.shape[0] // patch_size
-    is_kept = np.zeros(grid * grid, dtype=np.bool_)
-    is_kept[patches] = True
-    is_kept = is_kept.reshape(grid, grid).repeat(patch_size, axis=0).repeat(patch_size, axis=1)
+    return veil_places(pixels, patches, pixels.shape[0] // patch_size)
+
+
+def veil_places(pixels: Pixels, places: NDArray[np.int64], grid: int) -> Pixels:
+    """`veil_dropped` of a grid of `grid` x `grid` places, each shown as an equal part of the image: where patches
+    overlap or were pooled, about what it sees.
+    """
+    is_kept = np.zeros((grid, grid), dtype=np.bool_)
+    is_kept.flat[places] = True
+    place = np.arange(pixels.shape[0]) * grid // pixels.shape[0]  # of each pixel's row, or column
+    is_kept = is_kept[place][:, place]
     veiled = np.rint(pixels * DROPPED + VEIL)
     return np.where(is_kept[:, :, None], pixels, veiled).astype(np.uint8)

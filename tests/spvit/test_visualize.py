@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from spvit import visualize
-from spvit.config import ModelSpec, resolve_model
+from spvit.config import ModelSpec, PruningConfig, resolve_model
 from spvit.cost import count_macs
 from spvit.errors import ConfigError, UserError
 from spvit.initialisation import seeded
 from spvit.visualize import class_attention, draw_heads, draw_tokens, head_scores, load, mark_random, with_policy
 from spvit_fpga.cli import run as run_command
+from tests.spvit.test_backbones import PIT
 
 main = partial(run_command, "visualize")
 
@@ -188,3 +189,23 @@ def test_a_place_that_cannot_be_written(tmp_path):
     with pytest.raises(UserError) as error:
         main(["--model", "micro", "--out", str(tmp_path / "out")])
     assert str(error.value).startswith(f"{tmp_path / 'out'}: is a file where a folder is wanted; ")
+
+
+@torch.no_grad()
+def test_grids_and_heads_of_several_stages():
+    """Of a PiT: 5 x 5 places of the second stage over the image, and rows with as many heads as there are."""
+    net = seeded(PIT, PruningConfig((1, 4), keep=(0.6, 0.4)))
+    random = np.random.default_rng(0)
+    shown, batch = random.integers(0, 256, (1, 20, 20, 3), dtype=np.uint8), torch.randn(1, 3, 20, 20)
+    figure = draw_tokens(net, shown, batch, ["one"])
+    records = net.forward_gathered(batch).records
+    assert [record.keep.shape[1] for record in records] == [25, 9]
+    assert titles(figure)[4:] == [
+        *(f"block {at}: {one.keep.mean().item():.0%} kept" for at, one in zip((1, 4), records, strict=True)),
+    ]
+    places = (np.array(figure.axes[4].images[0].get_array()) == shown[0]).all(axis=2)
+    kept = records[0].keep[0].bool().reshape(5, 5).numpy()
+    assert np.array_equal(places, kept.repeat(4, axis=0).repeat(4, axis=1))
+    heads = draw_heads(net, shown, batch, ["one"])
+    assert [title for title in titles(heads) if title] == ["one", *(f"head {head}" for head in range(8))]
+    assert [axis.axison for axis in heads.axes[9:18]] == [True] * 5 + [False] * 4
