@@ -283,9 +283,14 @@ class Evaluated:
     csim_done: list[int] = field(default_factory=list)
 
 
+def _weights(args: EvalOptions) -> Path | None:
+    """The file of the weights; None: seeded random ones."""
+    return args.ckpt if args.ckpt is not None else shipped_weights(args.model)
+
+
 def open_journal(args: EvalOptions, spec: ModelSpec, samples: Samples, models: list[str], suffix: str) -> Journal:
     """The journal of this process, for this very evaluation."""
-    checkpoint = args.ckpt if args.ckpt is not None else shipped_weights(args.model)
+    checkpoint = _weights(args)
     folder = network_folder(args)
     names = hashlib.sha256(json.dumps([samples.names, samples.labels]).encode()).hexdigest()
     identity = {
@@ -362,7 +367,10 @@ def tell(
         "csim_integer_differences": differing.get("csim"), "estimate": estimate,
         "models": {name: asdict(one) for name, one in reports.items()},
     }  # fmt: skip
-    folder, text = build_folder(args), markdown(spec.model.name, reports, unpruned, line)
+    notes = [f"On the accelerator, per image: {line}."] if line else []
+    if _weights(args) is None:
+        notes.append(f"**Seeded random weights** (seed {args.seed}): says nothing of a trained model.")
+    folder, text = build_folder(args), markdown(spec.model.name, reports, unpruned, notes)
     write_json(folder / "eval.json", content)
     write_whole(folder / "eval.md", text)
     _print(spec, reports, unpruned, f"{spec.model.name} on {len(done)} images of {data}", console)

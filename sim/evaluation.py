@@ -167,11 +167,11 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}"
 
 
-def markdown(name: str, reports: dict[str, ModelReport], unpruned_gmacs: float, milliseconds: str) -> str:
+def markdown(name: str, reports: dict[str, ModelReport], unpruned_gmacs: float, notes: Sequence[str]) -> str:
     """The figures as a table for a README.
 
-    name          of the model
-    milliseconds  the accelerator's, with its clock and its kind, as estimate; empty where it has none
+    name   of the model
+    notes  sentences below the table
     """
     scale, unit = macs_unit(1e9 * unpruned_gmacs)
     headings = ["model", "arithmetic", "images", "top-1", "top-5", unit, "of unpruned"]
@@ -185,7 +185,7 @@ def markdown(name: str, reports: dict[str, ModelReport], unpruned_gmacs: float, 
             ]
         )  # fmt: skip
     text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-    return f"{text}\nOn the accelerator, per image: {milliseconds}.\n" if milliseconds else text
+    return text + "".join(f"\n{note}\n" for note in notes)
 
 
 def tokens_table(one: ModelReport, locations: Sequence[int], name: str) -> Table:

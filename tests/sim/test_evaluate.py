@@ -186,13 +186,14 @@ def test_the_c_simulation_of_some_images_and_the_table_for_a_readme(photographs,
     spec, target = MICRO, with_clock(resolve_target("zcu102"), 150)
     assert estimate["latency_ms"] == make_estimate(spec, target, estimate["kept_patches"]).latency_ms
     lines = (tmp_path / "eval.md").read_text().splitlines()
-    assert lines[0] == "| model | arithmetic | images | top-1 | top-5 | GMACs | of unpruned |"
+    assert lines[0] == "| model | arithmetic | images | top-1 | top-5 | MMACs | of unpruned |"
     assert [line.split(" | ")[1:3] for line in lines[2:5]] == [
         ["float32", "21"],
         ["16-bit integers", "21"],
         ["C-simulation", "3"],
     ]
-    assert lines[-1].endswith(" ms at 150 MHz on zcu102 (estimate, not measured).")
+    assert lines[-3].endswith(" ms at 150 MHz on zcu102 (estimate, not measured).")
+    assert lines[-1] == "**Seeded random weights** (seed 0): says nothing of a trained model."
     assert "csim and integer: the same logits" in capsys.readouterr().out
 
 
