@@ -34,6 +34,7 @@ void describe_memories(const Memory<A>& memory) {
     timing::memory(memory.feature_sum, "feature_sum");
     timing::memory(memory.pooled, "pooled");
     timing::memory(memory.keep, "keep");
+    timing::memory(memory.program, "program");
     timing::memory(memory.probability, "probability");
 }
 
@@ -161,28 +162,31 @@ POOL_LANES:
     }
 }
 
-/// A step of the engine; an idle one before the first and from `last` on.
-template <class Program>
-inline Step engine_step(int index, int first, int last) {
+/// A step of the program; before and behind it stands one that computes nothing.
+template <class A>
+inline Step read_step(const Memory<A>& memory, int index, int num_steps, timing::Site site = timing::Site::here()) {
 #pragma HLS INLINE
-    return Program::step(index >= first && index < last ? index : Program::kIdle);
+    const bool exists = index >= 0 && index < num_steps;
+    Step step = unpack_step(load(memory.program, exists ? index : 0, site));
+    if (!exists) step.op = Op::IDLE;
+    return step;
 }
 
 /// The tile that is active when engine_run begins: the first of step `index`.
-template <class A, class Program>
-inline TilePlan<A> first_tile(int index, int first, int last, const Tokens& tokens) {
+template <class A>
+inline TilePlan<A> first_tile(int index, int num_steps, const Tokens& tokens, const Memory<A>& memory) {
 #pragma HLS INLINE
-    const Step step = engine_step<Program>(index, first, last);
-    const int next_index = index < first ? first : int(step.next_engine);
-    return begin_pass<A>(index, step, next_index, engine_step<Program>(next_index, first, last), tokens);
+    const Step step = read_step<A>(memory, index, num_steps);
+    const int next_index = index < 0 ? 0 : to_int(step.next_engine);
+    return begin_pass<A>(index, step, next_index, read_step<A>(memory, next_index, num_steps), tokens);
 }
 
-/// Runs the engine's steps from `index` up to the first that is none of its own, or `last`; before the step `first`
-/// stands an idle one, which fills that one's first tile. Returns the index of the step that it stopped before.
+/// Runs the engine's steps from `index` up to the first that is none of its own, or the program's end; before the first
+/// step stands an idle one, -1, which fills that one's first tile. Returns the index of the step that it stopped before.
 /// No read is stale: what gathers in a row is read again kRmwCycles later at the earliest, another pass's results
 /// kPipelineCycles later. The timed C-simulation checks each access.
-template <class A, class Program>
-int engine_run(int index, int first, int last, const Tokens& tokens, WeightFifo<A>& fifo, Memory<A>& memory) {
+template <class A>
+int engine_run(int index, const Network& network, const Tokens& tokens, WeightFifo<A>& fifo, Memory<A>& memory) {
 #pragma HLS INLINE off
     static Tile<A> tile;
     static Accumulators<A> accumulators[A::kRows];
@@ -204,9 +208,10 @@ int engine_run(int index, int first, int last, const Tokens& tokens, WeightFifo<
     timing::registers(tile.shadow_bias, "shadow_bias");
     timing::registers(tile.shift, "shift");
     timing::registers(tile.shadow_shift, "shadow_shift");
-    if (index < first) front.there = false;
+    const int num_steps = to_int(network.num_steps);
+    if (index < 0) front.there = false;
 
-    Position<A> at = begin_tile<A>(first_tile<A, Program>(index, first, last, tokens), true);
+    Position<A> at = begin_tile<A>(first_tile<A>(index, num_steps, tokens, memory), true);
     TilePlan<A> planned[kPlanCycles];
 #pragma HLS ARRAY_PARTITION variable = planned complete
     timing::registers(planned, "planned");
@@ -216,7 +221,7 @@ BEGIN_PLANNED:
         planned[i] = at.tile;
     }
     Vec<Int<27>, A::kTileOut> feature_sums = {};
-    if (index >= first) timing::begin_step(index);
+    if (index >= 0) timing::begin_step(index);
     timing::Pipeline loop("ENGINE");
 ENGINE:
     while (loop.runs(at.running)) {
@@ -275,7 +280,7 @@ ENGINE:
 #pragma HLS UNROLL
             planned[i] = planned[i - 1];
         }
-        planned[0] = plan_behind<A>(now, engine_step<Program>(now.next.next_engine, first, last), tokens);
+        planned[0] = plan_behind<A>(now, read_step<A>(memory, to_int(now.next.next_engine), num_steps), tokens);
     }
     if (at.tile.step.op != Op::ENGINE) trace::expect_taken(front.there);  // nothing is left for the engine
     return at.tile.index;

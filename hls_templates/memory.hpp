@@ -2,8 +2,8 @@
 #ifndef SPVIT_MEMORY_HPP
 #define SPVIT_MEMORY_HPP
 
+#include "record.hpp"
 #include "timing.hpp"
-#include "types.hpp"
 
 namespace spvit {
 
@@ -81,6 +81,8 @@ struct Memory {
     Vec<Int<16>, A::kTileIn> pooled[A::kHeadLanes / A::kTileIn];
     Int<2> keep[A::kRows];
     Int<24> probability[A::kRows];
+
+    Record program[A::kMaxSteps];
 };
 
 /// Which of a word's parts of N lanes holds `lane`: a constant where there is one, or every lane would get a multiplexer.

@@ -37,16 +37,17 @@ NORM_LANES:
 }
 
 /// 2^(score - row maximum); keys that are no tokens give zero, after the table, which would map them to something else.
+///   frac_bits  of the scores
 template <class A>
 inline Vec<Int<16>, A::kTileIn> softmax_numerator(const Vec<Int<16>, A::kTileIn>& scores, Int<16> row_max,
-                                                  int first_key, int num_tokens) {
+                                                  int frac_bits, int first_key, int num_tokens) {
 #pragma HLS INLINE
     const int tokens = num_tokens - first_key;
     Vec<Int<16>, A::kTileIn> p;
 EXP_LANES:
     for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL
-        p[i] = i < tokens ? exp2_negative(Int<17>(row_max) - scores[i], A::kScoreFracBits) : Int<16>(0);
+        p[i] = i < tokens ? exp2_negative(Int<17>(row_max) - scores[i], frac_bits) : Int<16>(0);
     }
     return p;
 }
@@ -85,11 +86,12 @@ inline PrologueResult<A> prologue(const Step& step, const Vec<Int<16>, A::kTileI
     if (step.prologue == Prologue::LAYER_NORM || step.prologue == Prologue::HEAD_LAYER_NORM) {
         const bool per_head = step.prologue == Prologue::HEAD_LAYER_NORM;
         const int second_row = first_lane >= A::kEmbedLanes ? 1 : 0;  // class and distillation token side by side
-        const Statistics statistics = per_head ? load(memory.head_statistics, row * A::kHeads + step.head)
+        const Statistics statistics = per_head ? load(memory.head_statistics, row * A::kHeads + to_int(step.head))
                                                : load(memory.row_statistics, row + second_row);
         result.factors = layer_norm<A>(raw, statistics, per_head, step);
     } else if (step.prologue == Prologue::SOFTMAX) {
-        result.factors = softmax_numerator<A>(raw, load(memory.score_max, row), first_lane, num_tokens);
+        result.factors =
+            softmax_numerator<A>(raw, load(memory.score_max, row), to_int(step.frac_bits), first_lane, num_tokens);
         const Int<27> sum_so_far = load(memory.exp_sum, row);
         result.exp_sum = in_tile == 0 && out_tile == 0 ? Int<27>(0) : sum_so_far;
         if (out_tile == 0) {
@@ -103,7 +105,7 @@ inline PrologueResult<A> prologue(const Step& step, const Vec<Int<16>, A::kTileI
         }
         store(memory.exp_sum, row, result.exp_sum);
     } else if (step.prologue == Prologue::CONCAT) {
-        result.factors = concat_pooled<A>(raw, memory, first_lane, step.split);
+        result.factors = concat_pooled<A>(raw, memory, first_lane, to_int(step.split));
     }
     return result;
 }

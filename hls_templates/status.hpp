@@ -9,15 +9,19 @@ namespace spvit {
 
 enum class Error : std::uint8_t {
     NONE,
-    NUM_WORDS,  // the host's weight stream has another length
-    DIGEST      // the host was made for another design
+    NUM_WORDS,       // the weight stream is not as long as its steps, or the host, say
+    DIGEST,          // the network was packed for another design
+    TABLE_VERSION,   // the step table has another layout
+    TABLE_CHECKSUM,  // it did not arrive as it was sent
+    STEP             // a step would leave the memories, or has a format that no unit has bits for
 };
 
 // Words of the status buffer.
 constexpr int kStatusError = 0;     // Error, written last
 constexpr int kStatusStages = 1;    // token selectors passed so far
 constexpr int kStatusChecksum = 2;  // of the weight stream, as it arrived
-constexpr int kStatusHeader = 3;    // then one record per token selector: tokens after it, keep flags
+constexpr int kStatusNetwork = 3;   // digest of the network that ran
+constexpr int kStatusHeader = 4;    // then one record per token selector: tokens after it, keep flags
 constexpr int kKeepRowsPerWord = 32;
 
 template <class A>

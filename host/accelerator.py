@@ -39,6 +39,12 @@ from spvit.images.sources import ImageSet, load_images
 
 TIMEOUT_S = 10.0
 OneImage = str | Path | Image.Image | NDArray[Any]
+TABLE_ERRORS = {
+    Error.TABLE_VERSION: "the bitstream reads another version of the step table that heads the weights",
+    Error.TABLE_CHECKSUM: "the step table that heads the weights has not the checksum that it says",
+    Error.STEP: "a step of the network leaves the memories of this design",
+}
+"""Why the network that was sent may not run."""
 REPORTED = (RefusedError, WeightsChangedError)
 """Errors that the accelerator itself answered: it has ended."""
 
@@ -196,15 +202,15 @@ class Accelerator:
         bundle = self.bundle
         if error == Error.NUM_WORDS:
             raise RefusedError(
-                f"{bundle.folder}: the bitstream was built for a weight stream of another length than "
-                f"port_words={bundle.interface.port_words}; deploy the bundle with its own bitstream"
+                f"{bundle.folder}: the weight stream is not as long as its step table says, "
+                f"port_words={bundle.interface.port_words}; deploy the bundle again"
             )
         if error == Error.DIGEST:
             raise RefusedError(
                 f"{bundle.folder}: the bitstream was built from another design than digest={bundle.digest[:8]}; deploy "
                 "the bundle with its own bitstream"
             )
-        if error != Error.NONE:
+        if error != Error.NONE and error not in TABLE_ERRORS:
             written = "nothing" if error == UNWRITTEN else f"error {error}, which this runtime does not know"
             raise DeviceError(
                 f"{bundle.folder}: the accelerator finished and answered {written}; deploy the bundle with its own "
@@ -217,6 +223,8 @@ class Accelerator:
                 f"0x{bundle.weights_checksum:08x}; the next call loads them again, and if this returns, memory or its "
                 "clock is at fault"
             )
+        if error in TABLE_ERRORS:
+            raise RefusedError(f"{bundle.folder}: {TABLE_ERRORS[Error(error)]}; deploy the bundle again")
 
     def _where_it_stood(self, status: NDArray[np.int32]) -> str:
         passed, stages = max(int(status[STATUS_STAGES]), 0), self.bundle.interface.num_stages

@@ -46,7 +46,8 @@ UNWRITTEN = -1
 STATUS_ERROR = 0  # Error, written last
 STATUS_STAGES = 1  # token selectors passed so far
 STATUS_CHECKSUM = 2  # of the weight stream, as it arrived
-STATUS_HEADER = 3  # then one record per token selector: tokens after it, keep flags of the rows before it
+STATUS_NETWORK = 3  # digest of the network that ran
+STATUS_HEADER = 4  # then one record per token selector: tokens after it, keep flags of the rows before it
 KEEP_ROWS_PER_WORD = 32  # row r is bit r % 32 of word r / 32; prefix and package rows are never asked: 1
 
 
@@ -54,8 +55,11 @@ class Error(IntEnum):
     """What the accelerator answers in the status buffer's first word."""
 
     NONE = 0
-    NUM_WORDS = 1  # the register is not the length of the weight stream that it was built for
+    NUM_WORDS = 1  # the weight stream is not as long as its steps, or the register, say
     DIGEST = 2  # the register is not the digest of the design that it was built from
+    TABLE_VERSION = 3  # the step table has another layout
+    TABLE_CHECKSUM = 4  # the step table did not arrive as it was sent
+    STEP = 5  # a step would leave the memories, or has a format that no unit has bits for
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ NUM_BANKS = 4
 MAX_CHANNELS = 2047  # of a row: LayerNorm sums them in 27 bits, their squares in 42
 MAX_ROWS = 1023  # the package's sum, of products with 37 bits, has 48
 MAX_HEADS = 255  # the token selector sums their weights, of 16 bits, in 24
+MAX_SELECTORS = 4
 BUFFER_BANK = {
     Buffer.PATCHES: 0,
     Buffer.Q: 0,
@@ -81,6 +82,14 @@ class Layout:
         row = _ceil_div(max(model.hidden_dim, model.patch_size**2 * model.in_chans), NUM_BANKS)
         logits = _ceil_div(_round_up(model.num_classes, word), NUM_BANKS - 1 + self.rows)
         return max(self.embed_lanes, *(_round_up(lanes, word) for lanes in (self.rows, row, logits)))
+
+    @property
+    def max_steps(self) -> int:
+        """Of the program: a few token selectors more or less are no other design."""
+        heads, passes = self.model.num_heads, 6  # beside the heads': K, V, Q, projection, MLP
+        blocks = self.model.depth * (passes + 2 * heads)
+        selectors = MAX_SELECTORS * (5 * heads + 8)
+        return _round_up(2 + blocks + selectors, 256)
 
     @property
     def image_lanes(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from hw.interface import Interface
 from hw.layout import Design
 from hw.model.latency import pipeline_cycles
 from hw.options import UNITS
-from hw.program import Buffer, Epilogue, Op, Prologue, Step, Weights
+from hw.step_table import ENUMERATIONS, HEADER, STEP, VERSION, Field
+from hw.steps import Memory
 from hw.templates import render
 from quant import functions as f
 from quant.formats import (
@@ -29,15 +31,9 @@ from quant.formats import (
     SECOND_SHIFT_BITS,
     SHIFT_BITS,
 )
+from spvit.config import to_table
 
 TEMPLATES = Path(__file__).parent.parent / "hls_templates"
-STEP_FIELDS = (
-    "op", "rows", "source", "source_lane", "prologue", "split", "head", "weights", "weights_lane", "in_tiles",
-    "out_tiles", "epilogue", "dest", "dest_lane", "pool", "shift", "norm_shift", "epsilon", "residual_shift",
-    "second_shift", "frac_bits", "aux_frac_bits", "threshold", "next_engine",
-)  # fmt: skip
-IDLE = ("Op::IDLE", "Rows::ALL", "Buffer::X", "0", "Prologue::NONE", "0", "0", "Weights::STREAM", "0", "1", "1",
-        "Epilogue::STORE", "Buffer::WORK", "0", "false", *["0"] * 9)  # fmt: skip
 
 
 def kernel_sources() -> dict[str, str]:
@@ -54,8 +50,10 @@ def _template_texts() -> list[str]:
 
 
 def design_digest(design: Design, num_words: int) -> str:
-    """SHA-256 of what decides the generated sources and their weights."""
-    parts = [design.network.digest, repr(design.architecture), repr(design.program), str(num_words)]
+    """SHA-256 of what decides the generated sources: sizes, engine, kernels. Nothing of a network's numbers."""
+    network = design.network
+    sizes = [repr(to_table(network.model)), str(network.pruning.num_selectors), network.pruning.package]
+    parts = [*sizes, repr(design.architecture), str(num_words), str(VERSION)]
     parts += _template_texts()
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -85,7 +83,7 @@ def render_sources(design: Design, title: str, num_words: int) -> dict[str, str]
     num_words  of the weight stream, all ports together
     """
     network, layout = design.network, design.layout
-    kernels = _kernels(design)
+    units = {unit for unit, _, _ in design.program.units()}
     context: dict[str, Any] = {
         "title": title,
         "digest": design_digest(design, num_words),
@@ -99,100 +97,54 @@ def render_sources(design: Design, title: str, num_words: int) -> dict[str, str]
         "image_words": network.model.img_size**2 * network.model.in_chans // layout.image_lanes,
         "interface": design_interface(design, num_words),
         "fifo_words": design.architecture.fifo_words,
+        "max_steps": layout.max_steps,
         "pipeline_cycles": pipeline_cycles(design.architecture),
-        "logits_bits": network.frac_bits["head"],
-        "logits_lane": layout.first_lane(Buffer.LOGITS),
-        "kernels": kernels,
-        "units": {_camel(unit): text for unit, text in UNITS.items()},
-        "columns": STEP_FIELDS,
-        "steps": [(step, step_fields(design, step)) for step in design.program.steps],
-        "idle": IDLE,
+        "units": {unit: text for unit, text in UNITS.items() if unit in units},
+        "table": _table(),
         "constants": _constants(),
         "tables": _tables(),
     }
     sources = kernel_sources()
-    for name in ("config.hpp", "tables.hpp", "program.hpp", "top.hpp", "top.cpp"):
+    for name in ("config.hpp", "tables.hpp", "step.hpp", "top.hpp", "top.cpp"):
         sources[name] = render(TEMPLATES / f"{name}.j2", context)
-    names = {name for name, _ in kernels}
-    for unit, description in UNITS.items():
-        if _camel(unit) in names:
-            own = {"name": unit, "kernel": _camel(unit), "description": description}
-            sources[f"{unit}.cpp"] = render(TEMPLATES / "unit.cpp.j2", context | own)
+    for unit, description in context["units"].items():
+        own = {"name": unit, "description": description}
+        sources[f"{unit}.cpp"] = render(TEMPLATES / "unit.cpp.j2", context | own)
     return sources
 
 
-def step_fields(design: Design, step: Step) -> tuple[str, ...]:
-    """The row of the C++ program table, in the order of `STEP_FIELDS`."""
-    layout = design.layout
-    head = step.head or 0
-    weights_lane = 0
-    if step.weights is Weights.K:
-        weights_lane = head * layout.head_lanes  # within K's bank
-    elif step.weights is Weights.V:
-        weights_lane = head * layout.head_lanes
-    elif step.op is Op.DECIDE:
-        weights_lane = layout.first_lane(Buffer.BRANCH)
-    source_head = step.head if step.source in (Buffer.X, Buffer.Q) else None
-    dest_head = step.head if step.dest in (Buffer.CONTEXT, Buffer.TOKEN_SCORES) else None
-    values: dict[str, object] = {
-        "op": f"Op::{step.op.name}",
-        "rows": f"Rows::{step.rows.name}",
-        "source": f"Buffer::{_memory(step.source)}",
-        "source_lane": layout.first_lane(step.source, source_head),
-        "prologue": f"Prologue::{step.prologue.name}",
-        "split": (step.in_features or 0) // 2 if step.prologue is Prologue.CONCAT else 0,
-        "head": head,
-        "weights": f"Weights::{step.weights.name}",
-        "weights_lane": weights_lane,
-        "in_tiles": layout.in_tiles(step) if step.op is Op.ENGINE else 1,
-        "out_tiles": layout.out_tiles(step) if step.op is Op.ENGINE else 1,
-        "epilogue": f"Epilogue::{step.epilogue.name}",
-        "dest": f"Buffer::{_memory(step.dest)}",
-        "dest_lane": layout.first_lane(step.dest, dest_head),
-        "pool": "true" if step.pool else "false",
-        "shift": score_shift(step),
-        "norm_shift": f.RECIPROCAL_BITS - step.input_bits,
-        "epsilon": step.epsilon,
-        "residual_shift": residual_shift(step),
-        "second_shift": second_shift(step),
-        "frac_bits": step.source_bits if step.op is Op.DECIDE else 0,
-        "aux_frac_bits": step.branch_bits,
-        "threshold": step.threshold,
-        "next_engine": design.program.next_engine(design.program.steps.index(step)),
+def _table() -> dict[str, Any]:
+    """What the template of step.hpp says of `hw.step_table`."""
+    return {
+        "version": VERSION,
+        "enumerations": [(_cpp_name(choices), [choice.name for choice in choices]) for choices in ENUMERATIONS],
+        "records": [
+            {
+                "name": record.name.capitalize(),
+                "members": [
+                    {
+                        "type": _cpp_type(field),
+                        "name": field.name,
+                        "meaning": field.meaning,
+                        "first": record.first_bit(field.name),
+                        "bits": field.bits,
+                    }
+                    for field in record.fields
+                ],
+            }
+            for record in (HEADER, STEP)
+        ],
     }
-    return tuple(str(values[field]) for field in STEP_FIELDS)
 
 
-def score_shift(step: Step) -> int:
-    """What an accumulator drops to become a score, beyond MIN_SHIFT."""
-    drop = step.input_bits + step.weight_bits - step.output_bits
-    return drop - MIN_SHIFT if step.epilogue is Epilogue.SCORES else 0
+def _cpp_name(choices: type[Enum]) -> str:
+    return "Buffer" if choices is Memory else choices.__name__
 
 
-def residual_shift(step: Step) -> int:
-    """How far the residual is moved, to the guard bits below the result."""
-    up = step.output_bits - step.residual_bits + RESIDUAL_GUARD_BITS
-    return up if step.epilogue is Epilogue.RESIDUAL else 0
-
-
-def second_shift(step: Step) -> int:
-    """Bits dropped after the epilogue's multiplier."""
-    if step.epilogue is Epilogue.GELU:
-        return f.GELU_FRAC_BITS - step.output_bits
-    if step.epilogue is Epilogue.CONTEXT:
-        return f.divide_frac_bits() - (step.output_bits - step.weight_bits)
-    return MIN_SECOND_SHIFT
-
-
-def _memory(buffer: Buffer) -> str:
-    return buffer.name if buffer in (Buffer.X, Buffer.V) else "WORK"
-
-
-def _kernels(design: Design) -> list[tuple[str, list[range]]]:
-    found: dict[str, list[range]] = {}
-    for unit, _, span in design.program.units():
-        found.setdefault(_camel(unit), []).append(span)
-    return list(found.items())
+def _cpp_type(field: Field) -> str:
+    if field.choices is not None:
+        return _cpp_name(field.choices)
+    return "bool" if field.is_flag else "number"
 
 
 def _constants() -> list[tuple[str, int, str]]:
@@ -236,10 +188,6 @@ def _tables() -> list[tuple[str, list[int]]]:
         for name, table in tables.items()
         for part in ("base", "slope")
     ]
-
-
-def _camel(name: str) -> str:
-    return "".join(part.capitalize() for part in name.split("_"))
 
 
 assert PORT_LANES * ACTIVATION_BITS == 128

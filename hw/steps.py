@@ -26,6 +26,7 @@ class Op(Enum):
     POOL = "pool"  # mean over the candidates of the features that the last pass left
     DECIDE = "decide"  # the selector's keep decisions
     PACKAGE = "package"  # kept rows to the front, the others into a package token
+    IDLE = "idle"  # nothing but filling the next step's first tile; stands in no program
 
 
 class Buffer(Enum):
@@ -46,33 +47,41 @@ class Buffer(Enum):
     LOGITS = "logits"
 
 
+class Memory(Enum):
+    """On chip, in which buffers lie."""
+
+    X = "x"  # the residual stream
+    WORK = "work"  # everything else that lives within a block, in banks
+    V = "v"  # values, skewed
+
+
 class Prologue(Enum):
     NONE = "none"
-    LAYER_NORM = "layer_norm"
-    HEAD_LAYER_NORM = "head_layer_norm"
-    SOFTMAX = "softmax"
-    CONCAT = "concat"
+    LAYER_NORM = "layer_norm"  # over the row
+    HEAD_LAYER_NORM = "head_layer_norm"  # over one head's slice of the row
+    SOFTMAX = "softmax"  # 2^(score - row maximum), keys that are no tokens masked
+    CONCAT = "concat"  # lanes from `split` on come from the pooled features
 
 
 class Weights(Enum):
-    STREAM = "stream"
-    K = "k"
-    V = "v"
+    STREAM = "stream"  # from DDR, in order of use
+    K = "k"  # column = a token's key
+    V = "v"  # column = a dimension of the values, over the tokens
 
 
 class Rows(Enum):
     ALL = "all"
-    PATCHES = "patches"
-    CANDIDATES = "candidates"
-    FIRST = "first"
+    PATCHES = "patches"  # all but the prefix
+    CANDIDATES = "candidates"  # patches that are no package
+    FIRST = "first"  # row 0: the class token
 
 
 class Epilogue(Enum):
     STORE = "store"
-    RESIDUAL = "residual"
+    RESIDUAL = "residual"  # add the row of X, gather LayerNorm's statistics
     GELU = "gelu"
-    SCORES = "scores"
-    CONTEXT = "context"
+    SCORES = "scores"  # keep the row maximum
+    CONTEXT = "context"  # divide by the row's sum of exponentials
 
 
 @dataclass(frozen=True)

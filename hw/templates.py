@@ -98,7 +98,6 @@ def _environment(folder: Path, language: str) -> Environment:
         keep_trailing_newline=True,
         autoescape=escape is None,
     )
-    environment.filters["snake"] = lambda camel: "".join(f"_{c.lower()}" if c.isupper() else c for c in camel)[1:]
     environment.filters["comment"] = _comment
     environment.globals["new_line"] = _new_line
     return environment

@@ -1,7 +1,7 @@
 """The weight stream: every word the engine takes from DDR, in order of use.
 
-    position rows | for each streamed step, for each tile of outputs: biases and shifts (less MIN_SHIFT), then for each
-    tile of inputs its columns, one after the other
+    step table | position rows | for each streamed step, for each tile of outputs: biases and shifts (less MIN_SHIFT),
+    then for each tile of inputs its columns, one after the other
 
 A word is `fill_lanes` int16 wide; port p carries lanes 8p .. 8p+7 of every word as one contiguous stripe.
 """
@@ -14,12 +14,29 @@ from numpy.typing import NDArray
 from hw.architecture import PARAM_LANES, PORT_LANES, Architecture
 from hw.layout import Design
 from hw.program import Epilogue, Op, Step, Weights
+from hw.records import program_table
+from hw.step_table import RECORD_LANES, Lanes
 from quant.formats import MAX_RESIDUAL_UP, MAX_SHIFT, MIN_SHIFT, RESIDUAL_GUARD_BITS
 from quant.network import QuantizedLinear
 from spvit.errors import NetworkError
 
 ACCUMULATOR_BITS = 48
 Words = NDArray[np.int16]
+
+
+def table_words(design: Design, steps: range | None = None, num_words: int = 0) -> Words:
+    """The program (`hw.records`): header and steps, each in whole words. [words, fill_lanes]
+
+    steps      positions of those that run; None: all
+    num_words  of the whole stream, these with them
+    """
+    table = program_table(design, steps, num_words)
+    return np.concatenate([_whole_words(part, design.architecture) for part in (table[:1], table[1:])])
+
+
+def num_table_words(architecture: Architecture, num_steps: int) -> int:
+    """Of the stream's head."""
+    return sum(-(-records * RECORD_LANES // architecture.fill_lanes) for records in (1, num_steps))
 
 
 def position_words(design: Design) -> Words:
@@ -108,8 +125,23 @@ def port_stripes(words: Words) -> NDArray[np.int16]:
 
 def weight_stream(design: Design) -> tuple[Words, NDArray[np.int64]]:
     """The whole stream and, for each step, at which word it begins. [words, fill_lanes], [steps + 1]"""
-    parts = [position_words(design), *(step_words(design, step) for step in design.program.steps)]
-    return np.concatenate(parts), np.cumsum([len(part) for part in parts])
+    words, begins = _with_table(design, position_words(design), range(len(design.program.steps)))
+    return words, begins
+
+
+def unit_stream(design: Design, steps: range, x: NDArray[np.int16]) -> Words:
+    """What a kernel that is a top of its own takes: some steps, and the rows of X that they find. [words, fill_lanes]
+
+    x  [tokens, C]
+    """
+    return _with_table(design, row_words(design, x), steps)[0]
+
+
+def _with_table(design: Design, rows: Words, steps: range) -> tuple[Words, NDArray[np.int64]]:
+    parts = [step_words(design, design.program.steps[i]) for i in steps]
+    before = num_table_words(design.architecture, len(steps)) + len(rows)
+    begins = before + np.cumsum([0, *(len(part) for part in parts)])
+    return np.concatenate([table_words(design, steps, int(begins[-1])), rows, *parts]), begins
 
 
 def stream_checksum(words: Words) -> int:
@@ -121,6 +153,12 @@ def stream_checksum(words: Words) -> int:
     folded = halves[:, 0] | (halves[:, 1] << 16)
     turns = np.arange(len(words) - 1, -1, -1, dtype=np.uint32) % 32  # that follow each word
     return int(np.bitwise_xor.reduce((folded << turns) | (folded >> (-turns % 32))))
+
+
+def _whole_words(records: Lanes, architecture: Architecture) -> Words:
+    words = np.zeros((-(-records.size // architecture.fill_lanes), architecture.fill_lanes), np.int16)
+    words.reshape(-1)[: records.size] = records.reshape(-1)
+    return words
 
 
 def _param_words(bias: NDArray[np.int64], shift: NDArray[np.int64], architecture: Architecture) -> NDArray[np.int16]:

@@ -1,4 +1,5 @@
 // C-simulation's door to Python: plain pointers in, the generated tops behind them.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <stdexcept>
@@ -66,7 +67,7 @@ void call_with_ports(Top top, const Stripes& ports, std::index_sequence<Port...>
 
 template <class Run>
 int guarded(const spvit::trace::Sink* sinks, char* error, std::int32_t error_size, Run run) {
-    static const spvit::trace::Sink kNoSinks[spvit::kNumSteps] = {};
+    static const spvit::trace::Sink kNoSinks[Arch::kMaxSteps] = {};
     spvit::trace::sinks = sinks != nullptr ? sinks : kNoSinks;
     try {
         run();
@@ -92,7 +93,8 @@ SPVIT_EXPORT int spvit_run(const std::int16_t* const* stripes, std::int64_t stri
                            std::uint32_t digest, const std::uint8_t* image, std::int16_t* logits, std::int32_t* status,
                            const spvit::trace::Sink* sinks, char* error, std::int32_t error_size) {
     return guarded(sinks, error, error_size, [&] {
-        const Stripes ports = read_stripes(stripes, stripe_words);
+        Stripes ports = read_stripes(stripes, stripe_words);
+        for (auto& port : ports) port.resize(static_cast<std::size_t>(std::max<std::int64_t>(stripe_words, num_words)));
         constexpr int kPixels = Arch::kImgSize * Arch::kImgSize * Arch::kInChans;
         const auto pixels = port_words<ImageWord>(image, kPixels / Arch::kImageLanes, Arch::kImageLanes);
         call_with_ports(spvit_top, ports, Ports(), num_words, digest, pixels.data(), logits, status);
@@ -102,13 +104,13 @@ SPVIT_EXPORT int spvit_run(const std::int16_t* const* stripes, std::int64_t stri
 #else
 
 /// One kernel's own top.
-SPVIT_EXPORT int spvit_run_unit(const std::int16_t* const* stripes, std::int64_t num_words, std::int32_t index,
-                                std::int32_t num_tokens, std::int32_t num_packages, std::int32_t* selection,
-                                std::int16_t* x_out, std::int32_t* tokens_out, const spvit::trace::Sink* sinks,
-                                char* error, std::int32_t error_size) {
+SPVIT_EXPORT int spvit_run_unit(const std::int16_t* const* stripes, std::int64_t num_words, std::int32_t num_tokens,
+                                std::int32_t num_packages, std::int32_t* selection, std::int16_t* x_out,
+                                std::int32_t* tokens_out, const spvit::trace::Sink* sinks, char* error,
+                                std::int32_t error_size) {
     return guarded(sinks, error, error_size, [&] {
         const Stripes ports = read_stripes(stripes, num_words);
-        call_with_ports(SPVIT_UNIT_TOP, ports, Ports(), static_cast<int>(num_words), index, num_tokens, num_packages,
+        call_with_ports(SPVIT_UNIT_TOP, ports, Ports(), static_cast<int>(num_words), num_tokens, num_packages,
                         selection, x_out, tokens_out);
     });
 }

@@ -14,7 +14,7 @@ from hw.interface import STATUS_ERROR, STATUS_HEADER, UNWRITTEN, Error, Interfac
 from hw.layout import Design
 from hw.program import Op, Step, build_program
 from hw.render import design_interface
-from hw.weights import port_stripes, row_words, step_words, stream_checksum, weight_stream
+from hw.weights import port_stripes, stream_checksum, unit_stream, weight_stream
 from quant.network import QuantizedNetwork
 from spvit.errors import BuildError
 
@@ -130,14 +130,13 @@ class Accelerator:
         selection     int32 [num_tokens, 2] keep, probability; for the token packager
         """
         steps = self.design.program.unit(unit, index)
-        words = [row_words(self.design, x), *(step_words(self.design, self.design.program.steps[i]) for i in steps)]
-        stripes = port_stripes(np.concatenate(words))
+        stripes = port_stripes(unit_stream(self.design, steps, x))
         chosen = np.zeros((len(x), 2), np.int32) if selection is None else np.ascontiguousarray(selection)
         x_out = np.zeros((self.design.layout.rows, self.design.layout.embed_lanes), np.int16)
         tokens = np.zeros(2, np.int32)
         error = ctypes.create_string_buffer(ERROR_SIZE)
         status = self._library.spvit_run_unit(
-            _pointers(stripes), ctypes.c_int64(stripes.shape[1]), index, len(x), num_packages,
+            _pointers(stripes), ctypes.c_int64(stripes.shape[1]), len(x), num_packages,
             _pointer(chosen), _pointer(x_out), _pointer(tokens), self._sinks(steps), error, ERROR_SIZE,
         )  # fmt: skip
         if status != 0:
@@ -146,15 +145,15 @@ class Accelerator:
         return UnitResult(chosen, left, int(tokens[0]), int(tokens[1]), self._trace)
 
     def _sinks(self, steps: range) -> ctypes.Array[_Sink]:
-        """Fresh trace memory for these steps; the others are not recorded."""
+        """Fresh trace memory for these steps, which the accelerator counts from 0."""
         program = self.design.program
         sinks = (_Sink * len(program.steps))()
         self._trace = {}
-        for i in steps:
+        for place, i in enumerate(steps):
             step = program.steps[i]
             trace = np.full((_rows(self.design, step), self.design.layout.trace_lanes(step)), UNTOUCHED, np.int32)
             self._trace[step.name] = trace
-            sinks[i] = _Sink(trace.ctypes.data, *trace.shape)
+            sinks[place] = _Sink(trace.ctypes.data, *trace.shape)
         return sinks
 
 

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from hw import interface
 from hw.layout import Design
 from hw.program import Op, Rows, Step
+from hw.records import network_word
 from hw.render import design_interface
+from hw.weights import stream_checksum, weight_stream
 from sim.bridge import UNTOUCHED, Accelerator, CsimResult
 from sim.golden import GoldenResult
 
@@ -56,15 +58,18 @@ def compare_run(accelerator: Accelerator, result: CsimResult, golden: GoldenResu
 
 
 def refusal_mismatches(accelerator: Accelerator) -> list[Mismatch]:
-    """A host that was made for another design, or has other weights, is told so, and nothing else is written."""
+    """A host that sends too short a stream, or one for another design, is told so, and nothing runs."""
     own = design_interface(accelerator.design, accelerator.stripe_words)
+    words = weight_stream(accelerator.design)[0]
+    arrived = np.uint32(stream_checksum(words[:-1])).astype(np.int32)
     found = []
-    for error, num_words, digest in (
-        (interface.Error.NUM_WORDS, own.port_words + 1, own.digest),
-        (interface.Error.DIGEST, own.port_words, own.digest ^ 1),
+    for error, num_words, digest, checksum in (
+        (interface.Error.NUM_WORDS, own.port_words - 1, own.digest, arrived),
+        (interface.Error.DIGEST, own.port_words, own.digest ^ 1, interface.UNWRITTEN),
     ):
         expected = np.full(own.status_words, interface.UNWRITTEN, np.int32)
         expected[interface.STATUS_ERROR], expected[interface.STATUS_STAGES] = error, 0
+        expected[interface.STATUS_CHECKSUM] = checksum
         status = accelerator.answer(num_words, digest)
         if not np.array_equal(status, expected):
             found.append(vector_mismatch(f"status to another host ({error.name})", status, expected))
@@ -118,6 +123,7 @@ def expected_status(
     status[interface.STATUS_ERROR] = interface.Error.NONE
     status[interface.STATUS_STAGES] = own.num_stages
     status[interface.STATUS_CHECKSUM] = np.uint32(checksum).astype(np.int32)
+    status[interface.STATUS_NETWORK] = np.uint32(network_word(design.network)).astype(np.int32)
     rows, stage = own.rows, 0
     decided = np.zeros((0, 2), np.int32)
     for step in design.program.steps:

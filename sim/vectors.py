@@ -5,7 +5,7 @@ Leaves: `tb/<top>/0/`, `tb/<top>/1/`, ... in the build folder, one per call of t
 
     weights_N.bin     int16, what lies behind each weight port
     the accelerator   image.bin uint8; logits.bin int16 and status.bin int32, as the golden has them
-    a kernel's own    call.bin int32 [index, tokens, packages], selection_in.bin int32; selection.bin, tokens.bin int32
+    a kernel's own    call.bin int32 [tokens, packages], selection_in.bin int32; selection.bin, tokens.bin int32
                       and x.bin int16, as the golden has them
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from hw.generate import check_request, ensure_project
 from hw.layout import Design
 from hw.vendor.scripts import top_name
-from hw.weights import port_stripes, row_words, step_words, stream_checksum, weight_stream
+from hw.weights import port_stripes, row_words, stream_checksum, unit_stream, weight_stream
 from quant.build import build_folder
 from quant.quantize import ensure_network
 from sim.compare import expected_status
@@ -89,11 +89,10 @@ def write_cases(cases: Iterator[Case], calls: int, folder: Path) -> int:
 
 def _unit_case(design: Design, entry: Entry, following: Entry) -> Case:
     steps = design.program.unit(entry.unit, entry.index)
-    words = [row_words(design, entry.x), *(step_words(design, design.program.steps[i]) for i in steps)]
     given = entry.selection if entry.unit == "token_packager" else np.zeros((len(entry.x), 2), np.int32)
     selection = following.selection if entry.unit == "token_selector" else given
-    return _stripe_files(np.concatenate(words)) | {
-        "call": np.array([entry.index, len(entry.x), entry.num_packages], np.int32),
+    return _stripe_files(unit_stream(design, steps, entry.x)) | {
+        "call": np.array([len(entry.x), entry.num_packages], np.int32),
         "selection_in": given.astype(np.int32),
         "selection": selection.astype(np.int32),
         "tokens": np.array([len(following.x), following.num_packages], np.int32),

@@ -26,6 +26,8 @@ from hw.model.latency import (
     pipeline_cycles,
 )
 from hw.program import Op, Program, Rows, Step, Weights
+from hw.step_table import RECORD_LANES
+from hw.weights import num_table_words
 from spvit.config import PruningConfig
 
 KEEP_ROWS_PER_WORD = 32
@@ -171,7 +173,8 @@ class Walk:
         self.steps.append(StepCycles(LOADING))
         model, layout, assumed = self.layout.model, self.layout, self.assumed
         fifos = 3 if with_image else 2  # behind the port, before the checksum, before the engine
-        words = self.tokens * layout.embed_lanes // layout.architecture.fill_lanes
+        rows = self.tokens * layout.embed_lanes // layout.architecture.fill_lanes
+        words = num_table_words(layout.architecture, len(span)) + rows
         steps = (self.program.steps[index] for index in span)
         weights_follow = any(step.op is Op.ENGINE and step.weights is Weights.STREAM for step in steps)
         burst = assumed.burst_beats if weights_follow else min(words, assumed.burst_beats)
@@ -179,20 +182,33 @@ class Walk:
         under_way = (
             assumed.read_latency + turns + fifos * assumed.stream_latency
         )  # a word is there with its last port's
-        arrived = under_way + words / self.rate
+        begin = self._program_taken(len(span), under_way) + assumed.loop_entry
+        arrived = max(under_way + words / self.rate, begin + rows)
         if with_image:
             pixels = model.img_size**2 * model.in_chans // layout.image_lanes
             beat = max(1.0, assumed.beat_cost / COST_FRACTION)
             in_last_burst = min(pixels, assumed.burst_beats)
             image = (pixels - in_last_burst) * beat + in_last_burst
-            arrived = max(arrived, assumed.read_latency + assumed.stream_latency + image)
+            arrived = max(arrived, assumed.read_latency + assumed.stream_latency + image, begin + pixels)
         self.level = -self.rate * (under_way - assumed.stream_latency) - words
         self.other(arrived + assumed.depths["LOAD_INPUTS" if with_image else "LOAD_POSITION"])
+
+    def _program_taken(self, num_steps: int, first_word: float) -> float:
+        """When the program has been taken from the stream and checked.
+
+        first_word  when it arrives
+        """
+        architecture, assumed = self.layout.architecture, self.assumed
+        pieces = max(1, RECORD_LANES // architecture.fill_lanes)  # of a record
+        header = first_word + pieces + assumed.depths["LOAD_HEADER"]
+        arrived = first_word + num_table_words(architecture, num_steps) / self.rate
+        taken = max(arrived, header + assumed.loop_entry + num_steps * pieces) + assumed.depths["LOAD_PROGRAM"]
+        return taken + assumed.loop_entry + num_steps + assumed.depths["CHECK_PROGRAM"]
 
     def store(self) -> None:
         self.steps.append(StepCycles(STORING))
         self._loop("LOGITS", self.layout.model.num_classes)
-        self.other(self.assumed.write_latency)  # checksum
+        self.other(3 * self.assumed.write_latency)  # the network's digest, the checksum, the error
 
     # the program
 

@@ -19,6 +19,7 @@ from hw.model.resources import Resources, estimate_resources, verdict
 from hw.options import EstimateOptions
 from hw.program import Op, Program, Sizes, Weights, build_program
 from hw.target import Target, resolve_target, with_clock
+from hw.weights import num_table_words
 from quant.build import build_folder, model_spec
 from spvit.config import ModelSpec
 from spvit.console import Console, Table, tokens
@@ -115,7 +116,8 @@ def make_estimate(spec: ModelSpec, target: Target, kept: Sequence[int] | None = 
 def stream_words(program: Program, layout: Layout) -> int:
     """Length of the weight stream: what `hw.weights.weight_stream` makes."""
     architecture = layout.architecture
-    words = layout.rows * layout.embed_lanes // architecture.fill_lanes
+    words = num_table_words(architecture, len(program.steps))
+    words += layout.rows * layout.embed_lanes // architecture.fill_lanes
     for step in program.steps:
         if step.op is Op.ENGINE and step.weights is Weights.STREAM:
             lanes = layout.in_tiles(step) * architecture.tile_in + PARAM_LANES

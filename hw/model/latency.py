@@ -96,6 +96,9 @@ def loop_depths(architecture: Architecture) -> dict[str, int]:
     reciprocal = cycles("shift", "shift", "table", "product", "requantize")
     return {
         "ENGINE": engine_depth(architecture),
+        "LOAD_HEADER": cycles("select", "select"),
+        "LOAD_PROGRAM": cycles("select", "select", "select"),
+        "CHECK_PROGRAM": cycles("memory", "add", "add", "product", "add", "select"),
         "LOAD_INPUTS": cycles("select", "product", "memory") + _tree(architecture.fill_lanes),
         "LOAD_POSITION": cycles("select", "product", "memory") + _tree(architecture.fill_lanes),
         "POOL_FEATURES": cycles("select", "select") + divide,
@@ -105,6 +108,7 @@ def loop_depths(architecture: Architecture) -> dict[str, int]:
         "WRITE_PACKAGE": cycles("memory", "select") + divide + cycles("add", "product", "add", "memory"),
         "KEEP_FLAGS": cycles("memory", "select", "axi write"),
         "LOGITS": cycles("memory", "select", "axi write"),
+        "DISCARD": cycles("select"),
         "READ_PORT": cycles("select", "select"),
         "READ_IMAGE": cycles("select", "select"),
         "JOIN_PORTS": cycles("select", "select"),

@@ -5,16 +5,14 @@ An estimate from each array's shape and partitioning and the device's real block
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw.layout import NUM_BANKS, Layout
+from hw.step_table import RECORD_BITS
 from quant.functions import (
     EXP_MAX_FRAC_BITS,
     GELU_LIMIT,
@@ -38,11 +36,6 @@ LUTRAM_DEPTH = 64
 """Shallower arrays go to LUTs."""
 LOOK_UPS = {"reciprocal": 4, "rsqrt": 1, "sigmoid": 2}
 """Calls in the kernels, each with a ROM of its own: they stand in functions that run side by side."""
-PROGRAM_READERS = 2
-"""The engine, which looks ahead, and the loop over the steps."""
-HELD_BITS = {"std::int32_t": 16, "std::int64_t": 42}
-"""Lanes, tiles, steps and shifts; LayerNorm's epsilon, which stands beside a sum of squares."""
-SELECTORS = 3
 
 
 @dataclass(frozen=True)
@@ -104,11 +97,11 @@ def on_chip_arrays(layout: Layout) -> tuple[Array, ...]:
         Array("sum of exponentials", 1, rows, 27, kernel=("Memory::exp_sum",)),
         Array("keep flags", 1, rows, 2, kernel=("Memory::keep",)),
         Array("probabilities", 1, rows, 24, kernel=("Memory::probability",)),
+        Array("program", 1, layout.max_steps, RECORD_BITS, kernel=("Memory::program",)),
         # constant, with two read ports of at most 18 bits: a block serves two lanes
         Array("table of 2^-t", architecture.tile_in // 2, 1 << EXP_MAX_FRAC_BITS, 18),
         Array("tables of GELU: base of 19 bits, slope", architecture.tile_out // 2 * (2 + 1), GELU_SEGMENTS, 18),
         *_lookup_tables(),
-        Array("program", PROGRAM_READERS, most_steps(layout), step_bits()),
     )
 
 
@@ -129,21 +122,6 @@ def _bits(values: NDArray[np.int64]) -> int:
     """That hold each of `values`, with a sign where one is negative."""
     least, most = int(values.min()), int(values.max())
     return max(most.bit_length(), (-least - 1).bit_length() if least < 0 else 0) + (least < 0)
-
-
-def most_steps(layout: Layout) -> int:
-    """Of the model's program with the paper's three selectors: a head takes two in a block, five in a selector."""
-    model = layout.model
-    return model.depth * (2 * model.num_heads + 5) + SELECTORS * (5 * model.num_heads + 8) + 2
-
-
-@cache
-def step_bits() -> int:
-    """Of a word of the program: step.hpp's fields, each as wide as what it may hold. Synthesis trims a ROM so."""
-    text = (Path(__file__).parents[2] / "hls_templates" / "step.hpp").read_text(encoding="utf-8")
-    types = {name: int(bits) for name, bits in re.findall(r"enum class (\w+) : std::uint(\d+)_t", text)} | {"bool": 1}
-    fields = re.findall(r"^    ([\w:]+) \w+;", text.partition("struct Step {")[2].partition("};")[0], re.MULTILINE)
-    return sum(types.get(kind) or HELD_BITS[kind] for kind in fields)
 
 
 def bram18_by_memory(layout: Layout) -> dict[str, int]:

@@ -55,8 +55,10 @@ struct TestArch {
     static constexpr int kBankLanes = round_up(larger(kEmbedLanes, Rows), kWord);
     static constexpr int kImageLanes = 2;
     static constexpr int kPipelineCycles = 20;
+    static constexpr int kMaxSteps = 5;
+    // of the tests' steps
     static constexpr int kScoreFracBits = ScoreBits;
-    static constexpr int kGeluInputFracBits = GeluBits;
+    static constexpr int kGeluFracBits = GeluBits;
 };
 
 using Narrow = TestArch<8, 16, 2, 12, 19, 1, Package::APPEND, true, 1, 10, 12>;
@@ -74,10 +76,9 @@ struct World {
     static Memory<A>& memory() { return engine_memory; }
 
     static void sizes(Out out) {
-        const int values[] = {
-            A::kTileIn,        A::kTileOut,           A::kWord,        A::kGroup,      A::kFillLanes, A::kRows,
-            A::kHeads,         A::kHeadDim,           A::kHeadLanes,   A::kEmbedLanes, A::kBankLanes, A::kPrefix,
-            A::kScoreFracBits, A::kGeluInputFracBits, A::kFast ? 1 : 0};
+        const int values[] = {A::kTileIn,    A::kTileOut, A::kWord,          A::kGroup,        A::kFillLanes,
+                              A::kRows,      A::kHeads,   A::kHeadDim,       A::kHeadLanes,    A::kEmbedLanes,
+                              A::kBankLanes, A::kPrefix,  A::kScoreFracBits, A::kGeluFracBits, A::kFast ? 1 : 0};
         int i = 0;
         for (const int value : values) out[i++] = value;
     }
@@ -346,17 +347,39 @@ struct World {
     }
 
     static void stream_rows(In x, std::int64_t num_rows, WeightFifo<A>& fifo) {
-        for (std::int64_t i = 0; i < num_rows * A::kEmbedLanes; i += A::kFillLanes) {
+        stream_lanes(x, num_rows * A::kEmbedLanes, fifo);
+    }
+
+    static void stream_lanes(In lanes, std::int64_t count, WeightFifo<A>& fifo) {
+        for (std::int64_t i = 0; i < count; i += A::kFillLanes) {
             FillWord<A> word;
-            for (int j = 0; j < A::kFillLanes; ++j) word[j] = Int<16>(x[i + j]);
+            for (int j = 0; j < A::kFillLanes; ++j) word[j] = Int<16>(lanes[i + j]);
             fifo.write(word);
         }
     }
 
     static void run_store_logits(std::int64_t first_lane, Out out) {
         std::int16_t logits[A::kNumClasses];
-        store_logits<A>(memory(), static_cast<int>(first_lane), logits);
+        Network network = {};
+        network.num_classes = A::kNumClasses;
+        network.logits_lane = static_cast<int>(first_lane);
+        store_logits<A>(network, memory(), logits);
         for (int i = 0; i < A::kNumClasses; ++i) out[i] = logits[i];
+    }
+
+    // words [num_words][kFillLanes] hold a step table; records [kMaxSteps][kRecordLanes] come out. Returns the Error
+    static std::int64_t run_load_program(In words, std::int64_t num_words, std::int64_t num_rows, Out records) {
+        WeightFifo<A> fifo("fifo");
+        stream_lanes(words, num_words * A::kFillLanes, fifo);
+        Network network;
+        int words_left = static_cast<int>(num_words);
+        const Error error = load_program<A>(words_left, static_cast<int>(num_rows), fifo, network, memory());
+        discard(words_left, fifo);
+        trace::expect_drained(fifo);
+        for (int i = 0; i < A::kMaxSteps * kRecordLanes; ++i) {
+            records[i] = to_int(memory().program[i / kRecordLanes][i % kRecordLanes]);
+        }
+        return static_cast<std::int64_t>(error);
     }
 
     static void run_store_stage(In keep, In counts, std::int64_t stage, Out out) {
@@ -384,6 +407,7 @@ struct World {
                                     Out numerators) {
         Step step = {};
         step.prologue = Prologue::SOFTMAX;
+        step.frac_bits = A::kScoreFracBits;
         memory().score_max[3] = Int<16>(row_max);
         std::int64_t sum = 0;
         for (int out_tile = 0; out_tile < 2; ++out_tile) {
@@ -406,6 +430,7 @@ struct World {
         step.shift = static_cast<int>(parameters[2]);
         step.residual_shift = static_cast<int>(parameters[3]);
         step.second_shift = static_cast<int>(parameters[4]);
+        step.frac_bits = A::kGeluFracBits;
         Vec<Int<48>, A::kTileOut> accumulators;
         Vec<Int<16>, A::kTileOut> row;
         for (int i = 0; i < A::kTileOut; ++i) {
@@ -490,6 +515,7 @@ ON_EACH(fill_from_keys)
 ON_EACH(join)
 ON_EACH(run_load_position)
 ON_EACH(run_load_inputs)
+ON_EACH(run_load_program)
 ON_EACH(run_store_logits)
 ON_EACH(run_store_stage)
 ON_EACH(run_layer_norm)

@@ -5,6 +5,7 @@ import ctypes
 import numpy as np
 import pytest
 
+from hw.interface import STATUS_HEADER
 from sim.golden import cut_patches
 from tests.hls_templates.worlds import NUM_BANKS
 
@@ -52,14 +53,14 @@ def test_a_stage_s_record(world, stage):
     keep = np.random.default_rng(stage).integers(0, 2, world.rows)
     tokens, packages, after = world.rows - 1, 2, 5
     words = -(-world.rows // 32)
-    status = np.zeros(3 + 2 * (1 + words), np.int64)
+    status = np.zeros(STATUS_HEADER + 2 * (1 + words), np.int64)
     world.call("run_store_stage", keep, np.array([tokens, packages, after]), stage, status)
-    record = status[3 + stage * (1 + words) :][: 1 + words]
+    record = status[STATUS_HEADER + stage * (1 + words) :][: 1 + words]
     flags = [int(word) >> bit & 1 for word in record[1:] for bit in range(32)]
     expected = [int(row < world.prefix or row >= tokens - packages or keep[row]) for row in range(tokens)]
     assert record[0] == after and flags == expected + [0] * (32 * words - tokens)
     assert status[1] == stage + 1
-    other = status[3 + (1 - stage) * (1 + words) :][: 1 + words]
+    other = status[STATUS_HEADER + (1 - stage) * (1 + words) :][: 1 + words]
     assert status[0] == status[2] == -1 and (other == -1).all()
 
 

@@ -9,7 +9,10 @@ from hw.architecture import Architecture
 from hw.generate import make_design, make_project
 from hw.model.latency import pipeline_cycles
 from hw.program import Op
-from hw.render import IDLE, STEP_FIELDS, design_digest, kernel_sources, render_sources, step_fields
+from hw.records import program_table, step_values
+from hw.render import design_digest, kernel_sources, render_sources
+from hw.step_table import HEADER, STEP
+from hw.steps import Memory, Prologue, Rows, Weights
 from hw.target import resolve_target
 from tests.sim.networks import MICRO, design_of, micro, quantized
 
@@ -38,12 +41,11 @@ MODEL = """\
     static constexpr int kHeads = 2;
     static constexpr int kHeadDim = 16;
     static constexpr int kNumClasses = 7;
-    static constexpr int kScoreFracBits = 10;  // of all scores
-    static constexpr int kGeluInputFracBits = 12;  // of all that enters a GELU
     static constexpr int kSelectors = 3;
     static constexpr Package kPackage = Package::APPEND;
 
     // the memories
+    static constexpr int kMaxSteps = 256;  // of the program
     static constexpr int kRows = 17;  // most tokens
     static constexpr int kHeadLanes = 16;  // a head, padded to whole words
     static constexpr int kEmbedLanes = 32;
@@ -90,7 +92,7 @@ def test_every_rendered_file_opens_with_the_banner(design, project):
             path
         )
         if path.startswith("src/"):
-            assert start[1] == f"// Digest of network, architecture and kernels: {digest}", path
+            assert start[1] == f"// Digest of sizes, architecture and kernels: {digest}", path
 
 
 def test_kernels_are_copied_as_they_are(project):
@@ -113,63 +115,59 @@ def test_no_template_syntax_is_left(project):
         assert not re.search(r"\{%|%\}|\{#|#\}|\{\{ [a-z]|[a-z] \}\}", text), path
 
 
-def rows_of(text):
-    table = text.partition("static const Step kSteps[kNumSteps + 1] = {\n")[2].partition("        };")[0]
-    return [line.strip() for line in table.splitlines()]
-
-
-def test_the_program_s_table_has_a_row_for_each_step(design, project):
-    text = project.files["src/program.hpp"]
-    rows = rows_of(text)
+@pytest.fixture(scope="module")
+def records(design):
     steps = design.program.steps
-    assert len(rows) == len(steps) + 1 and f"constexpr int kNumSteps = {len(steps)};" in text
-    assert rows[-1] == f"{{{', '.join(IDLE)}}},  // {len(steps)} idle"
-    for index, (row, step) in enumerate(zip(rows[:-1], steps, strict=True)):
-        values, _, comment = row.partition("},  // ")
-        assert comment == f"{index} {step.name}"
-        assert values.strip("{ ").split(", ") == list(step_fields(design, step))
-    assert f"// {', '.join(STEP_FIELDS)}" in text
+    return {step.name: step_values(design, i, range(len(steps))) for i, step in enumerate(steps)}
 
 
-def test_the_table_s_columns_are_the_struct_s_fields():
-    """In the same order: the rows are aggregates."""
-    header = kernel_sources()["step.hpp"]
-    struct = header.partition("struct Step {\n")[2].partition("};")[0]
-    fields = re.findall(r"^    [\w:]+ (\w+);", struct, flags=re.MULTILINE)
-    assert tuple(fields) == STEP_FIELDS
-    assert len(IDLE) == len(STEP_FIELDS)
+def test_the_table_has_a_record_for_each_step(design, records):
+    table = program_table(design, num_words=77)
+    header = HEADER.unpack(table[0])
+    steps = design.program.steps
+    assert header["num_steps"] == len(steps) == len(table) - 1 and header["num_words"] == 77
+    assert header["num_classes"] == 7 and header["digest"] == int(design.network.digest[:8], 16)
+    for record, step in zip(table[1:], steps, strict=True):
+        assert STEP.unpack(record) == records[step.name]
 
 
-def test_rows_by_hand(design):
-    rows = {step.name: dict(zip(STEP_FIELDS, step_fields(design, step), strict=True)) for step in design.program.steps}
+def test_records_by_hand(design, records):
     bits = design.network.frac_bits
-    scores = rows["blocks.1.attn.scores.1"]
-    assert (scores["source"], scores["source_lane"]) == ("Buffer::WORK", "16")  # Q's second head
-    assert (scores["weights"], scores["weights_lane"]) == ("Weights::K", "16")
-    assert (scores["in_tiles"], scores["out_tiles"], scores["dest_lane"]) == ("2", "0", "64")
+    scores = records["blocks.1.attn.scores.1"]
+    assert (scores["source"], scores["source_lane"]) == (Memory.WORK, 16)  # Q's second head
+    assert (scores["weights"], scores["weights_lane"]) == (Weights.K, 16)
+    assert (scores["in_tiles"], scores["out_tiles"], scores["dest_lane"]) == (2, 0, 64)
     attn = "blocks.1.attn"
-    assert scores["shift"] == str(bits[f"{attn}.q"] + bits[f"{attn}.k"] - bits[f"{attn}.scores"] - 8)
-    context = rows["blocks.1.attn.context.1"]
-    assert (context["source_lane"], context["dest_lane"], context["weights"]) == ("64", "16", "Weights::V")
-    assert context["second_shift"] == str(23 - (bits[f"{attn}.context"] - bits[f"{attn}.v"]))
-    fc1 = rows["blocks.2.mlp.fc1"]
-    assert (fc1["in_tiles"], fc1["out_tiles"]) == ("4", "8")
-    assert fc1["norm_shift"] == str(17 - bits["blocks.2.norm2"])
-    assert fc1["second_shift"] == str(29 - bits["blocks.2.mlp.fc1.gelu"])
-    proj = rows["blocks.1.attn.proj"]
-    assert proj["residual_shift"] == str(bits[f"{attn}.proj"] - bits["blocks.0.mlp.fc2"] + 6)
-    concat = rows["selectors.0.fc1.1"]
-    assert (concat["prologue"], concat["split"], concat["rows"]) == ("Prologue::CONCAT", "8", "Rows::CANDIDATES")
-    assert rows["selectors.0.keep"]["threshold"] == str(design.network.thresholds[0])
-    assert rows["selectors.0.embed.1"]["pool"] == "true" and rows["selectors.0.embed.1"]["source_lane"] == "16"
+    assert scores["shift"] == bits[f"{attn}.q"] + bits[f"{attn}.k"] - bits[f"{attn}.scores"] - 8
+    context = records["blocks.1.attn.context.1"]
+    assert (context["source_lane"], context["dest_lane"], context["weights"]) == (64, 16, Weights.V)
+    assert context["second_shift"] == 23 - (bits[f"{attn}.context"] - bits[f"{attn}.v"])
+    assert context["frac_bits"] == bits[f"{attn}.scores"]
+    fc1 = records["blocks.2.mlp.fc1"]
+    assert (fc1["in_tiles"], fc1["out_tiles"]) == (4, 8)
+    assert fc1["norm_shift"] == 17 - bits["blocks.2.norm2"]
+    assert fc1["second_shift"] == 29 - bits["blocks.2.mlp.fc1.gelu"]
+    assert fc1["frac_bits"] == bits["blocks.2.mlp.fc1"]
+    proj = records["blocks.1.attn.proj"]
+    assert proj["residual_shift"] == bits[f"{attn}.proj"] - bits["blocks.0.mlp.fc2"] + 6
+    concat = records["selectors.0.fc1.1"]
+    assert (concat["prologue"], concat["split"], concat["rows"]) == (Prologue.CONCAT, 8, Rows.CANDIDATES)
+    keep = records["selectors.0.keep"]
+    assert keep["threshold"] == design.network.thresholds[0]
+    assert keep["frac_bits"] == bits["selectors.0.fc3"] and keep["aux_frac_bits"] == bits["selectors.0.head_branch.fc2"]
+    assert records["selectors.0.embed.1"]["pool"] is True and records["selectors.0.embed.1"]["source_lane"] == 16
 
 
-def test_kernels_are_ranges_of_the_table(design, project):
-    text = project.files["src/program.hpp"]
-    for unit, name in [("msa_block", "MsaBlock"), ("token_selector", "TokenSelector"), ("head", "Head")]:
-        spans = re.search(rf"^constexpr Span k{name}\[\] = \{{(.*)\}};$", text, flags=re.MULTILINE)
-        expected = [(span.start, span.stop) for found, _, span in design.program.units() if found == unit]
-        assert [tuple(map(int, pair)) for pair in re.findall(r"\{(\d+), (\d+)\}", spans[1])] == expected
+def test_a_kernel_s_table_counts_its_steps_from_zero(design):
+    steps = design.program.steps
+    span = design.program.unit("token_selector", 1)
+    table = program_table(design, span)
+    assert len(table) == 1 + len(span) and HEADER.unpack(table[0])["num_steps"] == len(span)
+    for place, i in enumerate(span):
+        record = STEP.unpack(table[1 + place])
+        following = next((j for j in span[place + 1 :] if steps[j].op is Op.ENGINE), span.stop)
+        assert record["next_engine"] == following - span.start
+        assert record["op"] is steps[i].op
 
 
 def test_each_kernel_that_the_model_has_gets_a_top():
@@ -178,15 +176,27 @@ def test_each_kernel_that_the_model_has_gets_a_top():
     assert pruned - unpruned == {"token_selector.cpp", "token_packager.cpp"}
 
 
-def test_the_digest_depends_on_all_that_is_rendered(design):
-    digests = {design_digest(design, 7), design_digest(design, 8)}
-    digests.add(design_digest(make_design(design.network, replace(design.architecture, inner_product="direct")), 7))
-    digests.add(design_digest(make_design(quantized(MICRO.model, MICRO.pruning, 1)[1], design.architecture), 7))
+def test_the_digest_is_the_design_s_alone(design):
+    """Another engine or another size is another design; another checkpoint, calibration or threshold is none."""
+    digest = design_digest(design, 7)
+    others = [
+        (design, 8),
+        (make_design(design.network, replace(design.architecture, inner_product="direct")), 7),
+        (design_of(micro(package="add")), 7),
+        (design_of(quantized(replace(MICRO.model, num_classes=9), MICRO.pruning, 0)[1]), 7),
+    ]
+    digests = {design_digest(*other) for other in others}
+    assert len(digests | {digest}) == 1 + len(others)
     step = next(step for step in design.program.steps if step.op is Op.DECIDE)
     thresholds = (step.threshold + 1, *design.network.thresholds[1:])
-    digests.add(design_digest(design_of(replace(design.network, thresholds=thresholds)), 7))
-    assert len(digests) == 5
-    assert design_digest(design_of(micro()), 7) in digests
+    for network in (
+        quantized(MICRO.model, MICRO.pruning, 1)[1],
+        replace(design.network, thresholds=thresholds),
+    ):
+        same = make_design(network, design.architecture)
+        assert same.network.digest != design.network.digest
+        assert design_digest(same, 7) == digest
+        assert render_sources(same, "t", 7) == render_sources(design, "t", 7)
 
 
 def test_ultraram_and_the_fifos_depth_are_said_to_synthesis(design):

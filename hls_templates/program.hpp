@@ -1,0 +1,200 @@
+// The program, as data: the head of the weight stream, checked before anything runs by it.
+//   enters  the network's header and a record for each of its steps (hw/step_table.py)
+//   leaves  memory.program, or why there is none
+#ifndef SPVIT_PROGRAM_HPP
+#define SPVIT_PROGRAM_HPP
+
+#include "engine.hpp"
+#include "status.hpp"
+
+namespace spvit {
+
+/// How records travel: side by side in a word of the stream, or one over several; the header's words are its own.
+template <class A>
+struct Table {
+    static constexpr int kPieceLanes = A::kFillLanes < kRecordLanes ? A::kFillLanes : kRecordLanes;  // taken at once
+    static constexpr int kPiecesPerRecord = kRecordLanes / kPieceLanes;
+    static constexpr int kPiecesPerWord = A::kFillLanes / kPieceLanes;
+    static constexpr int kHeaderWords = ceil_div(kRecordLanes, A::kFillLanes);
+
+    static constexpr int words(int num_steps) {
+        return kHeaderWords + ceil_div(num_steps * kRecordLanes, A::kFillLanes);
+    }
+};
+
+/// The next record of the stream, piece by piece.
+///   word  of the stream, whose lanes move down as they are taken
+template <class A>
+inline void take_piece(int piece, WeightFifo<A>& fifo, FillWord<A>& word, Record& record) {
+#pragma HLS INLINE
+    using T = Table<A>;
+    if (piece % T::kPiecesPerWord == 0) {
+        trace::expect_data(fifo);
+        word = fifo.read();
+    }
+SHIFT_RECORD:
+    for (int i = 0; i < kRecordLanes; ++i) {
+#pragma HLS UNROLL
+        const int from = i + T::kPieceLanes;
+        record[i] = from < kRecordLanes ? record[from % kRecordLanes] : word[from % kRecordLanes];
+    }
+SHIFT_WORD:
+    for (int i = 0; i + T::kPieceLanes < A::kFillLanes; ++i) {
+#pragma HLS UNROLL
+        word[i] = word[i + T::kPieceLanes];
+    }
+}
+
+template <class A>
+Record load_header(WeightFifo<A>& fifo) {
+#pragma HLS INLINE off
+    FillWord<A> word;
+    Record header;
+    timing::Pipeline loop("LOAD_HEADER");
+LOAD_HEADER:
+    for (int piece = 0; loop.runs(piece < Table<A>::kPiecesPerRecord); ++piece) {
+#pragma HLS PIPELINE II = 1
+        take_piece<A>(piece, fifo, word, header);
+    }
+    return header;
+}
+
+/// The steps' records, into memory. Returns the table's checksum.
+template <class A>
+std::uint32_t load_steps(const Record& header, int num_steps, WeightFifo<A>& fifo, Memory<A>& memory) {
+#pragma HLS INLINE off
+    using T = Table<A>;
+    FillWord<A> word;
+    Record record;
+    std::uint32_t checksum = add_to_checksum(0, header, true);
+    timing::Pipeline loop("LOAD_PROGRAM");
+LOAD_PROGRAM:
+    for (int piece = 0; loop.runs(piece < num_steps * T::kPiecesPerRecord); ++piece) {
+#pragma HLS PIPELINE II = 1
+        take_piece<A>(piece, fifo, word, record);
+        if (piece % T::kPiecesPerRecord == T::kPiecesPerRecord - 1) {
+            checksum = add_to_checksum(checksum, record, false);
+            store(memory.program, piece / T::kPiecesPerRecord, record);
+        }
+    }
+    return checksum;
+}
+
+/// Whether `lanes` from `first` on, whole tiles of `tile`, lie within `room`.
+inline bool lies_within(int first, int lanes, int tile, int room) {
+#pragma HLS INLINE
+    return first % tile == 0 && first + lanes <= room;
+}
+
+/// Whether an engine step stays within the memories, and the units beside the array have bits for its formats, whatever
+/// the number of tokens.
+template <class A>
+inline bool pass_fits(const Step& step) {
+#pragma HLS INLINE
+    const bool streams = step.weights == Weights::STREAM;
+    const bool normalises = step.prologue == Prologue::LAYER_NORM || step.prologue == Prologue::HEAD_LAYER_NORM;
+    const bool has_function = step.epilogue == Epilogue::GELU || step.epilogue == Epilogue::CONTEXT;
+    const int in_lanes = step.in_tiles != 0 ? to_int(step.in_tiles) * A::kTileIn : round_up(A::kRows, A::kTileIn);
+    const int out_lanes = step.out_tiles != 0 ? to_int(step.out_tiles) * A::kTileOut : round_up(A::kRows, A::kTileOut);
+    const int rows_at_once = step.rows == Rows::FIRST ? A::kPrefix : 1;
+    const int source_room = step.source == Buffer::X ? rows_at_once * A::kEmbedLanes : kBanks * A::kBankLanes;
+    const int dest_room = step.dest == Buffer::WORK ? kBanks * A::kBankLanes : A::kEmbedLanes;
+    const int weights_lane = to_int(step.weights_lane);
+    bool fits = step.source != Buffer::V && step.source <= Buffer::V && step.dest <= Buffer::V;
+    fits =
+        fits && step.prologue <= Prologue::CONCAT && step.weights <= Weights::V && step.epilogue <= Epilogue::CONTEXT;
+    fits = fits && lies_within(to_int(step.source_lane), in_lanes, A::kTileIn, source_room);
+    fits = fits && lies_within(to_int(step.dest_lane), out_lanes, A::kTileOut, dest_room);
+    fits = fits && (!streams || (step.in_tiles != 0 && step.out_tiles != 0));
+    fits = fits && (step.weights != Weights::K || lies_within(weights_lane, in_lanes, A::kTileIn, A::kBankLanes));
+    fits = fits && (step.weights != Weights::V ||
+                    (weights_lane + out_lanes <= A::kEmbedLanes && in_lanes <= Memory<A>::kKeyBlocks * A::kWord));
+    fits = fits && (step.epilogue != Epilogue::RESIDUAL || step.dest == Buffer::X);
+    fits = fits && (!normalises || step.source == Buffer::X) && to_int(step.head) < A::kHeads;
+    fits = fits && (!normalises || to_int(step.norm_shift) >= kMinNormShift);
+    fits = fits && (!has_function || (to_int(step.second_shift) >= kMinSecondShift &&
+                                      to_int(step.second_shift) < kMinSecondShift + (1 << kSecondShiftBits)));
+    fits = fits && (step.prologue != Prologue::SOFTMAX || to_int(step.frac_bits) <= kExpFracBits);
+    return fits && (step.epilogue != Epilogue::GELU || to_int(step.frac_bits) <= kGeluMaxFracBits);
+}
+
+/// Whether the token selector's decision finds its scores and head weights where they can be read.
+template <class A>
+inline bool decision_fits(const Step& step) {
+#pragma HLS INLINE
+    const int scores = to_int(step.source_lane) - kTokenScoreBank * A::kBankLanes;
+    const int branch = to_int(step.weights_lane) - kBranchBank * A::kBankLanes;
+    return scores >= 0 && scores + A::kHeads * A::kWord <= A::kBankLanes && branch >= 0 &&
+           branch + A::kHeads <= A::kBankLanes && to_int(step.frac_bits) <= kSigmoidMaxFracBits &&
+           to_int(step.aux_frac_bits) <= kSigmoidMaxFracBits;
+}
+
+/// Words that a step takes from the weight stream.
+template <class A>
+inline int streamed_words(const Step& step) {
+#pragma HLS INLINE
+    if (step.op != Op::ENGINE || step.weights != Weights::STREAM) return 0;
+    const int words_per_output_tile =
+        Fill<A>::kParamWords + to_int(step.in_tiles) * (A::kTileOut * Fill<A>::kWordsPerColumn);
+    return to_int(step.out_tiles) * words_per_output_tile;
+}
+
+/// Whether every step can run, and all together take the words that follow the table.
+///   num_rows  of X that come before the first step's words
+template <class A>
+Error check_steps(const Network& network, int num_words, int num_rows, const Memory<A>& memory) {
+#pragma HLS INLINE off
+    const int num_steps = to_int(network.num_steps);
+    int words = Table<A>::words(num_steps) + num_rows * (A::kEmbedLanes / A::kFillLanes);
+    int selectors = 0;
+    bool fits = true;
+    timing::Pipeline loop("CHECK_PROGRAM");
+CHECK_PROGRAM:
+    for (int index = 0; loop.runs(index < num_steps); ++index) {
+#pragma HLS PIPELINE II = 1
+        const Step step = unpack_step(load(memory.program, index));
+        const int next = to_int(step.next_engine);
+        fits = fits && step.op <= Op::PACKAGE && next > index && next <= num_steps;
+        fits = fits && (step.op != Op::ENGINE || pass_fits<A>(step));
+        fits = fits && (step.op != Op::DECIDE || decision_fits<A>(step));
+        if (step.op == Op::PACKAGE) ++selectors;
+        words += streamed_words<A>(step);
+    }
+    if (!fits || selectors > A::kSelectors) return Error::STEP;
+    return words == num_words ? Error::NONE : Error::NUM_WORDS;
+}
+
+/// Whether the header is one of this design's, and its table no longer than the stream.
+template <class A>
+Error check_header(const Network& network, int num_words) {
+#pragma HLS INLINE off
+    const int num_steps = to_int(network.num_steps);
+    const int last_lane = to_int(network.logits_lane) + to_int(network.num_classes);
+    if (network.version != kTableVersion) return Error::TABLE_VERSION;
+    if (num_steps == 0 || num_steps > A::kMaxSteps) return Error::STEP;
+    if (to_int(network.num_classes) > A::kNumClasses || last_lane > kBanks * A::kBankLanes) return Error::STEP;
+    return Table<A>::words(num_steps) <= num_words ? Error::NONE : Error::NUM_WORDS;
+}
+
+/// Takes the table from the stream. Unless it returns NONE, nothing may run by it.
+///   num_words  of the whole stream, as the host says; gets what is left of it
+///   num_rows   of X that follow the table
+template <class A>
+Error load_program(int& num_words, int num_rows, WeightFifo<A>& fifo, Network& network, Memory<A>& memory) {
+#pragma HLS INLINE off
+    const int all_words = num_words;
+    const Record header = load_header<A>(fifo);
+    network = unpack_network(header);
+    num_words -= Table<A>::kHeaderWords;
+    const Error error = check_header<A>(network, all_words);
+    if (error != Error::NONE) return error;
+    const int num_steps = to_int(network.num_steps);
+    const std::uint32_t checksum = load_steps<A>(header, num_steps, fifo, memory);
+    num_words = all_words - Table<A>::words(num_steps);
+    if (network.checksum != checksum) return Error::TABLE_CHECKSUM;
+    return check_steps<A>(network, all_words, num_rows, memory);
+}
+
+}  // namespace spvit
+
+#endif  // SPVIT_PROGRAM_HPP

@@ -1,0 +1,221 @@
+"""program.hpp: the step table on its way in, and what keeps a wrong one from running."""
+
+import numpy as np
+import pytest
+
+from hw.interface import Error
+from hw.step_table import HEADER, RECORD_LANES, STEP, pack_table, table_checksum
+from hw.steps import Epilogue, Memory, Op, Prologue, Rows, Weights
+from tests.hls_templates.worlds import NUM_BANKS
+
+MAX_STEPS = 5
+NUM_CLASSES = 11
+PASS = {
+    "op": Op.ENGINE, "rows": Rows.ALL, "source": Memory.X, "source_lane": 0, "prologue": Prologue.NONE, "split": 0,
+    "head": 0, "weights": Weights.STREAM, "weights_lane": 0, "in_tiles": 1, "out_tiles": 1, "epilogue": Epilogue.STORE,
+    "dest": Memory.WORK, "dest_lane": 0, "pool": False, "shift": 0, "norm_shift": 3, "epsilon": 0, "residual_shift": 0,
+    "second_shift": 16, "frac_bits": 0, "aux_frac_bits": 0, "threshold": 0, "next_engine": 1,
+}  # fmt: skip
+PACKAGE = PASS | {"op": Op.PACKAGE}
+
+
+def decide(world, **fields):
+    lanes = {"source_lane": 3 * world.bank_lanes, "weights_lane": world.bank_lanes}
+    return PASS | {"op": Op.DECIDE} | lanes | fields
+
+
+def words_of(world, table):
+    """Header and steps, each in whole words. [words, fill_lanes]"""
+    parts = []
+    for records in (table[:1], table[1:]):
+        words = np.zeros((-(-records.size // world.fill_lanes), world.fill_lanes), np.int64)
+        words.reshape(-1)[: records.size] = records.reshape(-1)
+        parts.append(words)
+    return np.concatenate(parts)
+
+
+def streamed(world, step):
+    """Words of a step's weights."""
+    if step["op"] is not Op.ENGINE or step["weights"] is not Weights.STREAM:
+        return 0
+    params = -(-world.tile_out * 4 // world.fill_lanes)
+    return step["out_tiles"] * (params + step["in_tiles"] * world.tile_out * world.tile_in // world.fill_lanes)
+
+
+def load(world, steps, header=None, rows=2, more_words=0, damage=lambda table: None):
+    """The Error of a stream that has this table at its head, and the records in memory."""
+    steps = [step | {"next_engine": step["next_engine"] or i + 1} for i, step in enumerate(steps)]
+    fields = {"digest": 7, "num_steps": len(steps), "num_words": 0, "num_classes": NUM_CLASSES, "logits_lane": 0}
+    table = pack_table(fields | (header or {}), [(f"step {i}", step) for i, step in enumerate(steps)])
+    damage(table)
+    words = words_of(world, table)
+    rest = rows * world.embed_lanes // world.fill_lanes + sum(streamed(world, step) for step in steps) + more_words
+    stream = np.ascontiguousarray(np.concatenate([words, np.zeros((max(rest, 0), world.fill_lanes), np.int64)]))
+    records = np.zeros((MAX_STEPS, RECORD_LANES), np.int64)
+    error = world.call("run_load_program", stream, len(words) + rest, rows, records)
+    return Error(error), records, table
+
+
+def chain(world, *steps):
+    return [step | {"next_engine": i + 1} for i, step in enumerate(steps)]
+
+
+@pytest.mark.parametrize("count", [1, 2, MAX_STEPS])
+def test_records_arrive_as_they_were_packed(world, count):
+    rng = np.random.default_rng(count)
+    steps = chain(world, *(PASS | {"epsilon": int(rng.integers(0, 2**48)), "split": i} for i in range(count)))
+    error, records, table = load(world, steps)
+    assert error is Error.NONE
+    assert np.array_equal(records[:count], table[1:])
+
+
+def test_a_stream_of_another_length(world):
+    for more in (-1, 1):
+        assert load(world, chain(world, PASS, PASS), more_words=more)[0] is Error.NUM_WORDS
+
+
+def test_a_table_longer_than_the_stream(world):
+    steps = chain(world, PASS, PASS)
+    fields = {"digest": 0, "num_steps": MAX_STEPS, "num_words": 0, "num_classes": 1, "logits_lane": 0}
+    words = words_of(world, pack_table(fields, [(str(i), step) for i, step in enumerate(steps)]))
+    records = np.zeros((MAX_STEPS, RECORD_LANES), np.int64)
+    error = world.call("run_load_program", np.ascontiguousarray(words), len(words), 0, records)
+    assert Error(error) is Error.NUM_WORDS
+
+
+def test_each_flipped_bit_is_seen(world):
+    rng = np.random.default_rng(0)
+    steps = chain(world, PASS, PASS | {"epsilon": 12345})
+    for record in (1, 2):
+        for bit in rng.choice(16 * RECORD_LANES, 24, replace=False):
+
+            def flip(table, record=record, bit=int(bit)):
+                table.view(np.uint16)[record, bit // 16] ^= 1 << bit % 16
+
+            assert load(world, steps, damage=flip)[0] is Error.TABLE_CHECKSUM, (record, bit)
+
+
+def test_another_layout_of_the_table(world):
+    def age(table):
+        values = HEADER.unpack(table[0])
+        table[0] = HEADER.pack(values | {"version": values["version"] + 1}, "the network")
+
+    assert load(world, chain(world, PASS), damage=age)[0] is Error.TABLE_VERSION
+
+
+def test_headers_beyond_the_design(world):
+    def steps_said(count):
+        def say(table):
+            table[0] = HEADER.pack(HEADER.unpack(table[0]) | {"num_steps": count}, "the network")
+
+        return say
+
+    one = chain(world, PASS)
+    assert load(world, one, damage=steps_said(0))[0] is Error.STEP
+    assert load(world, one, damage=steps_said(MAX_STEPS + 1))[0] is Error.STEP
+    assert load(world, one, header={"num_classes": NUM_CLASSES + 1})[0] is Error.STEP
+    last = NUM_BANKS * world.bank_lanes - NUM_CLASSES
+    assert load(world, one, header={"logits_lane": last})[0] is Error.NONE
+    assert load(world, one, header={"logits_lane": last + 1})[0] is Error.STEP
+
+
+def tiles(lanes, tile):
+    return lanes // tile
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("V is no source", {}, {"source": Memory.V}),
+        ("source beyond X", lambda w: {"in_tiles": tiles(w.embed_lanes, w.tile_in)},
+         lambda w: {"in_tiles": tiles(w.embed_lanes, w.tile_in) + 1}),
+        ("source beyond WORK", lambda w: {"source": Memory.WORK, "in_tiles": tiles(4 * w.bank_lanes, w.tile_in)},
+         lambda w: {"source": Memory.WORK, "in_tiles": tiles(4 * w.bank_lanes, w.tile_in) + 1}),
+        ("source off a tile's border", lambda w: {"source": Memory.WORK, "source_lane": w.tile_in},
+         lambda w: {"source": Memory.WORK, "source_lane": 1}),
+        ("destination beyond X", lambda w: {"dest": Memory.X, "out_tiles": tiles(w.embed_lanes, w.tile_out)},
+         lambda w: {"dest": Memory.X, "out_tiles": tiles(w.embed_lanes, w.tile_out) + 1}),
+        ("destination beyond V", lambda w: {"dest": Memory.V, "out_tiles": tiles(w.embed_lanes, w.tile_out)},
+         lambda w: {"dest": Memory.V, "out_tiles": tiles(w.embed_lanes, w.tile_out) + 1}),
+        ("destination beyond WORK", lambda w: {"out_tiles": tiles(4 * w.bank_lanes, w.tile_out)},
+         lambda w: {"out_tiles": tiles(4 * w.bank_lanes, w.tile_out) + 1}),
+        ("destination off a tile's border", lambda w: {"dest_lane": w.tile_out}, {"dest_lane": 1}),
+        ("streams as many tiles as tokens", {}, {"in_tiles": 0}),
+        ("streams to as many tiles as tokens", {}, {"out_tiles": 0}),
+        ("keys beyond their bank",
+         lambda w: {"weights": Weights.K, "source": Memory.WORK, "in_tiles": tiles(w.bank_lanes, w.tile_in)},
+         lambda w: {"weights": Weights.K, "source": Memory.WORK, "in_tiles": tiles(w.bank_lanes, w.tile_in) + 1}),
+        ("keys off a tile's border", lambda w: {"weights": Weights.K, "weights_lane": 0},
+         {"weights": Weights.K, "weights_lane": 1}),
+        ("values beyond V",
+         lambda w: {"weights": Weights.V, "weights_lane": w.embed_lanes - w.tile_out},
+         lambda w: {"weights": Weights.V, "weights_lane": w.embed_lanes - w.tile_out + 1}),
+        ("a residual outside X", {"epilogue": Epilogue.RESIDUAL, "dest": Memory.X}, {"epilogue": Epilogue.RESIDUAL}),
+        ("LayerNorm of WORK", {"prologue": Prologue.LAYER_NORM},
+         {"prologue": Prologue.LAYER_NORM, "source": Memory.WORK}),
+        ("LayerNorm's shift", {"prologue": Prologue.LAYER_NORM, "norm_shift": 3},
+         {"prologue": Prologue.LAYER_NORM, "norm_shift": 2}),
+        ("a head too many", lambda w: {"head": w.heads - 1}, lambda w: {"head": w.heads}),
+        ("GELU's shift", {"epilogue": Epilogue.GELU, "second_shift": 23}, {"epilogue": Epilogue.GELU, "second_shift": 24}),
+        ("GELU's shift, below", {"epilogue": Epilogue.GELU}, {"epilogue": Epilogue.GELU, "second_shift": 15}),
+        ("GELU's format", {"epilogue": Epilogue.GELU, "frac_bits": 14}, {"epilogue": Epilogue.GELU, "frac_bits": 15}),
+        ("softmax's format", {"prologue": Prologue.SOFTMAX, "frac_bits": 10},
+         {"prologue": Prologue.SOFTMAX, "frac_bits": 11}),
+        ("no step of the program", {}, {"op": Op.IDLE}),
+        ("back to an earlier step", {}, {"next_engine": 0}),
+        ("on to a step behind the last", {}, {"next_engine": 3}),
+    ],
+)  # fmt: skip
+def test_steps_that_would_leave_the_memories(world, name, good, bad):
+    good, bad = (case(world) if callable(case) else case for case in (good, bad))
+    first, _ = chain(world, PASS, PASS)
+
+    def error_of(fields):
+        steps = [first, PASS | {"next_engine": 2} | fields]
+        table_fields = {"digest": 0, "num_steps": 2, "num_words": 0, "num_classes": 1, "logits_lane": 0}
+        table = pack_table(table_fields, [(str(i), step) for i, step in enumerate(steps)])
+        words = words_of(world, table)
+        rest = sum(streamed(world, step) for step in steps)
+        stream = np.concatenate([words, np.zeros((rest, world.fill_lanes), np.int64)])
+        records = np.zeros((MAX_STEPS, RECORD_LANES), np.int64)
+        return Error(world.call("run_load_program", np.ascontiguousarray(stream), len(stream), 0, records))
+
+    assert error_of(good) is Error.NONE, name
+    assert error_of(bad) is Error.STEP, name
+
+
+def test_choices_that_are_none(world):
+    for name, largest in (("source", 3), ("dest", 3), ("prologue", 7), ("weights", 3), ("epilogue", 7), ("op", 7)):
+        field = next(field for field in STEP.fields if field.name == name)
+        first = STEP.first_bit(name)
+
+        def damage(table, first=first, bits=field.bits, code=largest):
+            word = int.from_bytes(table[1].tobytes(), "little")
+            word = word & ~((2**bits - 1) << first) | code << first
+            table[1] = np.frombuffer(word.to_bytes(32, "little"), np.int16)
+            values = HEADER.unpack(table[0])
+            table[0] = HEADER.pack(values | {"checksum": table_checksum(table)}, "the network")
+
+        steps = chain(world, PASS)
+        assert load(world, steps, damage=damage)[0] is Error.STEP, name
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        lambda w: {"source_lane": 3 * w.bank_lanes - 1},
+        lambda w: {"source_lane": 4 * w.bank_lanes - w.heads * w.word + 1},
+        lambda w: {"weights_lane": w.bank_lanes - 1},
+        lambda w: {"weights_lane": 2 * w.bank_lanes - w.heads + 1},
+        lambda w: {"frac_bits": 13},
+        lambda w: {"aux_frac_bits": 13},
+    ],
+)
+def test_decisions_that_would_leave_the_memories(world, fields):
+    assert load(world, chain(world, decide(world)))[0] is Error.NONE
+    assert load(world, chain(world, decide(world, **fields(world))))[0] is Error.STEP
+
+
+def test_more_selectors_than_the_status_has_room_for(world):
+    assert load(world, chain(world, PACKAGE, PACKAGE))[0] is Error.NONE
+    assert load(world, chain(world, PACKAGE, PACKAGE, PACKAGE))[0] is Error.STEP
