@@ -154,9 +154,10 @@ CHECK_PROGRAM:
 #pragma HLS PIPELINE II = 1
         const Step step = unpack_step(load(memory.program, index));
         const int next = to_int(step.next_engine);
-        fits = fits && step.op <= Op::PACKAGE && next > index && next <= num_steps;
-        fits = fits && (step.op != Op::ENGINE || pass_fits<A>(step));
-        fits = fits && (step.op != Op::DECIDE || decision_fits<A>(step));
+        bool step_fits = step.op <= Op::PACKAGE && next > index && next <= num_steps;
+        step_fits = step_fits && (step.op != Op::ENGINE || pass_fits<A>(step));
+        step_fits = step_fits && (step.op != Op::DECIDE || decision_fits<A>(step));
+        fits = fits && step_fits;
         if (step.op == Op::PACKAGE) ++selectors;
         words += streamed_words<A>(step);
     }

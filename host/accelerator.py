@@ -39,7 +39,8 @@ from spvit.images.sources import ImageSet, load_images
 
 TIMEOUT_S = 10.0
 OneImage = str | Path | Image.Image | NDArray[Any]
-TABLE_ERRORS = {
+NETWORK_ERRORS = {
+    Error.NUM_WORDS: "the weight stream is not as long as the step table that heads it says",
     Error.TABLE_VERSION: "the bitstream reads another version of the step table that heads the weights",
     Error.TABLE_CHECKSUM: "the step table that heads the weights has not the checksum that it says",
     Error.STEP: "a step of the network leaves the memories of this design",
@@ -200,17 +201,12 @@ class Accelerator:
     def _check_answer(self, status: NDArray[np.int32]) -> None:
         error = int(status[STATUS_ERROR])
         bundle = self.bundle
-        if error == Error.NUM_WORDS:
-            raise RefusedError(
-                f"{bundle.folder}: the weight stream is not as long as its step table says, "
-                f"port_words={bundle.interface.port_words}; deploy the bundle again"
-            )
         if error == Error.DIGEST:
             raise RefusedError(
                 f"{bundle.folder}: the bitstream was built from another design than digest={bundle.digest[:8]}; deploy "
                 "the bundle with its own bitstream"
             )
-        if error != Error.NONE and error not in TABLE_ERRORS:
+        if error != Error.NONE and error not in NETWORK_ERRORS:
             written = "nothing" if error == UNWRITTEN else f"error {error}, which this runtime does not know"
             raise DeviceError(
                 f"{bundle.folder}: the accelerator finished and answered {written}; deploy the bundle with its own "
@@ -223,8 +219,8 @@ class Accelerator:
                 f"0x{bundle.weights_checksum:08x}; the next call loads them again, and if this returns, memory or its "
                 "clock is at fault"
             )
-        if error in TABLE_ERRORS:
-            raise RefusedError(f"{bundle.folder}: {TABLE_ERRORS[Error(error)]}; deploy the bundle again")
+        if error in NETWORK_ERRORS:
+            raise RefusedError(f"{bundle.folder}: {NETWORK_ERRORS[Error(error)]}; deploy the bundle again")
 
     def _where_it_stood(self, status: NDArray[np.int32]) -> str:
         passed, stages = max(int(status[STATUS_STAGES]), 0), self.bundle.interface.num_stages

@@ -129,7 +129,7 @@ def run(args: BuildOptions) -> None:
         f"  program    {len(design.program.steps)} steps, {passes} passes of the engine\n"
         f"  weights    {project.stripes.nbytes / 1e6:.1f} MB over {architecture.weight_ports} ports, once per image\n"
         f"  on chip    {bram36(design.layout):g} of {target.bram36} BRAM36 (estimate), {design.layout.rows} tokens\n"
-        f"  read first {folder}/src/top.cpp, program.hpp, engine.hpp"
+        f"  read first {folder}/src/top.cpp, accelerator.hpp, engine.hpp"
     )
     console.print(f"{'written' if written else 'up to date'} in {time.monotonic() - start:.1f} s")
 

@@ -1,7 +1,7 @@
 """From a design to its Vitis HLS project: `{path: text}`, nothing written.
 
 The kernels are headers in `hls_templates/`, copied as they are. What is rendered holds values: the configuration, the
-tables, the program, the ports. No arithmetic, no loop bodies.
+tables, the records' fields, the ports. No arithmetic, no loop bodies.
 """
 
 from __future__ import annotations

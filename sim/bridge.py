@@ -80,12 +80,11 @@ class Accelerator:
         return stream_checksum(self._stripes.swapaxes(0, 1).reshape(self._stripes.shape[1], -1))
 
     def with_network(self, network: QuantizedNetwork) -> Accelerator:
-        """The same C++ on another network's weights; its sizes, formats and thresholds must be the same."""
-        design = replace(self.design, network=network)
-        assert build_program(network) == design.program, "its program is another one"
+        """The same C++ on another network of the same sizes."""
         other = copy(self)
-        other.design, other._stripes = design, port_stripes(weight_stream(design)[0])
-        assert other._stripes.shape == self._stripes.shape
+        other.design = replace(self.design, network=network, program=build_program(network))
+        other._stripes = port_stripes(weight_stream(other.design)[0])
+        assert design_interface(other.design, other.stripe_words) == self._interface, "it is of another design"
         return other
 
     def run(self, pixels: NDArray[np.uint8]) -> CsimResult:

@@ -20,7 +20,9 @@ from hw.layout import NUM_BANKS, Design
 from hw.model.cycles import Pass, Walk
 from hw.model.latency import RMW_CYCLES, STRIPE_WORDS, Assumptions, pipeline_cycles
 from hw.program import Op, Rows, Sizes, build_program
-from hw.render import IDLE, STEP_FIELDS, step_fields
+from hw.records import step_values
+from hw.step_table import RECORD_LANES, STEP, Values
+from hw.steps import Memory
 from hw.weights import weight_stream
 from spvit.errors import BuildError
 
@@ -28,8 +30,6 @@ SOURCES = Path(__file__).parent
 CONTROL = SOURCES / "engine_control.sv"
 ARRIVING_WORDS = 8
 """Before the checksum (weight_stream.hpp)."""
-ROWS = ("ALL", "PATCHES", "CANDIDATES", "FIRST")
-WEIGHTS = ("STREAM", "K", "V")
 
 
 @dataclass(frozen=True)
@@ -80,35 +80,45 @@ def parameters(design: Design) -> dict[str, int]:
 
 
 def program_words(design: Design) -> str:
-    """program.hex: what the control reads of the program table's rows (`hw.render.step_fields`); idle to the end."""
+    """program.hex: what the control reads of the program's records (`hw.records.step_values`); idle to the end."""
     sizes = parameters(design)
     digits = -(-(6 + 3 * sizes["LANE_BITS"] + 2 * sizes["TILE_BITS"] + sizes["INDEX_BITS"]) // 4)
-    rows = [_word(step_fields(design, step), sizes) for step in design.program.steps]
-    rows += [_word(IDLE, sizes)] * ((1 << sizes["INDEX_BITS"]) - len(rows))
+    records = _records(design)
+    rows = [_word(record, sizes) for record in records]
+    rows += [_word({**records[0], "op": Op.IDLE}, sizes)] * ((1 << sizes["INDEX_BITS"]) - len(rows))
     return "".join(f"{row:0{digits}x}\n" for row in rows)
 
 
-def _word(fields: Sequence[str], sizes: Mapping[str, int]) -> int:
+def _records(design: Design) -> list[Values]:
+    steps = range(len(design.program.steps))
+    return [step_values(design, i, steps) for i in steps]
+
+
+def _word(record: Values, sizes: Mapping[str, int]) -> int:
     """step_t of engine_control.sv."""
-    row = {name: text.rpartition("::")[2] for name, text in zip(STEP_FIELDS, fields, strict=True)}
     lane, tile = sizes["LANE_BITS"], sizes["TILE_BITS"]
     packed = (
-        (int(row["op"] == "ENGINE"), 1),
-        (ROWS.index(row["rows"]), 2),
-        (int(row["source"] == "X"), 1),
-        (WEIGHTS.index(row["weights"]), 2),
-        (int(row["source_lane"]), lane),
-        (int(row["dest_lane"]), lane),
-        (int(row["weights_lane"]), lane),
-        (int(row["in_tiles"]), tile),
-        (int(row["out_tiles"]), tile),
-        (int(row["next_engine"]), sizes["INDEX_BITS"]),
+        (int(record["op"] is Op.ENGINE), 1),
+        (_code("rows", record), 2),
+        (int(record["source"] is Memory.X), 1),
+        (_code("weights", record), 2),
+        (_code("source_lane", record), lane),
+        (_code("dest_lane", record), lane),
+        (_code("weights_lane", record), lane),
+        (_code("in_tiles", record), tile),
+        (_code("out_tiles", record), tile),
+        (_code("next_engine", record), sizes["INDEX_BITS"]),
     )
     word = 0
     for value, bits in packed:
         assert 0 <= value < 1 << bits
         word = word << bits | value
     return word
+
+
+def _code(name: str, record: Values) -> int:
+    """A field as the record holds it."""
+    return next(field for field in STEP.fields if field.name == name).encode(record[name])
 
 
 def build_skeleton(design: Design, stream_latency: int, folder: Path) -> Path:
@@ -158,10 +168,14 @@ def run_skeleton(skeleton: Path, design: Design, assumed: Assumptions, kept: Seq
     around.image(kept)
     arguments = {
         "words": len(weight_stream(design)[0]),
+        "pieces": max(1, RECORD_LANES // layout.architecture.fill_lanes),
         "position_words": layout.rows * layout.embed_lanes // layout.architecture.fill_lanes,
         "pixels": model.img_size**2 * model.in_chans // layout.image_lanes,
         "rows": layout.rows,
         "loop_entry": assumed.loop_entry,
+        "header_depth": assumed.depths["LOAD_HEADER"],
+        "program_depth": assumed.depths["LOAD_PROGRAM"],
+        "check_depth": assumed.depths["CHECK_PROGRAM"],
         "load_depth": assumed.depths["LOAD_INPUTS"],
         "engine_depth": assumed.depths["ENGINE"],
         "store_cycles": round(around.steps[-1].total),
@@ -194,14 +208,13 @@ def _check_places(design: Design, around: _Around, steps: Sequence[RtlStep]) -> 
     """Each token of each tile at its row and lanes, by their sums. Raises BuildError."""
     architecture, prefix = design.architecture, design.network.model.num_prefix_tokens
     passes = iter(around.passes)
-    for step, of_rtl in zip(design.program.steps, steps[1:], strict=False):
+    for step, record, of_rtl in zip(design.program.steps, _records(design), steps[1:], strict=False):
         if step.op is not Op.ENGINE:
             continue
         one = next(passes)
         first = prefix if step.rows in (Rows.PATCHES, Rows.CANDIDATES) else 0
-        fields = dict(zip(STEP_FIELDS, step_fields(design, step), strict=True))
-        sources = [int(fields["source_lane"]) + tile * architecture.tile_in for tile in range(one.in_tiles)]
-        dests = [int(fields["dest_lane"]) + tile * architecture.tile_out for tile in range(one.out_tiles)]
+        sources = [_code("source_lane", record) + tile * architecture.tile_in for tile in range(one.in_tiles)]
+        dests = [_code("dest_lane", record) + tile * architecture.tile_out for tile in range(one.out_tiles)]
         expected = (
             one.in_tiles * one.out_tiles * sum(range(first, first + one.rows)),
             one.out_tiles * one.rows * sum(sources),

@@ -6,9 +6,10 @@
 //   program.hex  the program's rows, for the control's ROM
 //   steps.hex    per step: cycles, 0 where it is the engine's; tokens and packages after it (sim/rtl/anchor.py)
 // and as arguments:
-//   +words=N        of the weight stream; +position_words=N of them are loaded; +pixels=N words of the image
+//   +words=N        of the weight stream; behind the program's +position_words=N are loaded; +pixels=N words of the image
+//   +pieces=N       that a record is taken in
 //   +rows=N         tokens at first
-//   +loop_entry=N, +load_depth=N, +engine_depth=N, +store_cycles=N
+//   +loop_entry=N, +header_depth=N, +program_depth=N, +check_depth=N, +load_depth=N, +engine_depth=N, +store_cycles=N
 //   +read_latency, +outstanding, +burst_beats, +beat_cost (1/256 cycles), +fifo_words, +stripe_words, +arriving_words
 `default_nettype none
 
@@ -124,19 +125,25 @@ module skeleton #(
     output logic [63:0] cycles = 0
 );
     localparam logic [INDEX_BITS-1:0] BEFORE_FIRST = '1;
+    localparam int RECORD_LANES = 16;
     localparam logic [INDEX_BITS-1:0] LAST = INDEX_BITS'(NUM_STEPS);
 
     // what the clock assumes
-    logic [31:0] words, position_words, pixels, rows, loop_entry, load_depth, engine_depth, store_cycles;
+    logic [31:0] words, pieces, position_words, pixels, rows;
+    logic [31:0] loop_entry, header_depth, program_depth, check_depth, load_depth, engine_depth, store_cycles;
     logic [31:0] read_latency, burst_beats, outstanding, beat_cost, fifo_words, stripe_words, arriving_words;
     logic [95:0] steps [NUM_STEPS-1:0];
     initial begin
         $readmemh("steps.hex", steps);
         if (!$value$plusargs("words=%d", words)) $fatal(1, "+words is missing");
+        if (!$value$plusargs("pieces=%d", pieces)) $fatal(1, "+pieces is missing");
         if (!$value$plusargs("position_words=%d", position_words)) $fatal(1, "+position_words is missing");
         if (!$value$plusargs("pixels=%d", pixels)) $fatal(1, "+pixels is missing");
         if (!$value$plusargs("rows=%d", rows)) $fatal(1, "+rows is missing");
         if (!$value$plusargs("loop_entry=%d", loop_entry)) $fatal(1, "+loop_entry is missing");
+        if (!$value$plusargs("header_depth=%d", header_depth)) $fatal(1, "+header_depth is missing");
+        if (!$value$plusargs("program_depth=%d", program_depth)) $fatal(1, "+program_depth is missing");
+        if (!$value$plusargs("check_depth=%d", check_depth)) $fatal(1, "+check_depth is missing");
         if (!$value$plusargs("load_depth=%d", load_depth)) $fatal(1, "+load_depth is missing");
         if (!$value$plusargs("engine_depth=%d", engine_depth)) $fatal(1, "+engine_depth is missing");
         if (!$value$plusargs("store_cycles=%d", store_cycles)) $fatal(1, "+store_cycles is missing");
@@ -215,11 +222,20 @@ module skeleton #(
         .fill_place(), .fill_index(), .fill_lane()
     );
 
-    // run: loading, the walk, storing
-    typedef enum logic [2:0] {ENTER_LOAD, LOAD, LOADED, ENTER_RUN, RUN, DRAIN, OTHER, STORE} state_t;
-    state_t state = ENTER_LOAD;
+    // run: the program, loading, the walk, storing
+    typedef enum logic [3:0] {
+        ENTER_TABLE, TABLE, TAKEN, CHECK, ENTER_LOAD, LOAD, LOADED, ENTER_RUN, RUN, DRAIN, OTHER, STORE
+    } state_t;
+    state_t state = ENTER_TABLE;
     logic [31:0] spent = 0;  // cycles in this state
-    logic [31:0] loaded = 0, pixels_taken = 0;
+    // pieces of records: of the header's, then of the steps'; a word comes with the first of those that lie in it
+    logic header_taken = 0;
+    logic [31:0] piece = 0, loaded = 0, pixels_taken = 0;
+    wire [31:0] all_pieces = header_taken ? pieces * NUM_STEPS : pieces;
+    wire [31:0] pieces_per_word = pieces > 1 ? 1 : 32'(FILL_LANES) / RECORD_LANES;
+    wire takes_word = piece % pieces_per_word == 0;
+    wire table_pop = state == TABLE && takes_word && weights_valid;
+    wire takes_piece = state == TABLE && (!takes_word || weights_valid);
     logic [INDEX_BITS-1:0] counted = BEFORE_FIRST;  // the step whose cycle this is
     logic [31:0] step_cycles [NUM_STEPS+1:0] = '{default: 0};  // loading, steps, storing
     logic [31:0] step_tokens [NUM_STEPS+1:0] = '{default: 0};
@@ -231,7 +247,7 @@ module skeleton #(
     wire [31:0] waited = loop_entry > ENTRY_CYCLES ? loop_entry - ENTRY_CYCLES : 0;
     wire load_pop = state == LOAD && loaded < position_words && weights_valid;
     assign pixels_pop = state == LOAD && pixels_taken < pixels && pixels_valid;
-    assign weights_pop = load_pop || control_pop;
+    assign weights_pop = table_pop || load_pop || control_pop;
     assign begin_run = state == ENTER_RUN && spent == waited;
     wire [INDEX_BITS-1:0] place = counted + 1'b1;
 
@@ -256,10 +272,28 @@ module skeleton #(
             end
             if (fill_accesses && fill_params) param_words <= param_words + 1;
             case (state)
-                ENTER_LOAD: begin
+                ENTER_TABLE: begin
                     tokens <= ROW_BITS'(rows);
-                    if (spent + 1 == loop_entry) state <= LOAD;
+                    piece <= 0;
+                    if (spent + 1 == loop_entry) state <= TABLE;
                 end
+                TABLE: begin
+                    piece <= piece + 32'(takes_piece);
+                    if (piece + 32'(takes_piece) == all_pieces) begin
+                        state <= TAKEN;
+                        spent <= 0;
+                    end
+                end
+                TAKEN: if (spent + 1 == (header_taken ? program_depth : header_depth)) begin
+                    header_taken <= 1;
+                    state <= header_taken ? CHECK : ENTER_TABLE;
+                    spent <= 0;
+                end
+                CHECK: if (spent + 1 == loop_entry + NUM_STEPS + check_depth) begin
+                    state <= ENTER_LOAD;
+                    spent <= 0;
+                end
+                ENTER_LOAD: if (spent + 1 == loop_entry) state <= LOAD;
                 LOAD: begin
                     loaded <= loaded + 32'(load_pop);
                     pixels_taken <= pixels_taken + 32'(pixels_pop);

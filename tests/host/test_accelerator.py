@@ -28,6 +28,7 @@ from host.lock import Lock
 from host.measure import measure, summary_table
 from hw.generate import make_project, write_project
 from hw.interface import KERNEL_CELL, Error
+from hw.step_table import HEADER
 from hw.target import resolve_target
 from sim.device.emulated import NEVER, EmulatedDevice, Fault
 from spvit.errors import (
@@ -358,8 +359,22 @@ FAULTS = [
     (
         Fault(error=Error.NUM_WORDS),
         RefusedError,
-        r": the bitstream was built for a weight stream of another length than port_words=\d+; deploy the bundle with its "
-        "own bitstream",
+        ": the weight stream is not as long as the step table that heads it says; deploy the bundle again",
+    ),
+    (
+        Fault(error=Error.TABLE_VERSION),
+        RefusedError,
+        ": the bitstream reads another version of the step table that heads the weights; deploy the bundle again",
+    ),
+    (
+        Fault(error=Error.TABLE_CHECKSUM),
+        RefusedError,
+        ": the step table that heads the weights has not the checksum that it says; deploy the bundle again",
+    ),
+    (
+        Fault(error=Error.STEP),
+        RefusedError,
+        ": a step of the network leaves the memories of this design; deploy the bundle again",
     ),
     (
         Fault(error=Error.DIGEST),
@@ -406,7 +421,15 @@ def test_late_but_in_time_is_no_fault(build):
     assert device.downloads == 1
 
 
-@pytest.mark.parametrize(("port", "word", "bit"), [(0, 0, 0), (1, 77, 127), (0, -1, 64)])
+@pytest.mark.parametrize(
+    ("port", "word", "bit"),
+    [
+        *((0, 0, HEADER.first_bit(name)) for name in ("checksum", "version", "num_steps", "num_classes")),
+        (0, 1, 0),  # of a step
+        (1, 77, 127),
+        (0, -1, 64),
+    ],
+)
 def test_a_flipped_bit_in_the_weights_is_found_and_mended(build, port, word, bit):
     device = build.device()
     with Accelerator(build.folder, device) as accelerator:

@@ -1,4 +1,4 @@
-"""The weight stream, taken apart again by a decoder of its own, as the engine would."""
+"""The weight stream, taken apart again by a decoder of its own, as the accelerator would."""
 
 from dataclasses import replace
 
@@ -8,6 +8,7 @@ import pytest
 from hw.architecture import Architecture
 from hw.generate import make_design
 from hw.program import Epilogue, Op, Weights
+from hw.step_table import HEADER, STEP
 from hw.weights import pair_terms, port_stripes, row_words, shifts, step_words, stream_checksum, weight_stream
 from quant.wiring import wiring
 from sim.constructed import with_linear
@@ -30,6 +31,14 @@ class Decoder:
         taken = [value for word in self.words[self.position : self.position + count // lanes] for value in word]
         self.position += count // lanes
         return taken
+
+
+def decode_records(decoder, record, count):
+    """The fields of each: they fill whole words."""
+    lanes = len(decoder.words[0])
+    taken = decoder.take(-(-16 * count // lanes) * lanes)
+    assert not any(taken[16 * count :])
+    return [record.unpack(np.array(taken[16 * i : 16 * (i + 1)], np.int16)) for i in range(count)]
 
 
 def decode_step(decoder, architecture, in_tiles, out_tiles):
@@ -60,6 +69,11 @@ def test_every_weight_bias_and_shift_is_recovered(tile_in, tile_out, inner_produ
     words, offsets = weight_stream(design)
     decoder = Decoder(port_stripes(words))
 
+    (header,) = decode_records(decoder, HEADER, 1)
+    assert (header["num_steps"], header["num_words"]) == (len(design.program.steps), len(words))
+    records = decode_records(decoder, STEP, len(design.program.steps))
+    assert [record["op"] for record in records] == [step.op for step in design.program.steps]
+
     rows = np.array(decoder.take(layout.rows * layout.embed_lanes)).reshape(layout.rows, layout.embed_lanes)
     assert np.array_equal(rows[:, layout.embedding()], network.position)
     assert not np.delete(rows, layout.embedding(), axis=1).any()
@@ -68,7 +82,7 @@ def test_every_weight_bias_and_shift_is_recovered(tile_in, tile_out, inner_produ
         assert decoder.position == offsets[index], step.name
         if step.op is not Op.ENGINE or step.weights is not Weights.STREAM:
             continue
-        in_tiles, out_tiles = layout.in_tiles(step), layout.out_tiles(step)
+        in_tiles, out_tiles = records[index]["in_tiles"], records[index]["out_tiles"]
         weights, biases, shift_of = decode_step(decoder, architecture, in_tiles, out_tiles)
         linear, wire = network.linears[step.linear], wires[step.linear]
         inputs, outputs = layout.in_columns(step).tolist(), layout.out_columns(step).tolist()

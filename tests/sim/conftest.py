@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from hw.generate import is_written, make_project, write_project
 from hw.layout import Design
 from hw.target import resolve_target
-from hw.weights import port_stripes, weight_stream
 from sim.bridge import Accelerator, CsimResult
 from sim.build import build_library
 from sim.compare import Mismatch, compare_taps
@@ -103,15 +102,3 @@ def simulate(accelerator: Accelerator, pixels: Pixels) -> GoldenResult:
         found = mismatches(design, result, golden, image)
         assert not found, f"image {image}: {'; '.join(map(str, found[:3]))}"
     return golden
-
-
-def reload(accelerator: Accelerator, design: Design) -> Accelerator:
-    """The same compiled C++ with another network's weights: formats, sizes and thresholds must be the same."""
-    assert design.program == accelerator.design.program and design.layout == accelerator.design.layout
-    other = Accelerator.__new__(Accelerator)
-    other.__dict__ |= accelerator.__dict__ | {"design": design, "_stripes": stripes_of(design)}
-    return other
-
-
-def stripes_of(design: Design) -> NDArray[np.int16]:
-    return port_stripes(weight_stream(design)[0])

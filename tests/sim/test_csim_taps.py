@@ -13,7 +13,7 @@ from quant.network import QuantizedNetwork
 from sim.bridge import Accelerator
 from sim.constructed import deciding, with_linear
 from spvit.config import ModelConfig, resolve_model
-from tests.sim.conftest import Simulators, golden_of, reload, simulate
+from tests.sim.conftest import Simulators, golden_of, simulate
 from tests.sim.networks import MICRO, design_of, micro, quantized, random_images, random_network, with_extreme_tensors
 
 DISTILLED = replace(MICRO.model, distilled=True)
@@ -29,10 +29,8 @@ def accelerator(simulators: Simulators) -> Accelerator:
 
 
 def simulate_network(accelerator: Accelerator, network: QuantizedNetwork, images: int = 2) -> list[list[int]]:
-    """On C++ compiled for another network of the same formats; the tokens after each selector."""
-    architecture = accelerator.design.architecture
-    design = design_of(network, architecture.tile_in, architecture.tile_out, architecture.inner_product)
-    return simulate(reload(accelerator, design), PIXELS[:images]).tokens
+    """On C++ compiled for another network of the same sizes; the tokens after each selector."""
+    return simulate(accelerator.with_network(network), PIXELS[:images]).tokens
 
 
 # --- engines and builds ---
@@ -210,7 +208,7 @@ def test_variants(simulators, model, pruning):
     if network.pruning.num_selectors:
         for selector in (0, 1):  # a later one adds to, or appends behind, an older package
             gone = deciding(deciding(network, 0, 32767), selector, -32768)
-            simulate(reload(compiled, design_of(gone)), PIXELS[:1])
+            simulate(compiled.with_network(gone), PIXELS[:1])
 
 
 @slow

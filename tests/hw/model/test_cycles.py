@@ -73,20 +73,22 @@ def test_a_pass_bound_by_the_memory_takes_the_memorys_time():
 
 
 @pytest.mark.parametrize(
-    ("ports", "beat_cost", "arrived"),
+    ("ports", "beat_cost", "turns", "header", "table", "inputs"),
     [
-        (1, 256, 64 + 3 * 2 + 197 * 384 // 8),  # the position is later: behind port, checksum and FIFO
-        (4, 64, 64 + 2 + 224 * 224 * 3 // 16),  # the image is later, behind its own port
+        (1, 256, 0, 2, 2 * 320, 197 * 384 // 8),  # the position is later than the image; a record takes two words
+        (4, 64, 12, 1, 320, 224 * 224 * 3 // 16),  # the image is later; two records lie in a word
     ],
 )
-def test_loading_takes_as_long_as_the_later_of_stream_and_image(ports, beat_cost, arrived):
-    """A word of each per cycle, behind the latency of the first."""
+def test_the_program_is_taken_and_checked_before_the_inputs(ports, beat_cost, turns, header, table, inputs):
+    """The first word comes through ports, checksum and FIFO; then a piece of a record, a record, a word per cycle."""
     engine, deit_s = Architecture(weight_ports=ports), resolve_model("deit_s").model
     loading = estimated(deit_s, engine=engine, beat_cost=beat_cost).steps[0]
     cycles_of_first_tile = loading.fill + loading.fifo + loading.drain
-    assert (
-        loading.total - cycles_of_first_tile == arrived + loop_depths(engine)["LOAD_INPUTS"] + 3
-    )  # and ENGINE's entry
+    loops = {"LOAD_HEADER": header, "LOAD_PROGRAM": table, "CHECK_PROGRAM": 320, "LOAD_INPUTS": inputs}
+    first_word = 64 + turns + 3 * 2
+    each = sum(count + loop_depths(engine)[name] for name, count in loops.items())
+    entries = 4 * 3  # of all but the first of these, and of ENGINE
+    assert loading.total - cycles_of_first_tile == first_word + each + entries
 
 
 def test_sums_and_parts():

@@ -17,8 +17,8 @@ CLOCK_MHZ = 200
 MARGIN = 1.5
 """Of kPipelineCycles over the depth of ENGINE: hardware that is deeper computes wrong values without a word."""
 LOOPS = {
-    "READ_PORT", "JOIN_PORTS", "CHECKSUM", "READ_IMAGE", "LOAD_INPUTS", "ENGINE", "POOL_FEATURES", "DECIDE", "COMPACT",
-    "WRITE_PACKAGE", "KEEP_FLAGS", "LOGITS",
+    "READ_PORT", "JOIN_PORTS", "CHECKSUM", "READ_IMAGE", "LOAD_HEADER", "LOAD_PROGRAM", "CHECK_PROGRAM", "DISCARD",
+    "LOAD_INPUTS", "ENGINE", "POOL_FEATURES", "DECIDE", "COMPACT", "WRITE_PACKAGE", "KEEP_FLAGS", "LOGITS",
 }  # fmt: skip
 
 
