@@ -86,6 +86,12 @@ inline bool lies_within(int first, int lanes, int tile, int room) {
     return first % tile == 0 && first + lanes <= room;
 }
 
+/// Of WORK's first row, where it stands alone: the last bank's other rows are free for the logits.
+template <class A>
+constexpr int first_row_lanes() {
+    return (kBanks - 1 + A::kRows) * A::kBankLanes;
+}
+
 /// Whether an engine step stays within the memories, and the units beside the array have bits for its formats, whatever
 /// the number of tokens.
 template <class A>
@@ -98,7 +104,8 @@ inline bool pass_fits(const Step& step) {
     const int out_lanes = step.out_tiles != 0 ? to_int(step.out_tiles) * A::kTileOut : round_up(A::kRows, A::kTileOut);
     const int rows_at_once = step.rows == Rows::FIRST ? A::kPrefix : 1;
     const int source_room = step.source == Buffer::X ? rows_at_once * A::kEmbedLanes : kBanks * A::kBankLanes;
-    const int dest_room = step.dest == Buffer::WORK ? kBanks * A::kBankLanes : A::kEmbedLanes;
+    const int work_lanes = step.rows == Rows::FIRST ? first_row_lanes<A>() : kBanks * A::kBankLanes;
+    const int dest_room = step.dest == Buffer::WORK ? work_lanes : A::kEmbedLanes;
     const int weights_lane = to_int(step.weights_lane);
     bool fits = step.source != Buffer::V && step.source <= Buffer::V && step.dest <= Buffer::V;
     fits =
@@ -173,7 +180,7 @@ Error check_header(const Network& network, int num_words) {
     const int last_lane = to_int(network.logits_lane) + to_int(network.num_classes);
     if (network.version != kTableVersion) return Error::TABLE_VERSION;
     if (num_steps == 0 || num_steps > A::kMaxSteps) return Error::STEP;
-    if (to_int(network.num_classes) > A::kNumClasses || last_lane > kBanks * A::kBankLanes) return Error::STEP;
+    if (to_int(network.num_classes) > A::kNumClasses || last_lane > first_row_lanes<A>()) return Error::STEP;
     return Table<A>::words(num_steps) <= num_words ? Error::NONE : Error::NUM_WORDS;
 }
 

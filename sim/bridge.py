@@ -140,6 +140,8 @@ class Accelerator:
         )  # fmt: skip
         if status != 0:
             raise CsimError(error.value.decode())
+        if tokens[0] < 0:
+            raise CsimError(f"it refused its own steps: {Error(int(-tokens[0])).name}")
         left = x_out[: tokens[0], self.design.layout.embedding()]
         return UnitResult(chosen, left, int(tokens[0]), int(tokens[1]), self._trace)
 

@@ -12,6 +12,7 @@ the tests hold it to, shows that both are consistent, not that they are true.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -200,8 +201,10 @@ class Walk:
         """
         architecture, assumed = self.layout.architecture, self.assumed
         pieces = max(1, RECORD_LANES // architecture.fill_lanes)  # of a record
-        header = first_word + pieces + assumed.depths["LOAD_HEADER"]
-        arrived = first_word + num_table_words(architecture, num_steps) / self.rate
+        header = math.ceil(first_word) + pieces + assumed.depths["LOAD_HEADER"]
+        words = num_table_words(architecture, num_steps)
+        in_last_burst = (words - 1) % assumed.burst_beats + 1
+        arrived = math.ceil(first_word + (words - in_last_burst) / self.rate) + in_last_burst
         taken = max(arrived, header + assumed.loop_entry + num_steps * pieces) + assumed.depths["LOAD_PROGRAM"]
         return taken + assumed.loop_entry + num_steps + assumed.depths["CHECK_PROGRAM"]
 

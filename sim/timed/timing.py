@@ -173,24 +173,26 @@ class TimedAccelerator:
         """One image, uint8 [S, S, in_chans]. Raises CsimError."""
         counters = self._start()
         result = self._accelerator.run(pixels)
-        return result, self._timing(counters)
+        return result, self._timing(counters, range(len(self.design.program.steps)))
 
     def run_unit(
         self, unit: str, index: int, x: NDArray[np.int16], num_packages: int = 0,
         selection: NDArray[np.int32] | None = None,
     ) -> tuple[UnitResult, Timing]:  # fmt: skip
-        """One kernel's own top, see `Accelerator.run_unit`."""
+        """One kernel's own top, see `Accelerator.run_unit`: loading, its own steps, storing."""
         counters = self._start()
         result = self._accelerator.run_unit(unit, index, x, num_packages, selection)
-        return result, self._timing(counters)
+        return result, self._timing(counters, self.design.program.unit(unit, index))
 
     def _start(self) -> NDArray[np.int64]:
         check_depth(self.assumed, self.facts)
         return self._clock.start(self.assumed, self.facts)
 
-    def _timing(self, counters: NDArray[np.int64]) -> Timing:
-        names = [LOADING, *(step.name for step in self.design.program.steps), STORING]
-        steps = tuple(StepCycles(name, *map(int, row[1:])) for name, row in zip(names, counters, strict=True))
+    def _timing(self, counters: NDArray[np.int64], ran: range) -> Timing:
+        """ran  the program's steps that the accelerator counted from 0"""
+        names = [LOADING, *(self.design.program.steps[i].name for i in ran), STORING]
+        rows = counters[: len(names)]
+        steps = tuple(StepCycles(name, *map(int, row[1:])) for name, row in zip(names, rows, strict=True))
         timing = Timing(steps)
         assert timing.cycles == self._clock.cycles
         return timing

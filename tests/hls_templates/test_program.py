@@ -114,13 +114,18 @@ def test_headers_beyond_the_design(world):
     assert load(world, one, damage=steps_said(0))[0] is Error.STEP
     assert load(world, one, damage=steps_said(MAX_STEPS + 1))[0] is Error.STEP
     assert load(world, one, header={"num_classes": NUM_CLASSES + 1})[0] is Error.STEP
-    last = NUM_BANKS * world.bank_lanes - NUM_CLASSES
+    last = first_row_lanes(world) - NUM_CLASSES
     assert load(world, one, header={"logits_lane": last})[0] is Error.NONE
     assert load(world, one, header={"logits_lane": last + 1})[0] is Error.STEP
 
 
 def tiles(lanes, tile):
     return lanes // tile
+
+
+def first_row_lanes(world):
+    """Of WORK, whose last bank has no other rows while the first stands alone."""
+    return (NUM_BANKS - 1 + world.rows) * world.bank_lanes
 
 
 @pytest.mark.parametrize(
@@ -139,6 +144,9 @@ def tiles(lanes, tile):
          lambda w: {"dest": Memory.V, "out_tiles": tiles(w.embed_lanes, w.tile_out) + 1}),
         ("destination beyond WORK", lambda w: {"out_tiles": tiles(4 * w.bank_lanes, w.tile_out)},
          lambda w: {"out_tiles": tiles(4 * w.bank_lanes, w.tile_out) + 1}),
+        ("the first row's destination beyond WORK",
+         lambda w: {"rows": Rows.FIRST, "out_tiles": tiles(first_row_lanes(w), w.tile_out)},
+         lambda w: {"rows": Rows.FIRST, "out_tiles": tiles(first_row_lanes(w), w.tile_out) + 1}),
         ("destination off a tile's border", lambda w: {"dest_lane": w.tile_out}, {"dest_lane": 1}),
         ("streams as many tiles as tokens", {}, {"in_tiles": 0}),
         ("streams to as many tiles as tokens", {}, {"out_tiles": 0}),

@@ -10,7 +10,7 @@ import pytest
 
 import sim.bridge
 from hw.layout import Design
-from hw.weights import port_stripes, weight_stream
+from hw.weights import num_table_words, port_stripes, weight_stream
 from sim.bridge import Accelerator, CsimError
 from sim.build import build_library
 from sim.compare import Mismatch
@@ -69,21 +69,21 @@ def test_one_bit_of_the_weights(accelerator, design, step, what, word, lane, bit
 
 
 def test_one_bit_of_the_position(accelerator, design):
-    found = differences(with_bit_flipped(accelerator, 5 * design.layout.embed_lanes // 8, 0, 7))  # row 5, channel 0
+    first = num_table_words(design.architecture, len(design.program.steps))
+    found = differences(
+        with_bit_flipped(accelerator, first + 5 * design.layout.embed_lanes // 8, 0, 7)
+    )  # row 5, channel 0
     assert isinstance(found[0], Mismatch) and (found[0].tap, found[0].index) == ("patch_embed", (4, 0))
-
-
-def shortened(accelerator: Accelerator, words: int) -> Accelerator:
-    other = Accelerator.__new__(Accelerator)
-    interface = replace(accelerator._interface, port_words=words)
-    other.__dict__ |= accelerator.__dict__ | {"_interface": interface, "_stripes": np.zeros((1, words, 8), np.int16)}
-    return other
 
 
 @pytest.mark.parametrize("by", [-1, 1])
 def test_a_stream_of_another_length_is_refused(accelerator, by):
+    other = Accelerator.__new__(Accelerator)
+    interface = replace(accelerator._interface, port_words=accelerator._interface.port_words + by)
+    other.__dict__ |= accelerator.__dict__ | {"_interface": interface}
+    other._stripes = np.resize(accelerator._stripes, (1, interface.port_words, 8))
     with pytest.raises(CsimError, match=r"^it refused its own design: NUM_WORDS$"):
-        shortened(accelerator, accelerator._interface.port_words + by).run(PIXELS[0])
+        other.run(PIXELS[0])
 
 
 def test_another_designs_host_is_refused(accelerator):
@@ -95,20 +95,12 @@ def test_another_designs_host_is_refused(accelerator):
 
 
 @pytest.mark.parametrize(
-    ("cut", "message"),
-    [
-        (lambda words: words[:-1], "a stream was read while it was empty: more words are taken than were sent"),
-        (
-            lambda words: np.concatenate([words, words[:1]]),
-            "words are left in a stream: fewer are taken than were sent",
-        ),
-    ],
-    ids=["one too few", "one too many"],
+    "cut", [lambda words: words[:-1], lambda words: np.concatenate([words, words[:1]])], ids=["one less", "one more"]
 )
-def test_streams_that_run_dry_or_over(simulators, design, monkeypatch, capfd, cut, message):
+def test_a_kernel_s_stream_of_another_length_is_refused(simulators, design, monkeypatch, cut):
     accelerator, golden = simulators(design, unit="mlp_block"), golden_of(design, PIXELS)
     monkeypatch.setattr(sim.bridge, "port_stripes", lambda words: port_stripes(cut(words)))
-    with pytest.raises(CsimError, match=f"^{message} "):
+    with pytest.raises(CsimError, match=r"^it refused its own steps: NUM_WORDS$"):
         compare_unit(accelerator, "mlp_block", golden)
     monkeypatch.undo()
     assert compare_unit(accelerator, "mlp_block", golden).mismatches == ()  # and the next run is sound again
@@ -180,9 +172,27 @@ def test_a_wrong_line_is_seen(simulators, design, tmp_path, mutation):
     assert mutation.shows_in in first.tap
 
 
-def mutated_library(simulators, design, folder, mutation):
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        ("streams ? 1 +", "a stream was read while it was empty: more words are taken than were sent"),
+        pytest.param(
+            "streams ? -1 +", "words are left in a stream: fewer are taken than were sent", marks=pytest.mark.slow
+        ),
+    ],
+    ids=["dry", "over"],
+)
+def test_streams_that_run_dry_or_over(simulators, design, tmp_path, capfd, new, message):
+    """Of a kernel that does not take the words that it counted."""
+    mutation = Mutation("tile.hpp", "fill.left = streams ?", f"fill.left = {new}", "")
+    library = mutated_library(simulators, design, tmp_path, mutation, "mlp_block")
+    with pytest.raises(CsimError, match=f"^{message} "):
+        compare_unit(Accelerator(design, library), "mlp_block", golden_of(design, PIXELS))
+
+
+def mutated_library(simulators, design, folder, mutation, unit=None):
     shutil.copytree(simulators.folder(design) / "src", folder / "src")
     path = folder / "src" / mutation.file
     text = path.read_text()
     path.write_text(text.replace(mutation.old, mutation.new, 1))
-    return build_library(folder / "src")
+    return build_library(folder / "src", unit)

@@ -75,6 +75,16 @@ def test_nothing_is_deeper_than_what_is_counted_with(found, design):
     check_depths(found, design.architecture)
 
 
+def test_the_program_is_a_memory_that_answers_late(sources):
+    """Of one read port: ENGINE fetches a step an iteration, from block RAM."""
+    readers = {"ENGINE", "CHECK_PROGRAM"}
+    loops = {loop.label: loop.graph for loop in pipelined_loops(sources) if loop.label in readers}
+    assert loops.keys() == readers
+    for graph in loops.values():
+        (program,) = (memory for memory in graph.memories if memory.name == "memory.program")
+        assert (program.kind, program.ports, len(program.accesses)) == ("block ram", (1, 1), 1)
+
+
 @pytest.mark.slow
 def test_the_large_engine_closes_too():
     design = design_of(micro(), tile_in=64, tile_out=64)

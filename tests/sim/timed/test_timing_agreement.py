@@ -164,7 +164,7 @@ def unit_agrees(simulators: Simulators, design: Design, unit: str, counts: Itera
         result, timing = accelerator.run_unit(unit, 0, x, 0, selection)
         span = design.program.unit(unit, 0)
         estimated = estimate_unit(program, design.layout, network.pruning, accelerator.assumed, span, tokens, 0, kept)
-        counted = Timing((timing.steps[0], *(timing.steps[i + 1] for i in span)))
+        counted = Timing(timing.steps[:-1])
         assert counted.cycles == timing.cycles
         if kept:
             assert estimated.tokens == [result.num_tokens]
