@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from hw.architecture import PORT_LANES
 from hw.model.charts import (
@@ -223,15 +223,16 @@ def draw_resources(used: Mapping[str, Mapping[str, float]], target: Target, titl
             longest = max(longest, *shares)
             for place, kind, share in zip(places, kinds, shares, strict=True):
                 text = f"{share:.0f}%" if kind in one else "not said"
-                axes.text(max(104, share + 4), place, text, va="center", fontsize=SMALL, color=INK)
+                foot = (max(100, share), place)
+                axes.annotate(text, foot, (GAP, 0), textcoords="offset points", va="center", fontsize=SMALL)
         for place, kind in enumerate(kinds):
             axes.plot([100 * HEADROOM[kind]] * 2, [place - 0.45, place + 0.45], color=RED, linewidth=1.6)
         axes.axvline(100, color=GREY, linewidth=1)
         axes.set_yticks(range(len(kinds)), [KINDS[kind] for kind in kinds])
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
-        axes.set_xlim(0, longest + 18)
-        axes.set_xticks(range(0, 101, 25))
+        axes.set_xlim(0, 1.18 * longest)
+        axes.xaxis.set_major_locator(MultipleLocator(25) if longest < 200 else MaxNLocator(5))
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("% of the board; red: head-room ends")
         if len(used) > 1:
