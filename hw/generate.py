@@ -96,8 +96,9 @@ def write_project(project: Project, folder: Path) -> None:
 def ensure_project(args: BuildOptions) -> tuple[Project, bool]:
     """The project of the network in the build folder, written unless it is there already; whether it was written."""
     _, target, architecture = check_request(args)
-    project = make_project(make_design(load_network(network_folder(args)), architecture), target)
-    folder = build_folder(args)
+    network, folder = load_network(network_folder(args)), build_folder(args)
+    with stage("generating the C++ and the weight stream"):
+        project = make_project(make_design(network, architecture), target)
     if is_written(project, folder):
         return project, False
     write_project(project, folder)
@@ -117,8 +118,7 @@ def is_written(project: Project, folder: Path) -> bool:
 def run(args: BuildOptions) -> None:
     """Render and write what the quantized network in the build folder is for, and say what was made."""
     start = time.monotonic()
-    with stage("generating the C++ and the weight stream"):
-        project, written = ensure_project(args)
+    project, written = ensure_project(args)
     design, target, folder = project.design, project.target, build_folder(args)
     architecture = design.architecture
     passes = sum(step.op is Op.ENGINE for step in design.program.steps)
