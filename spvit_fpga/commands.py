@@ -173,6 +173,10 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Working on the project": (
         Command("bench", "the benchmarks: bench.json", BenchOptions, "sim.bench:run"),
         Command("flow-plot", "the README's drawing of the whole flow", DrawingOptions, "sim.report.flow:run"),
+        Command(
+            "pictures", "the README's photographs with their kept tokens, and the report's screenshot: docs/",
+            ClockedOptions, "sim.readme_pictures:run", ("--model deit_s --target zcu102",),
+        ),
         Command("token-plot", "the README's plot of latency against tokens", PlotOptions, "sim.token_plot:run"),
         Command(
             "measure", "what the engine's parts cost in LUTs and flip-flops, by yosys",
