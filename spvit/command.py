@@ -84,12 +84,13 @@ def add_options(parser: argparse.ArgumentParser, options: type) -> None:
 def _add_table(parser: argparse.ArgumentParser, holder: Field[Any]) -> None:
     group = parser.add_argument_group(holder.metadata["title"], holder.metadata["help"])
     found = kinds(holder.metadata["table"])
-    for item in _used(holder):
+    for item in options_in(holder):
         about = {"help": f"{item.metadata['help']} ({item.default})".replace("%", "%%"), "default": None}
         _add(group, name_of(item), found[item.name], None, about | {"dest": f"{holder.name}.{item.name}"}, None)
 
 
-def _used(holder: Field[Any]) -> list[Field[Any]]:
+def options_in(holder: Field[Any]) -> list[Field[Any]]:
+    """The fields of the other dataclass that a field made by `options_of` takes."""
     used = holder.metadata["used"]
     return [item for item in fields(holder.metadata["table"]) if used is None or item.name in used]
 
@@ -114,7 +115,7 @@ def read_options(parser: Parser, options: type[_Options], arguments: Sequence[st
     read = {item.name: values[item.name] for item in plain_options(options)}
     for holder in fields(options):  # type: ignore[arg-type]
         if "table" in holder.metadata:
-            given = {item.name: values[f"{holder.name}.{item.name}"] for item in _used(holder)}
+            given = {item.name: values[f"{holder.name}.{item.name}"] for item in options_in(holder)}
             read[holder.name] = {name: value for name, value in given.items() if value is not None}
     return options(**read)
 

@@ -47,6 +47,9 @@ from spvit.training.measure import Kept, Part
 from spvit.training.measure import Result as Trained
 from spvit.training.progressive import Step
 from spvit.training.recipe import Recipe
+from spvit_fpga.cli import parser_of
+from spvit_fpga.commands import COMMANDS
+from spvit_fpga.reference import page
 from tests.sim.networks import quantized
 from tests.spvit.training.tiny import SPEC, few_digits
 
@@ -93,6 +96,19 @@ def test_every_key_with_its_values_and_its_default(heading, table):
         else:
             assert default in ("must be given", "the file's name", "as said"), item.name
         assert len(meaning) > 5, item.name
+
+
+# --- commands ---
+
+
+def test_every_command_and_every_option():
+    assert (DOCS / "commands.md").read_text(encoding="utf-8") == page(), "run .venv/bin/python -m spvit_fpga.reference"
+    for command in COMMANDS.values():
+        (section,) = re.findall(rf"^### {command.name}$(.*?)(?=^##)", f"{page()}\n## ", re.MULTILINE | re.DOTALL)
+        flags = {flag for action in parser_of(command)._actions for flag in action.option_strings} - {"-h", "--help"}
+        assert {f"--{name}" for name in re.findall(r"`--([a-z-]+)`", section)} >= {
+            flag for flag in flags if not flag.startswith("--no-")
+        }
 
 
 # --- files ---
