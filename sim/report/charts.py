@@ -66,7 +66,7 @@ def draw_parts(groups: Sequence[Group], clock_mhz: float, title: str, width: flo
             bars = axes.barh(range(len(groups)), widths, 0.72, left, color=colour, label=name)
             left = [a + b for a, b in zip(left, widths, strict=True)]
         _label(axes, bars, [f"{total:.3f}" for total in left])
-        _name_bars(axes, [group.name for group in groups], max(left))
+        _name_bars(axes, [group.name for group in groups], max(left), width)
         axes.set_xlabel("ms")
         axes.figure.legend(loc="outside lower center", ncols=columns)
     return drawn.svg
@@ -76,12 +76,12 @@ def _label(axes: Axes, bars: BarContainer, texts: Sequence[str]) -> None:
     axes.bar_label(bars, texts, padding=GAP, fontsize=SMALL, color=INK)
 
 
-def _name_bars(axes: Axes, names: Sequence[str], longest: float) -> None:
+def _name_bars(axes: Axes, names: Sequence[str], longest: float, width: float) -> None:
     """Names at the bars' feet, the first on top; room for the labels at their ends."""
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.28 * longest)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(3 if is_narrow(width) else 5))
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
 
@@ -101,7 +101,7 @@ def draw_roofline(points: Sequence[RooflinePoint], estimate: Estimate, title: st
         axes.set_yscale("log")
         roofs = []
         for gbps, name, style in (
-            (target.bandwidth_gbps, f"DDR: {target.bandwidth_gbps:g} GB/s", "-"),
+            (target.bandwidth_gbps, f"DDR: {target.bandwidth_gbps:.3g} GB/s", "-"),
             (ports_gbps, f"{ports} port{'' if ports == 1 else 's'}: {ports_gbps:.3g} GB/s", ":"),
         ):
             roofs += axes.plot([left, peak / gbps], [left * gbps, peak], style, color=INK, linewidth=1.2, label=name)
@@ -246,7 +246,7 @@ def draw_bars(values: Mapping[str, float], title: str, width: float = WIDE) -> s
         axes = drawn.axes
         bars = axes.barh(range(len(values)), list(values.values()), 0.7, color=BLUE)
         _label(axes, bars, [f"{value:.3f}" for value in values.values()])
-        _name_bars(axes, list(values), max(values.values()))
+        _name_bars(axes, list(values), max(values.values()), width)
         axes.set_xlabel("ms per image")
     return drawn.svg
 
@@ -270,7 +270,8 @@ def draw_paper(pairs: Sequence[Pair], title: str, width: float = WIDE) -> str:
         ):
             bars = axes.barh([place + shift for place in range(len(pairs))], values, 0.36, color=colour, label=name)
             _label(axes, bars, [f"{value:.2f}" for value in values])
-        _name_bars(axes, [pair.name for pair in pairs], max(max(pair.paper, pair.estimate) for pair in pairs))
+        longest = max(max(pair.paper, pair.estimate) for pair in pairs)
+        _name_bars(axes, [pair.name for pair in pairs], longest, width)
         axes.set_xlabel("ms per image")
         axes.figure.legend(loc="outside lower center", ncols=1 if is_narrow(width) else 2)
     return drawn.svg

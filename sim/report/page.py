@@ -109,7 +109,7 @@ def engine_facts(estimate: Estimate) -> list[tuple[str, str]]:
         (
             "weights",
             f"{estimate.weight_bytes / 1e6:.1f} MB per image over {architecture.weight_ports} AXI ports of 128 bits, "
-            f"{target.bandwidth_gbps:g} GB/s planned; {architecture.fifo_words:,} words wait on chip",
+            f"{target.bandwidth_gbps:.3g} GB/s planned; {architecture.fifo_words:,} words wait on chip",
         ),
         ("on chip", f"{estimate.layout.rows} tokens at most: {largest}"),
         ("program", f"{len(estimate.program.steps)} passes and steps, one engine for all of them"),

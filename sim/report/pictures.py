@@ -102,7 +102,7 @@ def _depth(estimate: Estimate, evidence: Evidence) -> Picture:
         text = "At the keep ratios; make csim runs images, whose own counts then stand here."
         return Picture("estimate", heading, html, text)
     images = [data.tokens_by_block(estimate.spec, tokens) for tokens in csim["tokens"]]
-    note = f"{RANDOM}: says nothing of a trained model" if evidence.is_random else ""
+    note = f"{RANDOM}, not a trained model's" if evidence.is_random else ""
     title = f"{heading}, of the images that C-simulation ran"
     html = in_both_widths(partial(charts.draw_depth, expected, images, title, note=note))
     text = "Token counts are known only at run time and differ from image to image."

@@ -160,7 +160,7 @@ def test_random_weights_are_marked_on_whatever_depends_on_them(page):
     ]  # fmt: skip
     assert [marks for _, marks, value in cards if value == "bit-exact"] == [""]
     assert f'<h3>Tokens along the depth</h3><span class="kind csim">csim</span> {mark}' in text
-    assert text.count("random weights: says nothing of a trained model") == 2  # within the figure, in both widths
+    assert text.count("random weights, not a trained model's") == 2  # within the figure, in both widths
     assert "The weights are not trained" in text and "random weights (seed 3)" in text
     trained = render(MICRO, Evidence(CSIM, TIMING, STAGES, BOARD, weights="a checkpoint, SHA-256 0123456789ab…"))
     assert mark not in trained and "are not trained" not in trained
