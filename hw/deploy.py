@@ -21,7 +21,7 @@ from hw.generate import Project, check_request, ensure_project
 from hw.interface import BITSTREAM, BITSTREAM_FOLDER
 from hw.manifest import MANIFEST
 from hw.render import design_interface
-from hw.target import resolve_target, target_names
+from hw.target import Target, resolve_target, target_names
 from hw.templates import render
 from quant.build import build_folder
 from quant.options import BuildOptions
@@ -116,22 +116,33 @@ def bundle_name(folder: Path) -> str:
 
 def run(args: BuildOptions) -> None:
     _, target, _ = check_request(args)
+    check_target(target)
+    console = Console()
+    ensure_network(args, console)
+    project, _ = ensure_project(args)
+    folder = build_folder(args)
+    has_bitstream = pack_project(project, folder)
+    console.print(f"{folder / ARCHIVE}: {(folder / ARCHIVE).stat().st_size / 1e6:.1f} MB; copy it to the board, then")
+    console.print(f"  tar xzf {ARCHIVE} && sudo ./{bundle_name(folder)}/install.sh")
+    if not has_bitstream:
+        console.print("without a bitstream (make bitstream was not run): it works with the emulated device alone")
+
+
+def check_target(target: Target) -> None:
+    """Raise ConfigError for a board whose runtime there is none of."""
     if not target.has_processing_system:
         boards = ", ".join(name for name in target_names() if resolve_target(name).has_processing_system)
         raise ConfigError(
             f"TARGET={target.name} has no processor beside its logic, and the runtime is for PYNQ on one; choose one "
             f"of {boards}"
         )
-    console = Console()
-    ensure_network(args, console)
-    project, _ = ensure_project(args)
-    folder = build_folder(args)
+
+
+def pack_project(project: Project, folder: Path) -> bool:
+    """Leave the archive in the build folder; whether a bitstream is in it. Raises BuildError."""
     files = bundle_files(project, folder)
     write_whole(folder / ARCHIVE, pack(files, bundle_name(folder)))
-    console.print(f"{folder / ARCHIVE}: {(folder / ARCHIVE).stat().st_size / 1e6:.1f} MB; copy it to the board, then")
-    console.print(f"  tar xzf {ARCHIVE} && sudo ./{bundle_name(folder)}/install.sh")
-    if f"{BITSTREAM_FOLDER}/{BITSTREAM}" not in files:
-        console.print("without a bitstream (make bitstream was not run): it works with the emulated device alone")
+    return f"{BITSTREAM_FOLDER}/{BITSTREAM}" in files
 
 
 def _readme(project: Project, name: str, has_bitstream: bool, image_source: str) -> bytes:

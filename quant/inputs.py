@@ -81,18 +81,19 @@ class Plan:
 
     @property
     def inputs(self) -> Inputs:
-        if self.checkpoint is None:
-            weights = f"seed {self.seed}"
-        else:
-            weights = " ".join((_sha256(self.checkpoint.read_bytes()), *self.options.parts))
-        return Inputs(
-            repr(self.spec.model),
-            repr(self.spec.pruning),
-            weights,
-            repr(self.thresholds),
-            _sha256(self.pixels.tobytes()),
-            _code_digest(),
-        )
+        return inputs_of(self.spec, weights_of(self.checkpoint, self.options, self.seed), self.thresholds, self.pixels)
+
+
+def inputs_of(spec: ModelSpec, weights: str, thresholds: ThresholdRequest, pixels: Pixels) -> Inputs:
+    """What decides the network that this model becomes now."""
+    return Inputs(
+        repr(spec.model), repr(spec.pruning), weights, repr(thresholds), _sha256(pixels.tobytes()), _code_digest()
+    )
+
+
+def weights_of(checkpoint: Path | None, options: CheckpointOptions, seed: int) -> str:
+    """Which weights: a file's, and how it is read, or seeded ones."""
+    return f"seed {seed}" if checkpoint is None else " ".join((_sha256(checkpoint.read_bytes()), *options.parts))
 
 
 def plan(args: BuildOptions) -> Plan:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,13 @@ import torch
 from quant.calibrate import choose_formats, observe_ranges
 from quant.export import to_network
 from quant.fold import fold
-from quant.inputs import Plan, plan, poverty
+from quant.inputs import Inputs, Pixels, Plan, plan, poverty
 from quant.model import QuantizedSPViT
 from quant.network import QuantizedNetwork, save_network
 from quant.options import BuildOptions
 from quant.report import Report, compare
 from spvit.calibration import settle_thresholds
+from spvit.checkpoint_options import ThresholdRequest
 from spvit.checkpoints import LoadReport, load_checkpoint_with_report, save_checkpoint
 from spvit.console import Console, stage
 from spvit.files import whole_folder, write_whole
@@ -52,26 +54,53 @@ def ensure_network(args: BuildOptions, console: Console | None = None) -> Path:
     return todo.folder
 
 
+@dataclass(frozen=True)
+class Quantized:
+    """A network in 16 bits, and what it was made of.
+
+    net         the float model, its thresholds settled
+    report      how well the network follows it
+    thresholds  which they are, and why, in words; "" without selectors
+    """
+
+    net: SPViT
+    network: QuantizedNetwork
+    report: Report
+    thresholds: str
+
+
 def quantize(todo: Plan, console: Console) -> Report:
     """Make the network of a plan, write it, and print how good it is."""
+    net, found = _weights(todo, console)
+    made = quantized(net, found, todo.pixels, todo.thresholds, f"calibrating with {todo.calibration}")
+    if made.thresholds:
+        console.print(f"thresholds: {made.thresholds}")
+    write(made, todo.inputs, todo.folder)
+    console.print(f"written: {todo.folder} (network {made.network.digest[:12]})")
+    _print_summary(made.report, console)
+    return made.report
+
+
+def quantized(
+    net: SPViT, found: LoadReport | None, pixels: Pixels, thresholds: ThresholdRequest, what: str = "calibrating"
+) -> Quantized:
+    """The network of a float model, whose thresholds are settled on the way.
+
+    found   what the file of its weights was; None: there was none, and its selectors are fresh
+    pixels  calibration images, uint8 [N, S, S, chans]
+    what    is said while it calibrates
+    """
     with _one_thread():
-        net, found = _weights(todo, console)
-        images = torch.from_numpy(Preprocessing.from_model(todo.spec.model).normalise(todo.pixels)).float()
-        with stage(f"calibrating with {todo.calibration}"):
-            thresholds = settle_thresholds(net, images, todo.thresholds, found)
-        if thresholds:
-            console.print(f"thresholds: {thresholds}")
-        folded, pixels = fold(net), torch.from_numpy(np.ascontiguousarray(todo.pixels))
+        images = torch.from_numpy(Preprocessing.from_model(net.config).normalise(pixels)).float()
+        with stage(what):
+            settled = settle_thresholds(net, images, thresholds, found)
+        folded, raw = fold(net), torch.from_numpy(np.ascontiguousarray(pixels))
         with stage("choosing formats"):
-            ranges = observe_ranges(folded, pixels)
-            quantized = QuantizedSPViT(folded, choose_formats(folded, ranges))
+            ranges = observe_ranges(folded, raw)
+            rounded = QuantizedSPViT(folded, choose_formats(folded, ranges))
         with stage("comparing with float"):
-            report = compare(quantized, folded, ranges, pixels[_spread(len(pixels), COMPARED_IMAGES)])
-            network = to_network(quantized)
-    _write(todo, net, network, report)
-    console.print(f"written: {todo.folder} (network {network.digest[:12]})")
-    _print_summary(report, console)
-    return report
+            report = compare(rounded, folded, ranges, raw[_spread(len(raw), COMPARED_IMAGES)])
+            return Quantized(net, to_network(rounded), report, settled)
 
 
 def _weights(todo: Plan, console: Console) -> tuple[SPViT, LoadReport | None]:
@@ -85,13 +114,13 @@ def _weights(todo: Plan, console: Console) -> tuple[SPViT, LoadReport | None]:
     return net, found
 
 
-def _write(todo: Plan, net: SPViT, network: QuantizedNetwork, report: Report) -> None:
+def write(made: Quantized, inputs: Inputs, folder: Path) -> None:
     """The whole folder at once, in place of an older one."""
-    with whole_folder(todo.folder) as fresh:
-        save_network(network, fresh)
-        save_checkpoint(fresh / "float.safetensors", net)
-        write_whole(fresh / "report.json", report.to_json())
-        todo.inputs.write(fresh)
+    with whole_folder(folder) as fresh:
+        save_network(made.network, fresh)
+        save_checkpoint(fresh / "float.safetensors", made.net)
+        write_whole(fresh / "report.json", made.report.to_json())
+        inputs.write(fresh)
 
 
 def _print_summary(report: Report, console: Console) -> None:

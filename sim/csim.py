@@ -15,8 +15,8 @@ import array_api_compat.torch as arrays
 import numpy as np
 import torch
 
-from hw.generate import check_request, ensure_project
-from quant.build import build_folder, network_folder
+from hw.generate import Project, check_request, ensure_project
+from quant.build import NETWORK_FOLDER, build_folder
 from quant.quantize import ensure_network
 from sim.agreement import Agreement, float_reference
 from sim.bridge import Accelerator, CsimError
@@ -91,17 +91,25 @@ def run(args: CsimOptions) -> int:
         console.print(
             f"images: {', '.join(images.names[:4])}{' ...' if len(images) > 4 else ''} (give your own with IMAGES=)"
         )
+    report = simulate(project, folder, images, console, args.top, args.exact, compiler)
+    return 1 if report.mismatches else 0
 
+
+def simulate(
+    project: Project, folder: Path, images: ImageSet, console: Console, top: str | None, exact: bool, compiler: Compiler
+) -> CsimReport:
+    """Compile what lies in the build folder, run it on the images, compare, say so and leave the report there."""
     with stage(f"compiling with {compiler}"):
-        library = build_library(folder / "src", args.top, args.exact, args.cxx)
+        library = build_library(folder / "src", top, exact, str(compiler))
     accelerator = Accelerator(project.design, library)
-    report = CsimReport(spec.model.name, project.target.name, args.top or "spvit")
-    if args.top:
-        mismatches = run_unit(accelerator, args.top, images, report)
+    report = CsimReport(project.design.network.model.name, project.target.name, top or "spvit")
+    if top:
+        mismatches = run_unit(accelerator, top, images, report)
     else:
-        mismatches = run_images(accelerator, network_folder(args), images, report, console)
+        mismatches = run_images(accelerator, folder / NETWORK_FOLDER, images, report, console)
         mismatches += run_constructed(accelerator, report, console)
-    return finish(report, mismatches, folder / report_name(args.top), console)
+    finish(report, mismatches, folder / report_name(top), console)
+    return report
 
 
 def report_name(top: str | None) -> str:
@@ -238,8 +246,8 @@ def run_unit(accelerator: Accelerator, unit: str, images: ImageSet, report: Csim
     return mismatches
 
 
-def finish(report: CsimReport, mismatches: list[Mismatch], path: Path, console: Console) -> int:
-    """Write the report, say the verdict; 0 if nothing differs, else 1."""
+def finish(report: CsimReport, mismatches: list[Mismatch], path: Path, console: Console) -> None:
+    """Write the report, say the verdict."""
     report.mismatches = sum(mismatch.count for mismatch in mismatches)
     write_json(path, asdict(report))
     for mismatch in mismatches[:SHOWN_MISMATCHES]:
@@ -248,4 +256,3 @@ def finish(report: CsimReport, mismatches: list[Mismatch], path: Path, console: 
     compared = f": {report.taps_compared:,} taps of {report.images} images, {report.values_compared:,} values, "
     missed = f"{report.mismatches:,} mismatches; {report.seconds:.1f} s of C-simulation; {path}"
     console.print(styled(verdict, compared, missed))
-    return 1 if mismatches else 0

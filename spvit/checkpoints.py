@@ -95,7 +95,7 @@ def load_checkpoint_with_report(
     content, metadata = read_checkpoint(Path(path))
     saved = _saved_config(path, metadata)
     digest = saved.get(DIGEST_KEY)  # files from before there was one have none
-    if digest is not None and digest != _digest(content):
+    if digest is not None and digest != tensors_digest(content):
         raise CheckpointError(f"{path}: its weights are not those that were saved; fetch or save it again")
     weights = find_weights(path, content, options.ema)
     _require_plain_tensors(path, weights.state)
@@ -155,11 +155,11 @@ def save_checkpoint(path: str | Path, net: SPViT) -> None:
         raise CheckpointError(f"{path}: checkpoints are written as .safetensors; choose a name that ends so")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     config = {"version": 1, "model": to_table(net.config), "pruning": to_table(net.pruning)}
-    config[DIGEST_KEY] = _digest(tensors)
+    config[DIGEST_KEY] = tensors_digest(tensors)
     write_whole(path, save(tensors, metadata={METADATA_KEY: json.dumps(config)}), CheckpointError)
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """Of names and bytes; types and shapes are looked at anyway."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):

@@ -14,6 +14,8 @@ import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from spvit import distributed
 from spvit.budget import solve_keep
 from spvit.calibration import calibrate_cost
@@ -21,7 +23,7 @@ from spvit.checkpoint_options import CheckpointOptions, checkpoint_options
 from spvit.checkpoints import save_checkpoint
 from spvit.config import ModelSpec, PruningConfig, resolve_model, to_table
 from spvit.console import Console
-from spvit.cost import kept_patches
+from spvit.cost import count_macs, kept_patches
 from spvit.errors import ConfigError
 from spvit.files import write_json, write_whole
 from spvit.options import TrainOptions
@@ -39,6 +41,7 @@ from spvit.training.similarity import similarity_to_class_token
 from spvit.training.state import OUT_FOLDER, Journal
 
 SIMILARITY_IMAGES = 512
+SMALL_MACS = 1e8  # of an image; a second thread costs smaller models more in waiting than it brings
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,30 @@ def train(request: Request, run: Run) -> Trained:
     return calibrate(net, teacher, request, run, steps)
 
 
+def train_in_memory(request: Request, data: str, recipe: Recipe) -> Trained:
+    """`train` alone: nothing is written, and nothing is left to be resumed. Raises UserErrors."""
+    if request.spec.pruning.num_selectors and request.budget is None:
+        require_keep(request.spec)
+    model, threads = request.spec.model, torch.get_num_threads()
+    device = distributed.start("auto")
+    try:
+        if count_macs(model, request.spec.pruning.without()).total < SMALL_MACS:
+            torch.set_num_threads(1)
+        return train(request, Run(load_data(data, model, recipe), recipe, Journal(None, {}), device))
+    finally:
+        torch.set_num_threads(threads)
+        distributed.stop()
+
+
+def require_keep(spec: ModelSpec) -> None:
+    """Raise ConfigError for selectors of which nobody knows how much they are to keep."""
+    if not spec.pruning.keep:
+        raise ConfigError(
+            f"{spec.model.name}: keep is not set; give BUDGET=, or KEEP= with a fraction for each of "
+            f"{spec.pruning.num_selectors} selectors"
+        )
+
+
 def calibrate(
     net: SPViT, teacher: SPViT, request: Request, run: Run, steps: tuple[progressive.Step, ...] = ()
 ) -> Trained:
@@ -175,11 +202,8 @@ def request_of(options: TrainOptions) -> Request:
     spec = resolve_model(options.model, options.keep)
     if budget is not None and not spec.pruning.num_selectors and not options.progressive:
         raise ConfigError(f"BUDGET={options.budget}: {spec.model.name} has no selectors; set locations in [pruning]")
-    if spec.pruning.num_selectors and not spec.pruning.keep and budget is None and not options.progressive:
-        raise ConfigError(
-            f"{spec.model.name}: keep is not set; give BUDGET=, or KEEP= with a fraction for each of "
-            f"{spec.pruning.num_selectors} selectors"
-        )
+    if spec.pruning.num_selectors and budget is None and not options.progressive:
+        require_keep(spec)
     request = Request(spec, options.ckpt, budget, options.progressive, checkpoint_options(options))
     if budget is not None and options.progressive:
         earliest = replace(spec, pruning=replace(spec.pruning, locations=(1,), keep=(1.0,)))

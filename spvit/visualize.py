@@ -291,7 +291,7 @@ def chosen_images(source: str | None, model: Any, count: int) -> ImageSet:
 
 def run(options: VisualizeOptions) -> None:
     spec = resolve_model(options.model, options.keep)
-    _require_tokens(spec.model.name, spec.pruning)
+    require_tokens(spec.model.name, spec.pruning)
     request = threshold_request(options, spec.pruning)
     out = options.out or ROOT / spec.model.name
     check_writable(out)
@@ -320,7 +320,7 @@ def run(options: VisualizeOptions) -> None:
         console.print("accuracy against cost: give DATA=, a folder with train/<class>/ and val/<class>/")
 
 
-def _require_tokens(name: str, pruning: PruningConfig) -> None:
+def require_tokens(name: str, pruning: PruningConfig) -> None:
     if not pruning.num_selectors:
         raise ConfigError(
             f"{name}: it has no selectors, so there are no kept tokens to draw; set locations, not KEEP=none"

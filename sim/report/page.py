@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hw.architecture import Architecture
 from hw.generate import check_request
 from hw.model.charts import DARK_RULES
 from hw.model.estimate import Estimate, make_estimate
 from hw.model.latency import OPERATORS
 from hw.model.memory import bram18_by_memory, on_chip_arrays
 from hw.options import ClockedOptions
-from hw.target import with_clock
+from hw.target import Target, with_clock
 from hw.templates import render as render_template
 from quant.build import build_folder
 from sim.report import data
@@ -25,6 +26,7 @@ from sim.report.evidence import Evidence, engine_name, read_evidence, timing_nam
 from sim.report.flow import draw_flow
 from sim.report.paper import paper_ms, paper_rows
 from sim.report.pictures import count_images, engine_text, paper_picture, pictures
+from spvit.config import ModelSpec
 from spvit.console import Console
 from spvit.cost import tokens_per_stage
 from spvit.files import write_whole
@@ -184,9 +186,17 @@ def render(estimate: Estimate, evidence: Evidence) -> str:
 def run(args: ClockedOptions) -> None:
     spec, board, architecture = check_request(args)
     target = with_clock(board, args.clock)
-    folder = build_folder(args)
+    path = write_page(spec, target, board, architecture, build_folder(args))
+    Console().print(f"{path}: open it in a browser")
+
+
+def write_page(spec: ModelSpec, target: Target, board: Target, architecture: Architecture, folder: Path) -> Path:
+    """The page of what lies in a build folder, into it.
+
+    target  at the clock that the page speaks of; board: at its own
+    """
     timing = timing_name(architecture, board, architecture, target.clock_mhz)
     evidence = read_evidence(folder, spec.model.name, target.name, engine_name(architecture), timing)
     text = render(make_estimate(spec, target), evidence)
     write_whole(folder / REPORT, text)
-    Console().print(f"{folder / REPORT}: open it in a browser")
+    return folder / REPORT
