@@ -39,8 +39,9 @@ from sim.options import EvalOptions
 from sim.samples import Samples
 from sim.timed.timing import Timing
 from spvit import ablation, visualize
-from spvit.config import ModelConfig, PruningConfig, resolve_model
+from spvit.config import ModelConfig, PruningConfig, registry, resolve_model
 from spvit.console import Console
+from spvit.cost import count_macs, count_parameters
 from spvit.initialisation import seeded
 from spvit.schema import kinds
 from spvit.training.measure import Kept, Part
@@ -73,6 +74,24 @@ def rows(text):
             assert cells[0] not in found, line
             found[cells[0].strip("`")] = cells[1:]
     return found
+
+
+def test_the_backbones_are_counted():
+    written = rows(sections("backbones.md")["The models"])
+    assert set(written) - {"MODEL="} == {name for name in registry() if re.match(r"(lvvit|pit)_(?!digits)", name)}
+    for name, cells in written.items():
+        if name == "MODEL=":
+            continue
+        spec, unpruned = resolve_model(name), resolve_model(name, "none")
+        stages = spec.model.stages
+        assert cells == [
+            *(", ".join(str(getattr(one, part)) for one in stages)
+              for part in ("embed_dim", "depth", "num_heads", "grid_size")),
+            f"{count_parameters(unpruned.model, unpruned.pruning).total:,}",
+            f"{count_macs(unpruned.model, unpruned.pruning).total / 1e9:.3f}",
+            ", ".join(map(str, spec.pruning.locations)),
+            f"{count_macs(spec.model, spec.pruning).total / 1e9:.2f}",
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
