@@ -9,14 +9,27 @@
 
 namespace spvit {
 
+/// Lanes of X that are loaded per cycle: each is squared, and the image takes longer to arrive.
+constexpr int kPositionLanes = 16;
+
 /// X starts as position embedding (with the class token on its row): the first rows of the weight stream.
 ///   PerHead  gathers each head's statistics too: before a token selector that is a top of its own
 template <class A, bool PerHead>
 struct PositionLoader {
-    static constexpr int kChunk = larger(A::kFillLanes, A::kGroup);  // lanes written at once
-    static constexpr int kWordsPerHead = A::kHeadLanes / A::kFillLanes;
+    static constexpr int kLanes = smaller(A::kFillLanes, kPositionLanes);  // that are taken at once
+    static constexpr int kChunk = larger(kLanes, A::kGroup);               // that are written at once
+    static constexpr int kStepsPerHead = A::kHeadLanes / kLanes;
 
-    Counter<kWordsPerHead> word;  // of the head
+    static constexpr int kWordsPerRow = A::kEmbedLanes / A::kFillLanes;
+    using Words = UInt<bits_for(A::kRows* kWordsPerRow)>;
+
+    FrontWord<A> front;
+    Words unread;                          // words behind it, down to zero,
+    bool reads;                            // while there are any
+    bool last_read;                        // the next one is the last
+    bool wants;                            // one, in this iteration: whether is decided before, from registers
+    Counter<A::kFillLanes / kLanes> part;  // of the word
+    Counter<kStepsPerHead> step;           // of the head
     Counter<A::kHeads> head;
     Row<A> row;
     Row<A> rows_left;
@@ -26,17 +39,41 @@ struct PositionLoader {
     Statistics row_sums;
     Statistics head_sums;
 
-    void take(const FillWord<A>& lanes, Memory<A>& memory) {
+    /// What an iteration has: lanes of the word that is there, or its successor on its way. None behind the last.
+    void advance(WeightFifo<A>& fifo, Memory<A>& memory) {
 #pragma HLS INLINE
-        const int lane = to_int(head.value) * A::kHeadLanes + to_int(word.value) * A::kFillLanes;
-        const bool starts_head = word.value == 0;
+        constexpr int kParts = A::kFillLanes / kLanes;
+        const bool goes_on = front.there && !part.last;
+        const bool before_last = part.value == kParts - 2;
+        if (front.there) take(memory);
+        if (wants) {
+            trace::expect_data(fifo);
+            front.follow(true, fifo);
+            wants = !front.there || (kParts == 1 && !last_read);
+            if (front.there) {
+                reads = !last_read;
+                last_read = unread == 2;
+                unread = unread - 1;
+            }
+        } else {
+            front.there = goes_on;
+            wants = reads && goes_on && before_last;
+        }
+    }
+
+    /// The next lanes of the word.
+    void take(Memory<A>& memory) {
+#pragma HLS INLINE
+        const Vec<Int<16>, kLanes> lanes = slice<kLanes>(front.lanes, to_int(part.value) * kLanes);
+        const int lane = to_int(head.value) * A::kHeadLanes + to_int(step.value) * kLanes;
+        const bool starts_head = step.value == 0;
         const bool starts_row = starts_head && head.value == 0;
-        const bool ends_row = word.last && head.last;
-        const int part = part_of<A::kFillLanes, kChunk>(to_int(word.value) * A::kFillLanes);
-        Sum<A::kFillLanes> sum;
-        Sum<A::kFillLanes> squares;
+        const bool ends_row = step.last && head.last;
+        const int place = part_of<kLanes, kChunk>(to_int(step.value) * kLanes);
+        Sum<kLanes> sum;
+        Sum<kLanes> squares;
     POSITION_LANES:
-        for (int i = 0; i < A::kFillLanes; ++i) {
+        for (int i = 0; i < kLanes; ++i) {
 #pragma HLS UNROLL
             sum.add(i, lanes[i]);
             squares.add(i, Int<32>(lanes[i]) * lanes[i]);
@@ -47,12 +84,12 @@ struct PositionLoader {
     CHUNK_LANES:
         for (int i = 0; i < kChunk; ++i) {
 #pragma HLS UNROLL
-            if (i / A::kFillLanes == part) chunk[i] = lanes[i % A::kFillLanes];
+            if (i / kLanes == place) chunk[i] = lanes[i % kLanes];
         }
-        if (part == kChunk / A::kFillLanes - 1) {
+        if (place == kChunk / kLanes - 1) {
             write_lanes<Memory<A>::kEmbedWords>(memory.x, to_int(row), lane / kChunk * kChunk, chunk);
         }
-        if (PerHead && word.last) {
+        if (PerHead && step.last) {
             store(memory.head_statistics, to_int(row) * A::kHeads + to_int(head.value), head_sums);
         }
         if (ends_row) store(memory.row_statistics, to_int(row), row_sums);
@@ -63,8 +100,9 @@ struct PositionLoader {
             row = row + 1;
             rows_left = rows_left - 1;
         }
-        if (word.last) head.advance();
-        word.advance();
+        if (step.last) head.advance();
+        step.advance();
+        part.advance();
     }
 };
 
@@ -76,6 +114,11 @@ inline PositionLoader<A, PerHead> begin_position(int num_rows) {
     loader.rows_left = num_rows;
     loader.last_row = num_rows == 1;
     loader.more = num_rows != 0;
+    loader.front.there = false;
+    loader.unread = num_rows * PositionLoader<A, PerHead>::kWordsPerRow;
+    loader.reads = num_rows != 0;
+    loader.wants = num_rows != 0;
+    loader.last_read = num_rows * PositionLoader<A, PerHead>::kWordsPerRow == 1;
     return loader;
 }
 
@@ -117,12 +160,8 @@ void load_inputs(WeightFifo<A>& fifo, PixelStream<A>& pixels, Memory<A>& memory)
 LOAD_INPUTS:
     while (loop.runs(position.more || patches.more)) {
 #pragma HLS PIPELINE II = 1
-        FillWord<A> word;
         PixelWord<A> pixel_word;
-        if (position.more) {
-            trace::expect_data(fifo);
-            if (fifo.read_nb(word)) position.take(word, memory);
-        }
+        position.advance(fifo, memory);
         if (patches.more) {
             trace::expect_data(pixels);
             if (pixels.read_nb(pixel_word)) patches.take(pixel_word, memory);
@@ -139,8 +178,7 @@ void load_position(WeightFifo<A>& fifo, int num_rows, Memory<A>& memory) {
 LOAD_POSITION:
     while (loop.runs(position.more)) {
 #pragma HLS PIPELINE II = 1
-        trace::expect_data(fifo);
-        position.take(fifo.read(), memory);
+        position.advance(fifo, memory);
     }
 }
 

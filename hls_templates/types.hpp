@@ -170,11 +170,12 @@ constexpr int ceil_log2(int n) {
 /// Of an unsigned number from 0 to `largest`.
 constexpr int bits_for(int largest) { return ceil_log2(largest + 1); }
 constexpr int larger(int a, int b) { return a > b ? a : b; }
+constexpr int smaller(int a, int b) { return a < b ? a : b; }
 
 /// Counts 0 .. Bound-1, and again. That it stands at its last number is a register: what follows waits for no comparison.
 template <int Bound>
 struct Counter {
-    UInt<bits_for(Bound - 1)> value = 0;
+    UInt<bits_for(larger(Bound - 1, 1))> value = 0;
     bool last = Bound == 1;
 
     void advance() {

@@ -9,8 +9,6 @@
 
 namespace spvit {
 
-constexpr int kPortLanes = 8;  // a 128-bit AXI port
-
 #if defined(__SYNTHESIS__) || defined(SPVIT_EXACT_WIDTHS)
 
 /// Packed by hand to the port's full width: automatic widening is off in the Vivado flow and fails on structs.
@@ -54,8 +52,17 @@ inline Vec<Int<16>, Lanes> unpack(const PortWord<Lanes, Bits>& word) {
 
 #endif
 
-using WeightPortWord = PortWord<kPortLanes, 16>;
-using PortStream = Stream<WeightPortWord>;
+/// A beat of a weight port, and its way to the others'.
+template <class A>
+using StripeWord = PortWord<A::kPortLanes, 16>;
+template <class A>
+using PortStream = Stream<StripeWord<A>>;
+
+/// Beats of each port that make a word: a fill may take more weights per cycle than the ports bring.
+template <class A>
+constexpr int beats_per_word() {
+    return A::kFillLanes / (A::kWeightPorts * A::kPortLanes);
+}
 
 template <class A>
 using FillWord = Vec<Int<16>, A::kFillLanes>;
@@ -82,35 +89,45 @@ template <class A>
 using ArrivingWords = Stream<FillWord<A>>;
 
 /// One port's stripe, in bursts.
-inline void read_port(const WeightPortWord* port, PortStream& stripe, int num_words) {
+template <class A>
+inline void read_port(const StripeWord<A>* port, PortStream<A>& stripe, int num_words) {
+    const int num_beats = num_words * beats_per_word<A>();
     const timing::Process process("read_port");
     timing::Pipeline loop("READ_PORT");
 READ_PORT:
-    for (int i = 0; loop.runs(i < num_words); ++i) {
+    for (int i = 0; loop.runs(i < num_beats); ++i) {
 #pragma HLS PIPELINE II = 1
         stripe.write(axi_read(port, i));
     }
 }
 
-/// Stripes side by side.
+/// Stripes side by side: each port brings its share of a word, beat by beat.
 template <class A, class Fifo>
-inline void join_ports(PortStream (&stripes)[A::kWeightPorts], Fifo& fifo, int num_words) {
+inline void join_ports(PortStream<A> (&stripes)[A::kWeightPorts], Fifo& fifo, int num_words) {
+    constexpr int kBeats = beats_per_word<A>();
+    static_assert(A::kFillLanes == A::kWeightPorts * A::kPortLanes * kBeats, "a word must be whole beats of all ports");
+    const int num_beats = num_words * kBeats;
+    FillWord<A> word;
+#pragma HLS ARRAY_PARTITION variable = word.lane complete
+    Counter<kBeats> beat;
     const timing::Process process("join_ports");
     timing::Pipeline loop("JOIN_PORTS");
 JOIN_PORTS:
-    for (int i = 0; loop.runs(i < num_words); ++i) {
+    for (int i = 0; loop.runs(i < num_beats); ++i) {
 #pragma HLS PIPELINE II = 1
-        FillWord<A> word;
         for (int port = 0; port < A::kWeightPorts; ++port) {
 #pragma HLS UNROLL
             trace::expect_data(stripes[port]);
-            const Vec<Int<16>, kPortLanes> lanes = unpack<kPortLanes, 16>(stripes[port].read());
-            for (int lane = 0; lane < kPortLanes; ++lane) {
+            const Vec<Int<16>, A::kPortLanes> lanes = unpack<A::kPortLanes, 16>(stripes[port].read());
+            for (int place = 0; place < kBeats * A::kPortLanes; ++place) {
 #pragma HLS UNROLL
-                word[port * kPortLanes + lane] = lanes[lane];
+                const bool arrives = place / A::kPortLanes == to_int(beat.value);
+                const int lane = port * kBeats * A::kPortLanes + place;
+                if (arrives) word[lane] = lanes[place % A::kPortLanes];
             }
         }
-        fifo.write(word);
+        if (beat.last) fifo.write(word);
+        beat.advance();
     }
 }
 

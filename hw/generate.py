@@ -47,7 +47,7 @@ class Project:
     """A design for a target, as files.
 
     files    path -> text, relative to the build folder
-    stripes  int16 [ports, words, 8]
+    stripes  int16 [ports, words, stripe_lanes]
     """
 
     design: Design
@@ -73,7 +73,7 @@ def make_design(network: QuantizedNetwork, architecture: Architecture) -> Design
 def make_project(design: Design, target: Target) -> Project:
     """Render everything; nothing is written."""
     words, offsets = weight_stream(design)
-    stripes = port_stripes(words)
+    stripes = port_stripes(words, design.architecture.weight_ports)
     title = f"{design.network.model.name} on {target.name}"
     sources = render_sources(design, title, len(words))
     files = {f"src/{name}": text for name, text in sources.items()}
@@ -139,7 +139,7 @@ def _manifest(
 ) -> Manifest:
     network, layout = design.network, design.layout
     digests = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in sorted(files.items())}
-    for port, stripe in enumerate(port_stripes(words)):
+    for port, stripe in enumerate(port_stripes(words, design.architecture.weight_ports)):
         digests[f"weights/weights_{port}.bin"] = hashlib.sha256(stripe.tobytes()).hexdigest()
     return Manifest(
         schema=VERSION,

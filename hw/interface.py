@@ -35,9 +35,6 @@ ADDRESS_RANGE = 0x1_0000
 BITSTREAM_FOLDER = "bitstream"  # within the build folder, and within a bundle
 BITSTREAM = "spvit.bit"  # beside it spvit.hwh and spvit.xsa
 
-PORT_BITS = 128  # of a weight port
-WORD_BYTES = PORT_BITS // 8
-
 # AXI-Lite control, bit by bit
 AP_START, AP_DONE, AP_IDLE, AP_READY = (1 << bit for bit in range(4))
 
@@ -107,13 +104,14 @@ class Interface:
     """Of one design.
 
     digest      the first 32 bits of the design's digest: the bitstream refuses another design's host
-    port_words  128-bit words per weight port
+    port_words  of the weight stream; each port has stripe_lanes int16 of every one
     rows        most tokens
     """
 
     digest: Annotated[int, Whole(0, 2**32 - 1)]
     weight_ports: Annotated[int, Whole(1, 64)]
     port_words: Annotated[int, Whole(1, 2**31 - 1)]
+    stripe_lanes: Annotated[int, Whole(1, 1024)]
     img_size: Annotated[int, kinds(ModelConfig)["img_size"]]
     in_chans: Annotated[int, kinds(ModelConfig)["in_chans"]]
     num_classes: Annotated[int, kinds(ModelConfig)["num_classes"]]
@@ -141,7 +139,7 @@ class Interface:
     @property
     def weights(self) -> tuple[Buffer, ...]:
         """Each port's stripe: a file of the build's weights/ as it is."""
-        shape = (self.port_words, PORT_BITS // 16)
+        shape = (self.port_words, self.stripe_lanes)
         return tuple(Buffer(f"weights_{p}", f"weights_{p}", "int16", shape, True) for p in range(self.weight_ports))
 
     @property

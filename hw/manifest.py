@@ -33,7 +33,7 @@ class Manifest:
     """Of one design.
 
     digest, network_digest  of design and network
-    port_words              128-bit words of the weight stream, per port
+    port_words              of the weight stream
     first_word_of_step      where each step's weights begin in it
     bram36_estimate         36 Kbit block RAMs
     sha256                  path within the folder -> digest of the file
@@ -70,6 +70,7 @@ class Manifest:
             ("num_stages", own.num_stages, self.pruning.num_selectors),
             ("num_prefix_tokens", own.num_prefix_tokens, model.num_prefix_tokens),
             ("weight_ports", own.weight_ports, self.architecture.weight_ports),
+            ("stripe_lanes", own.stripe_lanes, self.architecture.stripe_lanes),
         ):
             if found != wanted:
                 raise BundleError(f"interface: {name}={found}, but the design has {wanted}")

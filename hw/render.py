@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hw.architecture import PORT_LANES
 from hw.interface import Interface
 from hw.layout import Design
 from hw.model.latency import pipeline_cycles
@@ -23,7 +22,6 @@ from hw.steps import Memory
 from hw.templates import render
 from quant import functions as f
 from quant.formats import (
-    ACTIVATION_BITS,
     MAX_FRAC_BITS,
     MIN_SECOND_SHIFT,
     MIN_SHIFT,
@@ -68,6 +66,7 @@ def design_interface(design: Design, num_words: int) -> Interface:
         digest=int(design_digest(design, num_words)[:8], 16),
         weight_ports=design.architecture.weight_ports,
         port_words=num_words,
+        stripe_lanes=design.architecture.stripe_lanes,
         img_size=model.img_size,
         in_chans=model.in_chans,
         num_classes=model.num_classes,
@@ -94,6 +93,7 @@ def render_sources(design: Design, title: str, num_words: int) -> dict[str, str]
         "program": design.program,
         "ports": range(design.architecture.weight_ports),
         "port_words": num_words,
+        "port_beats": num_words * design.architecture.beats_per_word,
         "image_words": network.model.img_size**2 * network.model.in_chans // layout.image_lanes,
         "interface": design_interface(design, num_words),
         "fifo_words": design.architecture.fifo_words,
@@ -188,6 +188,3 @@ def _tables() -> list[tuple[str, list[int]]]:
         for name, table in tables.items()
         for part in ("base", "slope")
     ]
-
-
-assert PORT_LANES * ACTIVATION_BITS == 128

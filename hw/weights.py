@@ -3,7 +3,8 @@
     step table | position rows | for each streamed step, for each tile of outputs: biases and shifts (less MIN_SHIFT),
     then for each tile of inputs its columns, one after the other
 
-A word is `fill_lanes` int16 wide; port p carries lanes 8p .. 8p+7 of every word as one contiguous stripe.
+A word is `fill_lanes` int16 wide. Each port carries an equal share of its lanes, the first port the first, and the
+shares of all words are one contiguous stripe.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.architecture import PARAM_LANES, PORT_LANES, Architecture
+from hw.architecture import PARAM_LANES, Architecture
 from hw.layout import Design
 from hw.program import Epilogue, Op, Step, Weights
 from hw.records import program_table
@@ -118,9 +119,9 @@ def pair_terms(tiles: NDArray[np.int16]) -> NDArray[np.int64]:
     return terms
 
 
-def port_stripes(words: Words) -> NDArray[np.int16]:
-    """[words, fill_lanes] -> [ports, words, 8]: what lies behind each AXI port."""
-    return np.ascontiguousarray(words.reshape(len(words), -1, PORT_LANES).swapaxes(0, 1))
+def port_stripes(words: Words, ports: int) -> NDArray[np.int16]:
+    """[words, fill_lanes] -> [ports, words, stripe_lanes]: what lies behind each AXI port."""
+    return np.ascontiguousarray(words.reshape(len(words), ports, -1).swapaxes(0, 1))
 
 
 def weight_stream(design: Design) -> tuple[Words, NDArray[np.int64]]:

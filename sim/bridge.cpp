@@ -49,12 +49,14 @@ std::vector<Word> port_words(const Lane* data, std::int64_t num_words, int lanes
     return words;
 }
 
+constexpr int kBeats = spvit::beats_per_word<Arch>();
+
 using Stripes = std::vector<std::vector<WeightPortWord>>;
 
 Stripes read_stripes(const std::int16_t* const* stripes, std::int64_t num_words) {
     Stripes ports;
     for (int port = 0; port < Arch::kWeightPorts; ++port) {
-        ports.push_back(port_words<WeightPortWord>(stripes[port], num_words, spvit::kPortLanes));
+        ports.push_back(port_words<WeightPortWord>(stripes[port], num_words * kBeats, Arch::kPortLanes));
     }
     return ports;
 }
@@ -85,7 +87,7 @@ using Ports = std::make_index_sequence<Arch::kWeightPorts>;
 #ifndef SPVIT_UNIT_TOP
 
 /// The accelerator.
-///   stripes            [ports][stripe_words][8]
+///   stripes            [ports][stripe_words][a port's lanes of a word]
 ///   num_words, digest  what the host writes to these registers
 ///   sinks              where each step's values go, or null
 /// Returns 0, or 1 with a sentence in `error` when the C-simulation stopped.

@@ -66,7 +66,7 @@ class Accelerator:
     def __init__(self, design: Design, library: Path) -> None:
         self.design = design
         self._library = load_library(library)
-        self._stripes = port_stripes(weight_stream(design)[0])
+        self._stripes = port_stripes(weight_stream(design)[0], design.architecture.weight_ports)
         self._interface = design_interface(design, self._stripes.shape[1])
         self._trace: dict[str, NDArray[np.int32]] = {}
 
@@ -83,7 +83,7 @@ class Accelerator:
         """The same C++ on another network of the same sizes."""
         other = copy(self)
         other.design = replace(self.design, network=network, program=build_program(network))
-        other._stripes = port_stripes(weight_stream(other.design)[0])
+        other._stripes = port_stripes(weight_stream(other.design)[0], self.design.architecture.weight_ports)
         assert design_interface(other.design, other.stripe_words) == self._interface, "it is of another design"
         return other
 
@@ -129,7 +129,7 @@ class Accelerator:
         selection     int32 [num_tokens, 2] keep, probability; for the token packager
         """
         steps = self.design.program.unit(unit, index)
-        stripes = port_stripes(unit_stream(self.design, steps, x))
+        stripes = port_stripes(unit_stream(self.design, steps, x), self.design.architecture.weight_ports)
         chosen = np.zeros((len(x), 2), np.int32) if selection is None else np.ascontiguousarray(selection)
         x_out = np.zeros((self.design.layout.rows, self.design.layout.embed_lanes), np.int16)
         tokens = np.zeros(2, np.int32)

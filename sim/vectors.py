@@ -58,7 +58,7 @@ def accelerator_cases(design: Design, pixels: NDArray[np.uint8]) -> Iterator[Cas
     golden = Golden(design.network, design.program, arrays)
     for image in pixels:
         expected = golden.run(image[None], taps=True)
-        yield _stripe_files(words) | {
+        yield _stripe_files(design, words) | {
             "image": image,
             "logits": expected.logits[0],
             "status": expected_status(design, expected, len(words), stream_checksum(words)),
@@ -91,7 +91,7 @@ def _unit_case(design: Design, entry: Entry, following: Entry) -> Case:
     steps = design.program.unit(entry.unit, entry.index)
     given = entry.selection if entry.unit == "token_packager" else np.zeros((len(entry.x), 2), np.int32)
     selection = following.selection if entry.unit == "token_selector" else given
-    return _stripe_files(unit_stream(design, steps, entry.x)) | {
+    return _stripe_files(design, unit_stream(design, steps, entry.x)) | {
         "call": np.array([len(entry.x), entry.num_packages], np.int32),
         "selection_in": given.astype(np.int32),
         "selection": selection.astype(np.int32),
@@ -100,5 +100,6 @@ def _unit_case(design: Design, entry: Entry, following: Entry) -> Case:
     }
 
 
-def _stripe_files(words: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
-    return {f"weights_{port}": stripe for port, stripe in enumerate(port_stripes(words))}
+def _stripe_files(design: Design, words: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
+    stripes = port_stripes(words, design.architecture.weight_ports)
+    return {f"weights_{port}": stripe for port, stripe in enumerate(stripes)}

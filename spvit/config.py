@@ -32,7 +32,9 @@ LATER_FIELDS = (
 )
 STEM_STRIDE = 2  # of a stem's first convolution
 AUX_WEIGHT = 0.5  # of the auxiliary head's logits beside the class token's
-ENGINE_KEYS = ("tile_in", "tile_out", "inner_product", "weight_ports", "fifo_words", "uram")
+ENGINE_KEYS = (
+    "tile_in", "tile_out", "inner_product", "weight_ports", "port_bits", "fill_lanes", "fifo_words", "uram",
+)  # fmt: skip
 REGISTRY_FILE = Path(__file__).with_name("models.toml")
 # What timm, facebook and Hugging Face call rows of the registry. A tag that stands for other preprocessing (dino, mae,
 # clip) is none of these.

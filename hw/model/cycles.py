@@ -25,6 +25,7 @@ from hw.model.latency import (
     STRIPE_WORDS,
     Assumptions,
     pipeline_cycles,
+    position_lanes,
 )
 from hw.program import Op, Program, Rows, Step, Weights
 from hw.step_table import RECORD_LANES
@@ -149,12 +150,13 @@ class Walk:
         self.tokens, self.packages = layout.rows, 0
         self.stages: list[int] = []
         self.steps: list[StepCycles] = []
+        beats = architecture.beats_per_word  # of each port
         bandwidth = COST_FRACTION / (assumed.beat_cost * architecture.weight_ports)
         requested = (
             assumed.outstanding * assumed.burst_beats
         )  # per port: after these it waits for the first one's answer
-        self.rate = min(1.0, bandwidth, requested / (assumed.read_latency + assumed.burst_beats))
-        self.capacity = assumed.fifo_words + STRIPE_WORDS + assumed.outstanding * assumed.burst_beats
+        self.rate = min(1.0, bandwidth, requested / (assumed.read_latency + assumed.burst_beats)) / beats
+        self.capacity = assumed.fifo_words + (STRIPE_WORDS + assumed.outstanding * assumed.burst_beats) / beats
         self.level = 0.0
         self.least = -(-RMW_CYCLES * assumed.scale_percent // 100)
         self.least_of_pass = -(-pipeline_cycles(architecture) * assumed.scale_percent // 100)
@@ -174,17 +176,20 @@ class Walk:
         self.steps.append(StepCycles(LOADING))
         model, layout, assumed = self.layout.model, self.layout, self.assumed
         fifos = 3 if with_image else 2  # behind the port, before the checksum, before the engine
-        rows = self.tokens * layout.embed_lanes // layout.architecture.fill_lanes
-        words = num_table_words(layout.architecture, len(span)) + rows
+        architecture = layout.architecture
+        rows = self.tokens * layout.embed_lanes // architecture.fill_lanes
+        words = num_table_words(architecture, len(span)) + rows
+        parts = architecture.fill_lanes // position_lanes(architecture)  # of a word, that are loaded one by one
         steps = (self.program.steps[index] for index in span)
         weights_follow = any(step.op is Op.ENGINE and step.weights is Weights.STREAM for step in steps)
-        burst = assumed.burst_beats if weights_follow else min(words, assumed.burst_beats)
-        turns = (layout.architecture.weight_ports - 1) * burst * assumed.beat_cost / COST_FRACTION
+        beats = architecture.beats_per_word
+        burst = assumed.burst_beats if weights_follow else min(words * beats, assumed.burst_beats)
+        turns = (architecture.weight_ports - 1) * burst * assumed.beat_cost / COST_FRACTION
         under_way = (
-            assumed.read_latency + turns + fifos * assumed.stream_latency
-        )  # a word is there with its last port's
+            assumed.read_latency + turns + fifos * assumed.stream_latency + beats - 1
+        )  # a word is there with its last port's last beat
         begin = self._program_taken(len(span), under_way) + assumed.loop_entry
-        arrived = max(under_way + words / self.rate, begin + rows)
+        arrived = max(under_way + words / self.rate, begin + rows * parts)
         if with_image:
             pixels = model.img_size**2 * model.in_chans // layout.image_lanes
             beat = max(1.0, assumed.beat_cost / COST_FRACTION)

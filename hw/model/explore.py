@@ -10,13 +10,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 from rich.text import Text
 
-from hw.architecture import FIFO_SIZES, INNER_PRODUCTS, TILE_SIZES, URAM_MEMORIES, Architecture, most_ports
+from hw.architecture import (
+    FIFO_SIZES,
+    FILL_LANES,
+    INNER_PRODUCTS,
+    PORT_BITS,
+    TILE_SIZES,
+    URAM_MEMORIES,
+    Architecture,
+    most_fill_lanes,
+    most_ports,
+)
 from hw.layout import Layout
 from hw.model.budget import latency_ms
 from hw.model.explore_plot import draw_front
@@ -88,14 +98,22 @@ def tightness(resources: Resources, target: Target) -> float:
 
 
 def engines(target: Target) -> list[Architecture]:
-    """Every size, inner product and number of weight ports, memories in block RAM."""
+    """Every size and inner product, fills as wide as the tile allows and half of it, ports of every useful width and
+    number; memories in block RAM."""
     return [
-        Architecture(tile_in, tile_out, inner_product, ports)
+        Architecture(tile_in, tile_out, inner_product, ports, port_bits=bits, fill_lanes=lanes)
         for inner_product in INNER_PRODUCTS
         for tile_in in TILE_SIZES
         for tile_out in TILE_SIZES
-        for ports in sorted({most_ports(tile_in, tile_out, most) for most in range(1, target.ports + 1)})
+        for lanes in fill_choices(tile_in, tile_out)
+        for bits in PORT_BITS[:2]
+        for ports in sorted({most_ports(lanes, most, bits) for most in range(1, target.ports + 1)} - {0})
     ]
+
+
+def fill_choices(tile_in: int, tile_out: int) -> tuple[int, ...]:
+    most = most_fill_lanes(tile_in, tile_out)
+    return (most,) if most == FILL_LANES[0] else (most // 2, most)
 
 
 def placements(target: Target) -> list[tuple[str, ...]]:
@@ -109,9 +127,7 @@ def place(spec: ModelSpec, engine: Architecture, target: Target) -> tuple[Archit
     """Memories where they fit: the fewest in UltraRAM that leave head-room, else those that leave the most."""
     options = []
     for uram in placements(target):
-        placed = Architecture(
-            engine.tile_in, engine.tile_out, engine.inner_product, engine.weight_ports, engine.fifo_words, uram
-        )
+        placed = replace(engine, uram=uram)
         resources = estimate_resources(Layout(spec.model, placed))
         options.append((max(tightness(resources, target), 1), len(uram), placed, resources))
     _, _, placed, resources = min(options, key=lambda option: option[:2])
@@ -122,7 +138,7 @@ def variants(spec: ModelSpec, engine: Architecture, target: Target) -> Iterator[
     """The engine with every depth of the weight FIFO that fits; if none does, as it is."""
     found = []
     for fifo_words in FIFO_SIZES:
-        deeper = Architecture(engine.tile_in, engine.tile_out, engine.inner_product, engine.weight_ports, fifo_words)
+        deeper = replace(engine, fifo_words=fifo_words, uram=())
         placed, resources = place(spec, deeper, target)
         if not resources.fits(target):
             break
@@ -193,6 +209,8 @@ def engine_table(architecture: Architecture) -> dict[str, int | str]:
         "tile_out": architecture.tile_out,
         "inner_product": architecture.inner_product,
         "weight_ports": architecture.weight_ports,
+        "port_bits": architecture.port_bits,
+        "fill_lanes": architecture.fill_lanes,
         "fifo_words": architecture.fifo_words,
     }
     return table | ({"uram": ",".join(architecture.uram)} if architecture.uram else {})

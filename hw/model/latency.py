@@ -38,8 +38,8 @@ OPERATORS = {
 
 BURST_BEATS = 16
 """AXI3 ports of the Zynq UltraScale+ (UG1085)."""
-BEAT_BYTES = 16
-"""The kernel's ports are 128 bits wide, also on boards whose memory takes wider ones."""
+POSITION_LANES = 16
+"""Of X, that are loaded per cycle (kPositionLanes)."""
 OUTSTANDING_READS = 16
 """Per port: what the interface pragmas ask for."""
 STRIPE_WORDS = 64
@@ -99,8 +99,8 @@ def loop_depths(architecture: Architecture) -> dict[str, int]:
         "LOAD_HEADER": cycles("select", "select"),
         "LOAD_PROGRAM": cycles("select", "select", "select"),
         "CHECK_PROGRAM": cycles("memory", "add", "add", "product", "add", "select"),
-        "LOAD_INPUTS": cycles("select", "product", "memory") + _tree(architecture.fill_lanes),
-        "LOAD_POSITION": cycles("select", "product", "memory") + _tree(architecture.fill_lanes),
+        "LOAD_INPUTS": cycles("select", "select", "product", "memory") + _tree(position_lanes(architecture)),
+        "LOAD_POSITION": cycles("select", "select", "product", "memory") + _tree(position_lanes(architecture)),
         "POOL_FEATURES": cycles("select", "select") + divide,
         "DECIDE": cycles("memory", "select") + sigmoid + cycles("product", "add", "wide product", "add")
         + reciprocal + divide,
@@ -114,6 +114,11 @@ def loop_depths(architecture: Architecture) -> dict[str, int]:
         "JOIN_PORTS": cycles("select", "select"),
         "CHECKSUM": cycles("select", "select", "select"),
     }  # fmt: skip
+
+
+def position_lanes(architecture: Architecture) -> int:
+    """Of X, that are loaded per cycle."""
+    return min(architecture.fill_lanes, POSITION_LANES)
 
 
 def memory_spans() -> dict[tuple[str, str], int]:
@@ -134,7 +139,7 @@ def memory_spans() -> dict[tuple[str, str], int]:
 class Assumptions:
     """What the clock takes for granted.
 
-    beat_cost        1/256 cycles of the memory per 128-bit beat of a weight port
+    beat_cost        1/256 cycles of the memory per beat of a weight port
     read_latency     cycles from a burst's request to its first beat
     outstanding      bursts that a port may have requested
     stream_latency   cycles from a word's write to its read
@@ -173,7 +178,7 @@ class Assumptions:
 
 def assumptions(architecture: Architecture, target: Target) -> Assumptions:
     """The table of `hw.model.latency`, and what the target's memory and the weight ports bring, whichever is less."""
-    memory = target.bandwidth_gbps * 1e3 / (BEAT_BYTES * target.clock_mhz)
+    memory = target.bandwidth_gbps * 1e3 / (architecture.port_bits / 8 * target.clock_mhz)
     beats_per_cycle = min(memory, PORT_EFFICIENCY * architecture.weight_ports)
     return Assumptions(
         beat_cost=round(COST_FRACTION / beats_per_cycle),

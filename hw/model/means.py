@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.architecture import FIFO_SIZES, PORT_LANES, Architecture
+from hw.architecture import FIFO_SIZES, Architecture
 from hw.generate import make_design
 from hw.layout import Design, Layout
 from hw.model.cycles import Pass, Walk
@@ -31,6 +31,8 @@ from spvit.console import Console, Table, stage
 PL_DDR_GBPS = 3.6
 """The ZCU102's second memory, on the programmable logic's side: 16 bits of DDR4-2400, 4.8 GB/s in theory (UG1182), at
 75% as its first."""
+GROUP_LANES = 8
+"""Weights that share a width, at the finest."""
 HEADER_BITS = 4
 """That say how wide a group of packed weights is."""
 WEIGHT_BITS = 16
@@ -107,15 +109,15 @@ def packed_shares(design: Design) -> dict[str, float]:
 
     The last is a bound: the length's entropy and the bits behind the first.
     """
-    sums = {"by tile": 0.0, "by column": 0.0, f"by {PORT_LANES} weights": 0.0, "by Huffman code": 0.0}
+    sums = {"by tile": 0.0, "by column": 0.0, f"by {GROUP_LANES} weights": 0.0, "by Huffman code": 0.0}
     lengths = np.zeros(WEIGHT_BITS + 1, np.int64)
     total = 0
     for tile in tiles(design):
         total += tile.size
         sums["by tile"] += float(width(tile.reshape(1, -1))[0]) * tile.size + HEADER_BITS
         sums["by column"] += float((width(tile) * tile.shape[1] + HEADER_BITS).sum())
-        sums[f"by {PORT_LANES} weights"] += float(
-            (width(tile.reshape(-1, PORT_LANES)) * PORT_LANES + HEADER_BITS).sum()
+        sums[f"by {GROUP_LANES} weights"] += float(
+            (width(tile.reshape(-1, GROUP_LANES)) * GROUP_LANES + HEADER_BITS).sum()
         )
         lengths += np.bincount(width(tile.reshape(-1, 1)), minlength=WEIGHT_BITS + 1)
     share = lengths[lengths > 0] / total

@@ -30,8 +30,10 @@ BRAM18_SHAPES = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384,
 """Depth and width of an 18 Kbit block in simple dual port mode (UG573)."""
 URAM_SHAPE = (4096, 72)
 """Depth and width of an UltraRAM (UG573)."""
-AXI_PORT_BRAM18 = 4
-"""A read adapter's buffer: 16 bursts of 16 words of 128 bits."""
+AXI_PORT_WORDS = 256
+"""A read adapter's buffer: 16 bursts of 16 beats."""
+RESULT_PORT_BITS = 128
+"""Of the image's and the result's, at most."""
 LUTRAM_DEPTH = 64
 """Shallower arrays go to LUTs."""
 LOOK_UPS = {"reciprocal": 4, "rsqrt": 1, "sigmoid": 2}
@@ -126,8 +128,10 @@ def _bits(values: NDArray[np.int64]) -> int:
 
 def bram18_by_memory(layout: Layout) -> dict[str, int]:
     """Estimated 18 Kbit blocks of each array, and of the AXI adapters."""
-    ports = layout.architecture.weight_ports + 2  # image, result
-    return {array.name: array.bram18 for array in on_chip_arrays(layout)} | {"AXI adapters": ports * AXI_PORT_BRAM18}
+    architecture = layout.architecture
+    widths = [architecture.port_bits] * architecture.weight_ports + [RESULT_PORT_BITS] * 2  # image, result
+    adapters = sum(Array("AXI adapter", 1, AXI_PORT_WORDS, bits).bram18 for bits in widths)
+    return {array.name: array.bram18 for array in on_chip_arrays(layout)} | {"AXI adapters": adapters}
 
 
 def bram36(layout: Layout) -> float:

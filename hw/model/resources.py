@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from hw.architecture import PARAM_LANES, TILE_SIZES, Architecture, most_ports
+from hw.architecture import PARAM_LANES, PORT_BITS, TILE_SIZES, Architecture, most_fill_lanes, most_ports
 from hw.layout import NUM_BANKS, Layout
-from hw.model.latency import COLUMNS_PER_GROUP, OPERATORS
+from hw.model.latency import COLUMNS_PER_GROUP, OPERATORS, position_lanes
 from hw.model.memory import bram36, uram
 from hw.target import Target
 from spvit.config import ModelConfig
@@ -23,6 +23,8 @@ from spvit.errors import ConfigError
 
 ERROR = 0.2
 """Of LUTs and flip-flops, as a fraction; of DSPs 0.03. No synthesis has been seen yet."""
+HP_PORTS = 4
+"""Of a Zynq UltraScale+: what a block design has a SmartConnect for, each with one or two of the kernel's masters."""
 HEADROOM = {"dsp": 0.94, "bram36": 0.85, "lut": 0.75, "ff": 0.75, "uram": 1.0}
 """The share of the board that routes well: what exploration aims at. Above it a design is reported, not refused."""
 
@@ -99,6 +101,15 @@ ASSUMED: dict[str, tuple[Cost, str]] = {
         "per activation: its copy for eight columns, in two stages",
     ),
     "SmartConnect": (Cost(2500, 3000), "PG247, 128 bit, one or two masters; one per memory port and one for control"),
+    "SmartConnect, wide or fast": (
+        Cost(4000, 6000),
+        "PG247: with a 256-bit master, converted to 128 bits at the clock of the memory's port",
+    ),
+    "arriving weight": (
+        Cost(36, 5 * 16),
+        "an int16 through read_port, join_ports, checksum_words and FrontWord: registers of five stages; the "
+        "checksum's XOR and the enables",
+    ),
     "timer, interrupt, reset": (Cost(700, 900), "PG079, PG099, PG164"),
 }
 
@@ -182,7 +193,10 @@ def _parts(layout: Layout) -> list[Part]:
     def assumed(name: str) -> Cost:
         return ASSUMED[name][0]
 
-    bundles = architecture.weight_ports + 3  # image, logits, status: one width each
+    narrow = 3  # bundles of image, logits, status: one width each
+    others = min(narrow, max(HP_PORTS - architecture.weight_ports, 0))  # of the board's ports, without weights
+    port_width = 0.5 + architecture.port_bits / 256  # half of an adapter is control
+    loads = -(-architecture.fill_lanes // position_lanes(architecture) // 4)  # a LUT6 chooses of four
     norm = single("norm_lane")
     return [
         Part("array: columns", tile_out, sized("column", tile_in, FAST=fast)),
@@ -216,10 +230,19 @@ def _parts(layout: Layout) -> list[Part]:
             single("reciprocal") * 2
             + Cost(2500, 2000, 2 * dsps(27, 18) + dsps(24, 16) + dsps(24, 24) + 2 * dsps(16, 8)),
         ),
-        Part("loading: statistics of X", architecture.fill_lanes, Cost(64, 32, dsps(16, 16))),
+        Part("loading: statistics of X", position_lanes(architecture), Cost(64, 32, dsps(16, 16))),
+        Part("loading: part of a word", position_lanes(architecture), Cost(16 * loads, 16)),
         Part("control", 1, assumed("loop control") + assumed("small loops") + assumed("s_axi_control")),
-        Part("memory ports", bundles, assumed("m_axi adapter")),
-        Part("block design", 1, assumed("SmartConnect") * (bundles + 1) + assumed("timer, interrupt, reset")),
+        Part("memory ports", narrow, assumed("m_axi adapter")),
+        Part("memory ports: weights", architecture.weight_ports, assumed("m_axi adapter") * port_width),
+        Part("weights: readers, checksum, first word", architecture.fill_lanes, assumed("arriving weight")),
+        Part(
+            "block design",
+            1,
+            assumed("SmartConnect") * (others + 1)
+            + assumed("SmartConnect, wide or fast") * architecture.weight_ports
+            + assumed("timer, interrupt, reset"),
+        ),
     ]
 
 
@@ -274,10 +297,18 @@ def _what_fits(layout: Layout, target: Target) -> str:
 def smaller_engines(architecture: Architecture) -> list[Architecture]:
     """Every engine with fewer multipliers and the same inner product, largest first, squares before oblongs."""
     found = [
-        replace(architecture, tile_in=tile_in, tile_out=tile_out, weight_ports=ports)
+        replace(
+            architecture,
+            tile_in=tile_in,
+            tile_out=tile_out,
+            fill_lanes=lanes,
+            weight_ports=max(most_ports(lanes, architecture.weight_ports, bits), 1),
+            port_bits=bits,
+        )
         for tile_in in TILE_SIZES
         for tile_out in TILE_SIZES
-        for ports in [most_ports(tile_in, tile_out, architecture.weight_ports)]
+        for lanes in [min(architecture.fill_lanes, most_fill_lanes(tile_in, tile_out))]
+        for bits in [architecture.port_bits if most_ports(lanes, 1, architecture.port_bits) else PORT_BITS[0]]
         if tile_in * tile_out < architecture.tile_in * architecture.tile_out
     ]
     return sorted(found, key=lambda one: (-one.multipliers, abs(one.tile_in - one.tile_out), one.tile_in))

@@ -138,8 +138,9 @@ class EmulatedDevice(Device):
 
     def flip_weight_bit(self, port: int, word: int, bit: int) -> None:
         """One bit of what lies in memory, until the host writes it again."""
-        ddr = self.memory.at(self.kernel.address(f"weights_{port}"), names.WORD_BYTES * (word + 1))
-        ddr[names.WORD_BYTES * word + bit // 8] ^= 1 << bit % 8
+        nbytes = 2 * self.kernel.interface.stripe_lanes
+        ddr = self.memory.at(self.kernel.address(f"weights_{port}"), nbytes * (word + 1))
+        ddr[nbytes * word + bit // 8] ^= 1 << bit % 8
 
     def _cell(self, address: int) -> tuple[Any, int]:
         for base, cell in (

@@ -10,7 +10,6 @@ from matplotlib.container import BarContainer
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from hw.architecture import PORT_LANES
 from hw.model.charts import (
     BLUE,
     GREEN,
@@ -91,7 +90,7 @@ def draw_roofline(points: Sequence[RooflinePoint], estimate: Estimate, title: st
     architecture, target = estimate.layout.architecture, estimate.target
     peak = architecture.tile_in * architecture.tile_out * target.clock_mhz / 1e3
     ports = architecture.weight_ports
-    ports_gbps = ports * PORT_LANES * 2 * target.clock_mhz / 1e3
+    ports_gbps = ports * architecture.port_lanes * 2 * target.clock_mhz / 1e3
     on_chip = 2.0 * estimate.layout.rows
     left, right = 0.3, 1.6 * on_chip
     lowest = min(left * target.bandwidth_gbps, *(point.gmacs_per_s for point in points)) / 1.6

@@ -110,7 +110,8 @@ def engine_facts(estimate: Estimate) -> list[tuple[str, str]]:
         ("clock", f"{target.clock_mhz:g} MHz: a peak of {macs * target.clock_mhz / 1e3:,.0f} GMAC/s"),
         (
             "weights",
-            f"{estimate.weight_bytes / 1e6:.1f} MB per image over {architecture.weight_ports} AXI ports of 128 bits, "
+            f"{estimate.weight_bytes / 1e6:.1f} MB per image over {architecture.weight_ports} AXI ports of "
+            f"{architecture.port_bits} bits, "
             f"{target.bandwidth_gbps:.3g} GB/s planned; {architecture.fifo_words:,} words wait on chip",
         ),
         ("on chip", f"{estimate.layout.rows} tokens at most: {largest}"),

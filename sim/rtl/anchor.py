@@ -18,7 +18,7 @@ from pathlib import Path
 from hw.architecture import PARAM_LANES
 from hw.layout import NUM_BANKS, Design
 from hw.model.cycles import Pass, Walk
-from hw.model.latency import RMW_CYCLES, STRIPE_WORDS, Assumptions, pipeline_cycles
+from hw.model.latency import RMW_CYCLES, STRIPE_WORDS, Assumptions, pipeline_cycles, position_lanes
 from hw.program import Op, Rows, Sizes, build_program
 from hw.records import step_values
 from hw.step_table import RECORD_LANES, STEP, Values
@@ -127,6 +127,8 @@ def build_skeleton(design: Design, stream_latency: int, folder: Path) -> Path:
         raise BuildError("verilator not found: install it (Debian: apt-get install verilator)")
     sizes = parameters(design) | {
         "PORTS": design.architecture.weight_ports,
+        "BEATS": design.architecture.beats_per_word,
+        "LOAD_PARTS": design.architecture.fill_lanes // position_lanes(design.architecture),
         "STREAM_LATENCY": stream_latency,
         "ENTRY_CYCLES": entry_cycles(),
     }

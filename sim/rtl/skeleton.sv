@@ -6,7 +6,7 @@
 //   program.hex  the program's rows, for the control's ROM
 //   steps.hex    per step: cycles, 0 where it is the engine's; tokens and packages after it (sim/rtl/anchor.py)
 // and as arguments:
-//   +words=N        of the weight stream; behind the program's +position_words=N are loaded; +pixels=N words of the image
+//   +words=N        of the weight stream; behind the program's +position_words=N are loaded, part by part; +pixels=N words of the image
 //   +pieces=N       that a record is taken in
 //   +rows=N         tokens at first
 //   +loop_entry=N, +header_depth=N, +program_depth=N, +check_depth=N, +load_depth=N, +engine_depth=N, +store_cycles=N
@@ -102,6 +102,8 @@ endmodule
 
 module skeleton #(
     parameter int PORTS = 4,
+    parameter int BEATS = 1,  // of each port, that make a word of the stream
+    parameter int LOAD_PARTS = 1,  // of a word, that are loaded one by one
     parameter int STREAM_LATENCY = 2,
     parameter int ENTRY_CYCLES = 0,  // of the control: a run takes them at least, loop_entry where that is more
     parameter int NUM_STEPS = 1,
@@ -160,7 +162,8 @@ module skeleton #(
     logic beat_valid [PORTS-1:0], beat_pop [PORTS-1:0], stripe_full [PORTS-1:0], stripe_valid [PORTS-1:0];
     logic all_stripes_valid, join_fires;
     memory #(.PORTS(PORTS)) weights_memory (
-        .clock, .beats(words), .read_latency, .burst_beats, .outstanding, .beat_cost, .valid(beat_valid), .pop(beat_pop)
+        .clock, .beats(words * BEATS), .read_latency, .burst_beats, .outstanding, .beat_cost, .valid(beat_valid),
+        .pop(beat_pop)
     );
     for (genvar p = 0; p < PORTS; p++) begin : stripes
         assign beat_pop[p] = beat_valid[p] && !stripe_full[p];
@@ -177,9 +180,13 @@ module skeleton #(
         all_stripes_valid = 1;
         for (int p = 0; p < PORTS; p++) all_stripes_valid &= stripe_valid[p];
     end
-    assign join_fires = all_stripes_valid && !arriving_full;
+    // a word is written with its last beat
+    logic [31:0] beat = 0;
+    wire last_beat = beat == BEATS - 1;
+    assign join_fires = all_stripes_valid && !(last_beat && arriving_full);
+    always_ff @(posedge clock) if (join_fires) beat <= last_beat ? 0 : beat + 1;
     fifo #(.LATENCY(STREAM_LATENCY)) arriving (
-        .clock, .depth(arriving_words), .push(join_fires), .full(arriving_full), .pop(checksum_fires),
+        .clock, .depth(arriving_words), .push(join_fires && last_beat), .full(arriving_full), .pop(checksum_fires),
         .valid(arriving_valid)
     );
     assign checksum_fires = arriving_valid && !weights_full;
@@ -230,7 +237,7 @@ module skeleton #(
     logic [31:0] spent = 0;  // cycles in this state
     // pieces of records: of the header's, then of the steps'; a word comes with the first of those that lie in it
     logic header_taken = 0;
-    logic [31:0] piece = 0, loaded = 0, pixels_taken = 0;
+    logic [31:0] piece = 0, loaded = 0, load_part = 0, pixels_taken = 0;
     wire [31:0] all_pieces = header_taken ? pieces * NUM_STEPS : pieces;
     wire [31:0] pieces_per_word = pieces > 1 ? 1 : 32'(FILL_LANES) / RECORD_LANES;
     wire takes_word = piece % pieces_per_word == 0;
@@ -245,7 +252,10 @@ module skeleton #(
     logic [63:0] step_dests [NUM_STEPS+1:0] = '{default: 0};
     logic [63:0] param_words = 0;
     wire [31:0] waited = loop_entry > ENTRY_CYCLES ? loop_entry - ENTRY_CYCLES : 0;
-    wire load_pop = state == LOAD && loaded < position_words && weights_valid;
+    logic load_there = 0;  // a word, in FrontWord's register
+    wire load_goes = state == LOAD && loaded < position_words && load_there;
+    wire load_ends = load_goes && load_part == LOAD_PARTS - 1;  // a word
+    wire load_pop = state == LOAD && loaded + 32'(load_ends) < position_words && (!load_there || load_ends) && weights_valid;
     assign pixels_pop = state == LOAD && pixels_taken < pixels && pixels_valid;
     assign weights_pop = table_pop || load_pop || control_pop;
     assign begin_run = state == ENTER_RUN && spent == waited;
@@ -295,9 +305,11 @@ module skeleton #(
                 end
                 ENTER_LOAD: if (spent + 1 == loop_entry) state <= LOAD;
                 LOAD: begin
-                    loaded <= loaded + 32'(load_pop);
+                    loaded <= loaded + 32'(load_ends);
+                    load_there <= load_pop || (load_there && !load_ends);
+                    if (load_goes) load_part <= load_ends ? 0 : load_part + 1;
                     pixels_taken <= pixels_taken + 32'(pixels_pop);
-                    if (loaded + 32'(load_pop) == position_words && pixels_taken + 32'(pixels_pop) == pixels) begin
+                    if (loaded + 32'(load_ends) == position_words && pixels_taken + 32'(pixels_pop) == pixels) begin
                         state <= LOADED;
                         spent <= 0;
                     end

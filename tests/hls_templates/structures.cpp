@@ -29,14 +29,15 @@ using Out = std::int64_t*;
 
 namespace {
 
-template <int In, int Out, int Heads, int HeadDim, int Rows, int Prefix, Package P, bool Fast, int Ports, int ScoreBits,
-          int GeluBits>
+template <int In, int Out, int Heads, int HeadDim, int Rows, int Prefix, Package P, bool Fast, int Ports, int Fill,
+          int ScoreBits, int GeluBits>
 struct TestArch {
     static constexpr int kTileIn = In;
     static constexpr int kTileOut = Out;
     static constexpr bool kFast = Fast;
     static constexpr int kWeightPorts = Ports;
-    static constexpr int kFillLanes = 8 * Ports;
+    static constexpr int kPortLanes = 8;
+    static constexpr int kFillLanes = Fill;
     static constexpr int kWord = In > Out ? In : Out;
     static constexpr int kGroup = In > Out ? Out : In;
     static constexpr int kImgSize = 6;
@@ -61,9 +62,9 @@ struct TestArch {
     static constexpr int kGeluFracBits = GeluBits;
 };
 
-using Narrow = TestArch<8, 16, 2, 12, 19, 1, Package::APPEND, true, 1, 10, 12>;
-using Wide = TestArch<16, 8, 3, 4, 40, 2, Package::ADD, false, 2, 7, 14>;
-using Square = TestArch<8, 8, 1, 8, 9, 1, Package::NONE, true, 1, 0, 0>;
+using Narrow = TestArch<8, 16, 2, 12, 19, 1, Package::APPEND, true, 1, 8, 10, 12>;
+using Wide = TestArch<32, 8, 3, 4, 40, 2, Package::ADD, false, 2, 32, 7, 14>;
+using Square = TestArch<8, 8, 1, 8, 9, 1, Package::NONE, true, 1, 8, 0, 0>;
 
 std::int64_t wide(const Int<55>& x) { return static_cast<std::int64_t>(x); }
 
@@ -76,9 +77,10 @@ struct World {
     static Memory<A>& memory() { return engine_memory; }
 
     static void sizes(Out out) {
-        const int values[] = {A::kTileIn,    A::kTileOut, A::kWord,          A::kGroup,        A::kFillLanes,
-                              A::kRows,      A::kHeads,   A::kHeadDim,       A::kHeadLanes,    A::kEmbedLanes,
-                              A::kBankLanes, A::kPrefix,  A::kScoreFracBits, A::kGeluFracBits, A::kFast ? 1 : 0};
+        const int values[] = {A::kTileIn,    A::kTileOut,       A::kWord,         A::kGroup,
+                              A::kFillLanes, A::kWeightPorts,   A::kRows,         A::kHeads,
+                              A::kHeadDim,   A::kHeadLanes,     A::kEmbedLanes,   A::kBankLanes,
+                              A::kPrefix,    A::kScoreFracBits, A::kGeluFracBits, A::kFast ? 1 : 0};
         int i = 0;
         for (const int value : values) out[i++] = value;
     }
@@ -287,14 +289,15 @@ struct World {
         }
     }
 
-    // stripes [ports][num_words][8] as they lie in memory -> words [num_words][kFillLanes]; returns the checksum
+    // stripes [ports][num_words][lanes of a port] as they lie in memory -> words [num_words][kFillLanes]; returns the checksum
     static std::int64_t join(In stripes, std::int64_t num_words, Out out) {
-        PortStream streams[A::kWeightPorts];
+        PortStream<A> streams[A::kWeightPorts];
         for (int port = 0; port < A::kWeightPorts; ++port) {
-            std::vector<WeightPortWord> words(static_cast<std::size_t>(num_words));
-            for (std::int64_t w = 0; w < num_words; ++w) {
-                for (int i = 0; i < kPortLanes; ++i) {
-                    const std::int64_t value = stripes[(port * num_words + w) * kPortLanes + i];
+            const std::int64_t num_beats = num_words * beats_per_word<A>();
+            std::vector<StripeWord<A>> words(static_cast<std::size_t>(num_beats));
+            for (std::int64_t w = 0; w < num_beats; ++w) {
+                for (int i = 0; i < A::kPortLanes; ++i) {
+                    const std::int64_t value = stripes[(port * num_beats + w) * A::kPortLanes + i];
 #ifdef SPVIT_EXACT_WIDTHS
                     words[static_cast<std::size_t>(w)].range(16 * i + 15, 16 * i) = ap_int<16>(value);
 #else
@@ -302,7 +305,7 @@ struct World {
 #endif
                 }
             }
-            read_port(words.data(), streams[port], static_cast<int>(num_words));
+            read_port<A>(words.data(), streams[port], static_cast<int>(num_words));
         }
         WeightFifo<A> arriving("arriving");
         WeightFifo<A> fifo("fifo");

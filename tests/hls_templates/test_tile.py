@@ -12,7 +12,7 @@ def test_stripes_are_joined_word_by_word(world):
     words = rng.integers(-32768, 32768, (50, world.fill_lanes)).astype(np.int16)
     words[:3] = [[-32768], [-1], [32767]]
     joined = np.zeros(words.shape, np.int64)
-    checksum = world.call("join", np.ascontiguousarray(port_stripes(words), np.int64), len(words), joined)
+    checksum = world.call("join", np.ascontiguousarray(port_stripes(words, world.ports), np.int64), len(words), joined)
     assert np.array_equal(joined, words)
     assert checksum == stream_checksum(words)
 

@@ -23,6 +23,7 @@ class World:
     word: int
     group: int
     fill_lanes: int
+    ports: int
     rows: int
     heads: int
     head_dim: int
@@ -69,6 +70,6 @@ class World:
 
 
 def make_world(harness: object, number: int) -> World:
-    sizes = np.zeros(15, np.int64)
+    sizes = np.zeros(16, np.int64)
     harness.call("sizes", number, sizes, *(0,) * 6)
     return World(harness, number, *map(int, sizes[:-1]), is_fast=bool(sizes[-1]))

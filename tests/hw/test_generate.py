@@ -109,6 +109,7 @@ def test_the_manifest_says_what_was_made_from_what(generated):
     assert manifest["model"]["name"] == "micro" and manifest["pruning"]["locations"] == [1, 2, 3]
     assert manifest["architecture"] == {
         "tile_in": 8, "tile_out": 16, "inner_product": "fast", "weight_ports": 1, "fifo_words": 4096, "uram": [],
+        "port_bits": 128, "fill_lanes": 8,
     }  # fmt: skip
     assert manifest["max_tokens"] == 17 and manifest["logits_frac_bits"] == network.frac_bits["head"]
     assert manifest["target"]["part"] == ZCU102.part

@@ -22,7 +22,7 @@ from tests.sim.networks import design_of, micro
 TEMPLATES = Path(__file__).parents[2] / "hls_templates"
 DEIT_S = Interface(
     digest=0x1234ABCD, weight_ports=4, port_words=690_000, img_size=224, in_chans=3, num_classes=1000, num_stages=3,
-    num_prefix_tokens=1, rows=197,
+    num_prefix_tokens=1, rows=197, stripe_lanes=16,
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def test_registers_lie_as_vitis_hls_lays_them():
 def test_buffers():
     shapes = {buffer.name: (buffer.bundle, buffer.dtype, buffer.shape, buffer.nbytes) for buffer in DEIT_S.buffers}
     assert shapes == {
-        **{f"weights_{p}": (f"weights_{p}", "int16", (690_000, 8), 690_000 * 16) for p in range(4)},
+        **{f"weights_{p}": (f"weights_{p}", "int16", (690_000, 16), 690_000 * 32) for p in range(4)},
         "image": ("image", "uint8", (224, 224, 3), 150_528),
         "logits": ("logits", "int16", (1000,), 2000),
         "status": ("status", "int32", (4 + 3 * 8,), 112),

@@ -26,7 +26,8 @@ struct Arch {
     static constexpr int kTileOut = 16;
     static constexpr bool kFast = true;  // inner product: Winograd's or direct
     static constexpr int kWeightPorts = 1;
-    static constexpr int kFillLanes = 8;  // weights per cycle
+    static constexpr int kPortLanes = 8;  // int16 of a port's beat
+    static constexpr int kFillLanes = 8;  // weights per cycle, and of a word of their stream
     static constexpr int kPipelineCycles = CYCLES;  // at least what synthesis reports as the depth of ENGINE
     static constexpr int kWord = 16;  // lanes of a memory word
     static constexpr int kGroup = 8;  // lanes of its unit of access

@@ -67,7 +67,7 @@ def test_every_weight_bias_and_shift_is_recovered(tile_in, tile_out, inner_produ
     design = make_design(network, architecture)
     layout, bits, wires = design.layout, network.frac_bits, wiring(network.model, network.pruning)
     words, offsets = weight_stream(design)
-    decoder = Decoder(port_stripes(words))
+    decoder = Decoder(port_stripes(words, ports))
 
     (header,) = decode_records(decoder, HEADER, 1)
     assert (header["num_steps"], header["num_words"]) == (len(design.program.steps), len(words))
@@ -124,11 +124,12 @@ def test_rows_travel_padded_head_by_head():
     assert np.array_equal(rows[:, :, :16].reshape(3, 32), x) and not rows[:, :, 16:].any()
 
 
-def test_ports_carry_eight_lanes_each():
+def test_ports_carry_an_equal_share_of_each_word():
     words = np.arange(5 * 32, dtype=np.int16).reshape(5, 32)
-    stripes = port_stripes(words)
+    stripes = port_stripes(words, 4)
     assert stripes.shape == (4, 5, 8) and stripes.flags.c_contiguous
     assert stripes[2, 3].tolist() == list(range(3 * 32 + 16, 3 * 32 + 24))
+    assert port_stripes(words, 1).tolist() == [words.tolist()]
 
 
 def test_pair_terms_at_the_ends_of_int16():

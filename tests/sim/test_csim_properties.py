@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from hw.architecture import INNER_PRODUCTS, PARAM_LANES, PORT_LANES, TILE_SIZES, Architecture
+from hw.architecture import FILL_LANES, INNER_PRODUCTS, PORT_BITS, TILE_SIZES, Architecture, most_ports, serves
 from hw.generate import make_design
 from spvit.config import ModelConfig, PruningConfig
 from spvit.schema import choices
@@ -57,9 +57,11 @@ def cases(draw: st.DrawFn) -> Case:
         features=draw(st.sampled_from(choices(PruningConfig, "features"))),
     )
     tile_in, tile_out = draw(st.sampled_from(TILE_SIZES)), draw(st.sampled_from(TILE_SIZES))
-    fitting = [p for p in (1, 2, 4) if not tile_in % (p * PORT_LANES) and not tile_out * PARAM_LANES % (p * PORT_LANES)]
+    lanes = draw(st.sampled_from([lanes for lanes in FILL_LANES if serves(lanes, tile_in, tile_out)]))
+    bits = draw(st.sampled_from([bits for bits in PORT_BITS if most_ports(lanes, 4, bits)]))
+    ports = draw(st.sampled_from([p for p in (1, 2, 4) if p * bits // 16 <= lanes]))
     architecture = Architecture(
-        tile_in, tile_out, draw(st.sampled_from(INNER_PRODUCTS)), draw(st.sampled_from(fitting))
+        tile_in, tile_out, draw(st.sampled_from(INNER_PRODUCTS)), ports, port_bits=bits, fill_lanes=lanes
     )
     return Case(model, pruning, architecture, draw(st.booleans()), draw(st.integers(0, 2**20)))
 

@@ -47,7 +47,9 @@ def with_bit_flipped(accelerator: Accelerator, word: int, lane: int, bit: int) -
     words = weight_stream(accelerator.design)[0].copy()
     words[word, lane] ^= np.int16(1 << bit)
     other = Accelerator.__new__(Accelerator)
-    other.__dict__ |= accelerator.__dict__ | {"_stripes": port_stripes(words)}
+    other.__dict__ |= accelerator.__dict__ | {
+        "_stripes": port_stripes(words, accelerator.design.architecture.weight_ports)
+    }
     return other
 
 
@@ -99,7 +101,7 @@ def test_another_designs_host_is_refused(accelerator):
 )
 def test_a_kernel_s_stream_of_another_length_is_refused(simulators, design, monkeypatch, cut):
     accelerator, golden = simulators(design, unit="mlp_block"), golden_of(design, PIXELS)
-    monkeypatch.setattr(sim.bridge, "port_stripes", lambda words: port_stripes(cut(words)))
+    monkeypatch.setattr(sim.bridge, "port_stripes", lambda words, ports: port_stripes(cut(words), ports))
     with pytest.raises(CsimError, match=r"^it refused its own steps: NUM_WORDS$"):
         compare_unit(accelerator, "mlp_block", golden)
     monkeypatch.undo()

@@ -72,7 +72,9 @@ def test_edge_token_counts_and_extreme_tensors_are_clean(simulators, tmp_path, e
     interface = design_interface(designs[0], len(weight_stream(designs[0])[0]))
     np.savez(
         tmp_path / "given.npz",
-        stripes=np.stack([port_stripes(weight_stream(design)[0]) for design in designs]),
+        stripes=np.stack(
+            [port_stripes(weight_stream(design)[0], design.architecture.weight_ports) for design in designs]
+        ),
         image=PIXELS[0],
         classes=interface.num_classes,
         status_words=interface.status_words,

@@ -213,7 +213,7 @@ def test_pruning_that_cannot_be(fields, sentence):
             {},
             {},
             {"tiles": 4},
-            "[engine] has no tiles; it knows tile_in, tile_out, inner_product, weight_ports, fifo_words, uram",
+            "[engine] has no tiles; it knows tile_in, tile_out, inner_product, weight_ports, port_bits, fill_lanes, fifo_words, uram",
         ),
     ],
 )
@@ -374,7 +374,7 @@ def test_a_file_without_pruning_is_unpruned(tmp_path):
         ),
         (
             "[model]\n[engine]\ntile = 1\n",
-            "own.toml: [engine] has no tile; it knows tile_in, tile_out, inner_product, weight_ports, fifo_words, uram",
+            "own.toml: [engine] has no tile; it knows tile_in, tile_out, inner_product, weight_ports, port_bits, fill_lanes, fifo_words, uram",
         ),
         ("[modle]\n", "own.toml: there is no [modle]; the tables are [model], [pruning] and [engine]"),
         ("model = 3\n", "own.toml: model=3 must be a table, [model]"),
