@@ -189,7 +189,8 @@ class Walk:
             assumed.read_latency + turns + fifos * assumed.stream_latency + beats - 1
         )  # a word is there with its last port's last beat
         begin = self._program_taken(len(span), under_way) + assumed.loop_entry
-        arrived = max(under_way + words / self.rate, begin + rows * parts)
+        front = 1  # cycle in a register (FrontWord), before a word's first lanes are taken
+        arrived = front + max(under_way + words / self.rate, begin + rows * parts)
         if with_image:
             pixels = model.img_size**2 * model.in_chans // layout.image_lanes
             beat = max(1.0, assumed.beat_cost / COST_FRACTION)
