@@ -75,7 +75,14 @@ def test_a_pass_bound_by_the_memory_takes_the_memorys_time():
 @pytest.mark.parametrize(
     ("ports", "beat_cost", "turns", "header", "table", "inputs"),
     [
-        (1, 256, 0, 2, 2 * 320, 197 * 384 // 8 + 1),  # the position is later, behind its register; a record takes two words
+        (
+            1,
+            256,
+            0,
+            2,
+            2 * 320,
+            197 * 384 // 8 + 1,
+        ),  # the position is later, behind its register; a record takes two words
         (4, 64, 12, 1, 320, 224 * 224 * 3 // 16),  # the image is later; two records lie in a word
     ],
 )
