@@ -4,6 +4,7 @@ import inspect
 import io
 import json
 import re
+import tomllib
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,23 +26,26 @@ from hw.model.resources import estimate_resources
 from hw.schedule.delays import MODELS
 from hw.schedule.report import LoopSchedule, Schedule
 from hw.schedule.solve import Result
-from hw.target import Target, resolve_target
+from hw.target import Target, resolve_target, target_names
 from hw.vendor.findings import Finding
 from hw.vendor.reports import Figures
+from quant.build import refuse_what_has_no_unit
 from quant.inputs import Inputs
 from quant.network import _header
 from quant.report import Report as QuantizationReport
 from quant.report import TensorReport
 from sim import bench, cpu_latency, evaluate, timed_csim
-from sim.csim import CsimReport
+from sim.csim import CsimReport, images_table
 from sim.evaluation import Outcomes
 from sim.options import EvalOptions
+from sim.readme_pictures import MOST_BYTES
 from sim.samples import Samples
 from sim.timed.timing import Timing
 from spvit import ablation, visualize
 from spvit.config import ModelConfig, PruningConfig, registry, resolve_model
 from spvit.console import Console
 from spvit.cost import count_macs, count_parameters
+from spvit.errors import ConfigError
 from spvit.initialisation import seeded
 from spvit.schema import kinds
 from spvit.training.measure import Kept, Part
@@ -57,6 +61,7 @@ from tests.spvit.training.tiny import SPEC, few_digits
 MICRO, ZCU102 = resolve_model("micro"), resolve_target("zcu102")
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 
 
 def sections(page):
@@ -297,3 +302,78 @@ def test_every_file_has_its_section():
     ours = {name.rpartition("/")[2] for name in DOCUMENTS}
     assert named - internal <= ours
     assert set(sections("files.md")) == {f"`{name}`" for name in DOCUMENTS}
+
+
+# --- the README and its like ---
+
+
+def test_the_readmes_lines_are_short():
+    too_long = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if len(line) >= 100]
+    assert too_long == []
+
+
+def test_the_readmes_models_are_the_registrys():
+    written = rows((ROOT / "README.md").read_text(encoding="utf-8").partition("## Models")[2].partition("## ")[0])
+    assert len(written) >= 15
+    for name, cells in written.items():
+        spec = resolve_model(name)
+        unpruned, pruned = (count_macs(spec.model, one).total / 1e9 for one in (spec.pruning.without(), spec.pruning))
+        parameters = count_parameters(spec.model, spec.pruning.without()).total / 1e6
+        try:
+            refuse_what_has_no_unit(spec, name)
+            has_hardware = "yes"
+        except ConfigError:
+            has_hardware = "no"
+        assert cells == [f"{parameters:#.3g}", f"{unpruned:#.3g}", f"{pruned:#.3g}", has_hardware], name
+
+
+def test_the_readmes_csim_is_what_the_command_prints():
+    """Its heading; the figures are of a run."""
+    text = io.StringIO()
+    Console(file=text).print(csim_table("deit_s"))
+    title, *headings = (line.split() for line in text.getvalue().splitlines() if line.strip("─ \n"))
+    shown = [line.split() for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()]
+    assert all(line in shown for line in (title, *headings))
+
+
+def csim_table(model):
+    table = images_table(CsimReport(model, "zcu102", "spvit"))
+    table.add_row("", *("" for _ in table.headings))
+    return table
+
+
+def test_one_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (first, *_) = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    (cited,) = re.findall(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert project["version"] == first == cited
+
+
+def test_pictures_are_small():
+    pictures = [path for path in DOCS.iterdir() if path.suffix in (".png", ".jpg")]
+    assert len(pictures) == 2 and all(path.stat().st_size <= MOST_BYTES for path in pictures)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    linked = re.findall(r"\]\(([^)#\s]*)(#[^)\s]*)?\)", text) + [
+        (src, "") for src in re.findall(r'src(?:set)?="([^"]*)"', text)
+    ]
+    for target, anchor in linked:
+        if target.startswith("http"):
+            continue
+        place = path.parent / target if target else path
+        assert place.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", place.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor[1:] in {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}, anchor
+
+
+def test_the_boards_page_has_each_boards_figures():
+    written = rows((DOCS / "boards.md").read_text(encoding="utf-8"))
+    assert sorted(written) == sorted(target_names())
+    for name, cells in written.items():
+        target = resolve_target(name)
+        figures = [f"{value:,}" for value in (target.dsp, target.bram36, target.uram)]
+        assert cells[1:] == [*figures, f"{target.clock_mhz:g}", f"{target.memory_gbps:g}"], name
