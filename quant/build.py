@@ -44,8 +44,9 @@ def refuse_what_has_no_unit(spec: ModelSpec, source: str) -> None:
     """
     for part, what in NOT_BUILT.items():
         if getattr(spec.model, part):
+            where = "" if source == spec.model.name else f"{source}: "
             raise ConfigError(
-                f"{source}: {spec.model.name} {what}; hardware for that is not built yet, so only train, evaluate, "
+                f"{where}{spec.model.name} {what}; hardware for that is not built yet, so only train, evaluate, "
                 "count and export the model"
             )
     for section, config in (("model", spec.model), ("pruning", spec.pruning)):

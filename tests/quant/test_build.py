@@ -102,11 +102,11 @@ def test_a_part_without_hardware_is_named(tmp_path, model, what):
     if "=" in model:
         path = tmp_path / "mine.toml"
         path.write_text(f"[model]\nname = 'own'\nembed_dim = 192\nnum_heads = 3\n{model}\n")
-        model, name = str(path), "own"
+        model, name = str(path), f"{path}: own"
     with pytest.raises(ConfigError) as refused:
         model_spec(arguments("--model", model))
     assert str(refused.value) == (
-        f"{model}: {name} {what}; hardware for that is not built yet, so only train, evaluate, count and export the model"
+        f"{name} {what}; hardware for that is not built yet, so only train, evaluate, count and export the model"
     )
 
 
