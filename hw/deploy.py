@@ -38,7 +38,7 @@ RUNTIME = (
     "host/figures.py", "host/images.py", "host/interrupts.py", "host/lock.py", "host/measure.py",
     "host/power.py", "host/result.py", "hw/__init__.py", "hw/architecture.py", "hw/clock.py", "hw/interface.py",
     "hw/manifest.py", "hw/target.py", "spvit/__init__.py", "spvit/command.py", "spvit/config.py", "spvit/errors.py",
-    "spvit/files.py", "spvit/images/__init__.py", "spvit/images/drawing.py",
+    "spvit/files.py", "spvit/images/__init__.py", "spvit/images/drawing.py", "spvit/model_config.py",
     "spvit/images/preprocess.py", "spvit/images/sources.py", "spvit/schema.py",
 )  # fmt: skip
 """What the board imports."""

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Annotated, Any
 
-from spvit.config import MOST_BLOCKS, ModelConfig
+from spvit.config import ModelConfig
+from spvit.model_config import MOST_BLOCKS
 from spvit.schema import Whole, check_fields, kinds
 
 # The block design. PYNQ's ip_dict has the cells under these names.

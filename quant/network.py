@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from spvit.config import MOST_BLOCKS, ModelConfig, PruningConfig, to_table
+from spvit.config import ModelConfig, PruningConfig, to_table
 from spvit.errors import NetworkError
 from spvit.files import read_bytes, read_json, write_whole
+from spvit.model_config import MOST_BLOCKS
 from spvit.schema import SHA256, Entries, Items, Whole, check_fields, from_table, shown_text
 
 SCHEMA_VERSION = 1

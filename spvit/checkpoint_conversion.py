@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from spvit.config import STEM_STRIDE, ModelConfig, PruningConfig
+from spvit.config import ModelConfig, PruningConfig
 from spvit.errors import CheckpointError
+from spvit.model_config import STEM_STRIDE
 
 # Parts that other transformers have, which no tensor of ours can stand for.
 FOREIGN = (

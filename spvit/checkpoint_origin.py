@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spvit.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig, registry, resolve_model
+from spvit.config import ModelConfig, registry, resolve_model
+from spvit.model_config import IMAGENET_MEAN, IMAGENET_STD
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)

@@ -11,9 +11,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from spvit.config import STEM_STRIDE, ModelConfig, PruningConfig, Stage, resolve_model
+from spvit.config import ModelConfig, PruningConfig, resolve_model
 from spvit.console import Console, Table, tokens
 from spvit.errors import ConfigError
+from spvit.model_config import STEM_STRIDE, Stage
 from spvit.options import CostOptions
 
 STEM_TAPS, POOL_TAPS = 7 * 7, 3 * 3  # of a stem's first convolution; of its others and of a pooling

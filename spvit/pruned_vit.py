@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from spvit.channel_pruning import ChannelSelector, run_narrow, run_narrow_norm, spare_the_best
-from spvit.config import ModelConfig, PruningConfig, Stage, check_selectors_fit
+from spvit.config import ModelConfig, PruningConfig, check_selectors_fit
 from spvit.distributed import draw_exponential
+from spvit.model_config import Stage
 from spvit.records import Output, SelectorRecord
 from spvit.rivals import best_of_batch, random_scores, wanted_keep
 from spvit.token_packager import join_package, join_package_masked, package_sum, package_token

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, gelu, hardswish, relu
 
-from spvit.config import ModelConfig, PruningConfig, Stage
+from spvit.config import ModelConfig, PruningConfig
 from spvit.cost import head_branch_width, kernel_size, scored_heads, scorer_layers
 from spvit.distributed import draw_exponential
+from spvit.model_config import Stage
 
 ACTIVATIONS = {"gelu": gelu, "relu": relu, "hardswish": hardswish}
 

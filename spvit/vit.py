@@ -1,5 +1,5 @@
 """The backbone: a vision transformer of parts, under timm's names, so that timm's and facebook's checkpoints load as
-they are. ViT, DeiT, LV-ViT and PiT are choices among the parts: spvit/config.py says which there are.
+they are. ViT, DeiT, LV-ViT and PiT are choices among the parts: spvit/model_config.py says which there are.
 
 Enters: normalised images (B, in_chans, S, S). Leaves: logits (B, num_classes).
 Shapes: B images, T tokens, N patches, P prefix tokens, C channels, H heads of d = C / H channels. Behind a pooling, N
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, relu
 
-from spvit.config import AUX_WEIGHT, STEM_STRIDE, ModelConfig, Stage
+from spvit.config import ModelConfig
+from spvit.model_config import AUX_WEIGHT, STEM_STRIDE, Stage
 
 
 def attention_weights(q: Tensor, k: Tensor, alive: Tensor | None = None, log_size: Tensor | None = None) -> Tensor:
