@@ -20,8 +20,8 @@ RESUME = "the .state of a training that was interrupted, to go on from"
 RECIPE = "a .toml with rates and the like; spvit train --help lists them"
 RECIPE_TITLE = "the recipe"
 RECIPE_HELP = (
-    "Each can stand in a TOML, too: selector_rate = 5e-4. In brackets what holds for ImageNet; deit_digits and micro "
-    "have recipes of their own."
+    "Each can stand in a TOML, too: selector_rate = 5e-4. In brackets what holds for ImageNet; the digits' models and "
+    "micro have recipes of their own."
 )
 
 

@@ -4,14 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from spvit.checkpoint_options import CheckpointOptions
 from spvit.checkpoints import load_checkpoint, load_checkpoint_with_report
 from spvit.config import ModelConfig, PruningConfig, resolve_model
+from spvit.cost import count_macs
 from spvit.errors import CheckpointError
 from spvit.initialisation import seeded
 from spvit.vit import VisionTransformer
 from tests.spvit import authors
+from tests.spvit.test_checkpoints import authors_state
 
 UNPRUNED = PruningConfig(locations=())
 LVVIT = ModelConfig(
@@ -162,3 +165,21 @@ def test_positions_of_another_grid_are_resized_when_asked(tmp_path):
     loaded, report = load_checkpoint_with_report(path, larger, UNPRUNED, CheckpointOptions(interpolate=True))
     assert loaded.pos_embed.shape == (1, 121, 16)
     assert "positions are resized from 9 x 9 patches to 11 x 11, bicubic" in str(report)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=["lvvit", "pit", "pit distilled", "two stages"])
+def test_macs_are_those_that_torch_multiplies(model):
+    """As PyTorch's counter sees them, two operations each."""
+    net = seeded(model, UNPRUNED)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        VisionTransformer.forward(net, images(model, 1))
+    assert count_macs(model, UNPRUNED).total * 2 == counter.get_total_flops()
+
+
+def test_the_spvit_authors_selectors_in_front_of_an_lv_vits_blocks(tmp_path):
+    net, path = seeded(LVVIT, PruningConfig((1, 2), keep=(0.7, 0.4))), tmp_path / "theirs.pth.tar"
+    torch.save({"model": authors_state(net)}, path)
+    loaded, report = load_checkpoint_with_report(path, LVVIT, net.pruning)
+    assert (report.source, report.selectors_found) == ("spvit-authors", True)
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in net.state_dict().items())
+    assert load_checkpoint_with_report(path, LVVIT, UNPRUNED)[1].ignored
