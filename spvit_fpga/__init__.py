@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spvit.config import ModelConfig, ModelSpec, PruningConfig, resolve_model
     from spvit.errors import UserError
-    from spvit_fpga.facade import Accelerator, Model, QuantizedModel, build, load_model, pictures, quantize, train
+    from spvit_fpga.facade import (
+        Accelerator,
+        Model,
+        QuantizedModel,
+        build,
+        draw_kept,
+        load_images,
+        load_model,
+        quantize,
+        train,
+    )
 
 PLACES = {
     "spvit.config": ("ModelConfig", "ModelSpec", "PruningConfig", "resolve_model"),
@@ -27,8 +37,9 @@ PLACES = {
         "Model",
         "QuantizedModel",
         "build",
+        "draw_kept",
+        "load_images",
         "load_model",
-        "pictures",
         "quantize",
         "train",
     ),
@@ -43,8 +54,9 @@ __all__ = [
     "QuantizedModel",
     "UserError",
     "build",
+    "draw_kept",
+    "load_images",
     "load_model",
-    "pictures",
     "quantize",
     "resolve_model",
     "train",

@@ -45,8 +45,9 @@ from spvit.console import Console
 from spvit.cost import count_macs
 from spvit.errors import BuildError, ConfigError, ImageError
 from spvit.files import check_writable
+from spvit.images import sources
 from spvit.images.preprocess import Pixels, Preprocessing
-from spvit.images.sources import ImageSet, load_images
+from spvit.images.sources import ImageSet
 from spvit.initialisation import seeded
 from spvit.options import SelectorOptions
 from spvit.pruned_vit import SPViT
@@ -315,7 +316,7 @@ def _of_module(spec: ModelSpec, net: SPViT, source: str) -> Model:
 def _image_set(images: Images, config: ModelConfig) -> ImageSet:
     """Images of the model's size. Raises ImageError."""
     if images is None or isinstance(images, (str, Path)):
-        return load_images(None if images is None else str(images), Preprocessing.from_model(config))
+        return sources.load_images(None if images is None else str(images), Preprocessing.from_model(config))
     pixels = images.pixels if isinstance(images, ImageSet) else images
     wanted = (config.img_size, config.img_size, config.in_chans)
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != wanted or not len(pixels):
@@ -328,16 +329,29 @@ def _image_set(images: Images, config: ModelConfig) -> ImageSet:
     return ImageSet(tuple(f"image {position}" for position in range(len(pixels))), pixels, None)
 
 
-def pictures(model: Model | QuantizedModel, images: Images = None, count: int = 3) -> Any:
-    """What the selectors keep of `count` images, a row each: a matplotlib figure. Raises ConfigError, ImageError."""
-    from spvit.visualize import chosen_images, draw_tokens, require_tokens
+def load_images(model: Model, source: str | Path | None = None, count: int | None = None) -> ImageSet:
+    """Images as the model sees them, with names, and labels where the source has them.
 
-    own = model.made.net if isinstance(model, QuantizedModel) else model.net
-    require_tokens(own.config.name, own.pruning)
-    if images is None or isinstance(images, (str, Path)):
-        chosen = chosen_images(None if images is None else str(images), own.config, count)
-    else:
-        chosen = _image_set(images, own.config)
-    names, pixels = chosen.names[:count], chosen.pixels[:count]
-    normalised = torch.from_numpy(Preprocessing.from_model(own.config).normalise(pixels)).float()
-    return draw_tokens(own, pixels, normalised, names)
+    source  a folder, an image, digits:train, digits:test; None: bundled ones
+    count   at most so many, evenly spaced; None: all
+    Raises ImageError.
+    """
+    config = model.spec.model
+    every = _image_set(default_images(config.in_chans) if source is None else source, config)
+    if count is None or count >= len(every):
+        return every
+    places = np.linspace(0, len(every) - 1, count).round().astype(int)
+    labels = None if every.labels is None else every.labels[places]
+    return ImageSet(tuple(every.names[place] for place in places), every.pixels[places], labels)
+
+
+def draw_kept(model: Model | QuantizedModel, images: Images = None, count: int = 3) -> Any:
+    """What the selectors keep of the first `count` images: a matplotlib figure. Raises ConfigError, ImageError."""
+    from spvit.visualize import draw_tokens, require_tokens  # matplotlib
+
+    net = model.made.net if isinstance(model, QuantizedModel) else model.net
+    require_tokens(net.config.name, net.pruning)
+    chosen = _image_set(default_images(net.config.in_chans) if images is None else images, net.config)
+    pixels = chosen.pixels[:count]
+    normalised = torch.from_numpy(Preprocessing.from_model(net.config).normalise(pixels)).float()
+    return draw_tokens(net, pixels, normalised, chosen.names[:count])

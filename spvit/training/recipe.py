@@ -126,7 +126,7 @@ def resolve_recipe(model: str, recipe: Path | None = None, changes: Mapping[str,
     found = _changed(Recipe(), own, RECIPES_FILE.name)
     if recipe is not None:
         found = _changed(found, _read_toml(recipe), str(recipe))
-    return replace(found, **changes)
+    return _changed(found, changes, "the recipe") if changes else found
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
