@@ -82,10 +82,7 @@ def test_a_module_keeps_its_weights_and_thresholds(quantized):
     net.thresholds.fill_(0.375)
     own = quantize(net)
     assert own.made.net.thresholds.tolist() == [0.375] * 3
-    assert (
-        "the checkpoint's own" in own.made.thresholds
-        and own.inputs.weights != quantized.inputs.weights
-    )
+    assert "the checkpoint's own" in own.made.thresholds and own.inputs.weights != quantized.inputs.weights
 
 
 def test_weights_go_out_and_come_back(micro, tmp_path):
