@@ -60,6 +60,15 @@ def test_the_folder_holds_the_network_the_float_model_and_the_report(made):
     assert network.digest[:12] in text
 
 
+def test_what_lasts_is_said_as_it_begins(tmp_path, capsys):
+    run("--out", str(tmp_path / "micro"))
+    assert capsys.readouterr().err.splitlines() == [
+        "calibrating with 24 views of the two bundled photographs (give your own images with CALIB=)",
+        "choosing formats",
+        "comparing with float",
+    ]
+
+
 def test_thresholds_meet_the_kept_fractions(made):
     folder, text = made
     net, found = load_checkpoint_with_report(folder / "float.safetensors", MICRO.model, MICRO.pruning)

@@ -16,6 +16,7 @@ from hw.interface import STATUS_CHECKSUM, STATUS_ERROR, STATUS_HEADER, STATUS_ST
 from hw.program import Sizes, build_program
 from sim.bridge import Accelerator, CsimError
 from sim.build import build_library
+from sim.compiler import Compiler
 from sim.csim import CONSTRUCTED
 from spvit.errors import exit_on_user_error
 from spvit_fpga.cli import run as run_command
@@ -59,6 +60,16 @@ def photos(tmp_path) -> Path:
     return path
 
 
+STAGES = [
+    "generating the C++ and the weight stream",
+    f"compiling with {Compiler.find()}",
+    "computing the float model's logits",
+    "C-simulating 3 images and comparing with the golden",
+    "C-simulating 10 constructed inputs and comparing with the golden",
+]
+"""Of a run whose network is there: a line each, where the output is redirected."""
+
+
 def report_of(folder: Path, name: str = "csim.json") -> dict:
     return json.loads((folder / name).read_text())
 
@@ -77,9 +88,10 @@ def test_a_run_leaves_its_report(built):
 
 def test_what_it_prints(folder, photos, capsys):
     assert run("--model", "micro", "--out", folder, "--images", photos) == 0
-    printed = capsys.readouterr().out
-    report = report_of(folder)
+    said = capsys.readouterr()
+    printed, report = said.out, report_of(folder)
     assert "network: up to date" in printed
+    assert said.err.splitlines() == STAGES
     for i, name in enumerate(("[b]b.png", "a.png", "c.png")):
         line = next(line for line in printed.splitlines() if name in line)
         assert " → ".join(["17", *map(str, report["tokens"][i])]) in line
@@ -95,7 +107,11 @@ def test_one_kernel_alone(folder, capsys):
     assert report["kernel"] == "token_packager" and report["mismatches"] == 0 and report["images"] == 2
     assert report["taps_compared"] == 2 * 3 * 2  # each of three packages, and what it hands on
     assert (folder / "csim.json").read_bytes() == before
-    assert "bit-exact: 12 taps of 2 images" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "bit-exact: 12 taps of 2 images" in said.out
+    assert said.err.splitlines()[1:] == [
+        f"compiling with {Compiler.find()}", "C-simulating token_packager on 2 images and comparing with the golden",
+    ]  # fmt: skip
 
 
 def test_a_mismatch_ends_with_1_and_names_tap_index_and_values(folder, monkeypatch, capsys):

@@ -102,6 +102,12 @@ def test_lines_within_a_stage_stand_above_it(terminal, capsys):
     assert "a result" in lines_of(said.err if terminal else said.out)
 
 
+def test_what_is_printed_where_stdout_is_redirected_stays_there(terminal, capsys):
+    with stage("compiling"):
+        print("a result for a file")
+    assert capsys.readouterr().out == "a result for a file\n"
+
+
 # --- lines ---
 
 
