@@ -126,7 +126,7 @@ OPERATIONS: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
     lambda image, _: ImageOps.invert(image),
     rotate,
     lambda image, strength: ImageOps.posterize(image, max(1, 4 - int(4 * strength))),
-    lambda image, strength: ImageOps.solarize(image, min(255, 256 - int(256 * strength))),
+    lambda image, strength: ImageOps.solarize(image, 256 - int(256 * strength)),
     solarize_add,
     _enhance(ImageEnhance.Color),
     _enhance(ImageEnhance.Contrast),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 
 from spvit.images.preprocess import Preprocessing
 from spvit.training.augment import (
@@ -128,3 +128,72 @@ def test_jitter_moves_two_in_three_a_little_and_pads_with_background():
         centre = (mass.sum(3 - axis) * rows).sum(1) / mass.sum((1, 2))
         assert ((centre - 3.5).abs() < 1.2).all() and centre.std() > 0.2
     assert torch.equal(jitter(blank), blank)
+
+
+# --- timm's published definitions (timm/data/auto_augment.py, rand-m9-mstd0.5-inc1); levels are tenths ---
+
+FILL = (128, 128, 128)
+
+
+def affine(*matrix):
+    return lambda image, resample: image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=FILL)
+
+
+def enhanced(kind, level, sign):
+    return lambda image, _: kind(image).enhance(max(0.1, 1.0 + sign * level / 10 * 0.9))
+
+
+def brightened(image, level):
+    table = [min(255, i + int(level / 10 * 110)) if i < 128 else i for i in range(256)]
+    return image.point(table * 3)
+
+
+def published(level, sign):
+    """Each operation of timm's increasing set, in its order."""
+    return {
+        "AutoContrast": lambda image, _: ImageOps.autocontrast(image),
+        "Equalize": lambda image, _: ImageOps.equalize(image),
+        "Invert": lambda image, _: ImageOps.invert(image),
+        "Rotate": lambda image, resample: image.rotate(sign * level / 10 * 30.0, resample, fillcolor=FILL),
+        "PosterizeIncreasing": lambda image, _: ImageOps.posterize(image, max(1, 4 - int(level / 10 * 4))),
+        "SolarizeIncreasing": lambda image, _: ImageOps.solarize(image, 256 - int(level / 10 * 256)),
+        "SolarizeAdd": lambda image, _: brightened(image, level),
+        "ColorIncreasing": enhanced(ImageEnhance.Color, level, sign),
+        "ContrastIncreasing": enhanced(ImageEnhance.Contrast, level, sign),
+        "BrightnessIncreasing": enhanced(ImageEnhance.Brightness, level, sign),
+        "SharpnessIncreasing": enhanced(ImageEnhance.Sharpness, level, sign),
+        "ShearX": affine(1, sign * level / 10 * 0.3, 0, 0, 1, 0),
+        "ShearY": affine(1, 0, 0, sign * level / 10 * 0.3, 1, 0),
+        "TranslateXRel": affine(1, 0, sign * level / 10 * 0.45 * 40, 0, 1, 0),
+        "TranslateYRel": affine(1, 0, 0, 0, 1, sign * level / 10 * 0.45 * 30),
+    }
+
+
+@pytest.mark.parametrize("level", [0.0, 0.01, 1.0, 4.5, 9.0, 9.7, 10.0])
+@pytest.mark.parametrize("negative", [False, True])
+def test_every_operation_is_timms(monkeypatch, level, negative):
+    """Pixel for pixel. One departure: timm's posterize keeps no bit at level 10, a black image; ours keeps one."""
+    monkeypatch.setattr("spvit.training.augment.one_in", lambda _: negative)
+    resample = Image.Resampling.BILINEAR if negative else Image.Resampling.BICUBIC
+    wanted = published(level, -1 if negative else 1)
+    assert len(OPERATIONS) == len(wanted) == 15
+    for ours, (name, theirs) in zip(OPERATIONS, wanted.items(), strict=True):
+        assert np.array_equal(ours(photograph(), level / 10), theirs(photograph(), resample)), name
+
+
+def test_magnitudes_and_choices_are_drawn_as_timm_draws_them(monkeypatch):
+    """Two operations, each skipped in one case of two, any of them alike, at level gauss(9, 0.5) within 0 and 10."""
+    drawn = []
+    recorders = tuple(
+        lambda image, strength, place=place: drawn.append((place, strength)) or image for place in range(15)
+    )
+    monkeypatch.setattr("spvit.training.augment.OPERATIONS", recorders)
+    with drawing(0):
+        for _ in range(3000):
+            rand_augment(photograph(), 9.0)
+    assert len(drawn) == pytest.approx(3000, abs=4 * (6000 / 4) ** 0.5)
+    strengths = np.array([strength for _, strength in drawn])
+    assert strengths.max() == 1 and np.mean(strengths == 1) == pytest.approx(0.0228, abs=0.012)  # beyond two deviations
+    assert np.median(strengths) == pytest.approx(0.9, abs=0.004) and strengths.std() == pytest.approx(0.049, abs=0.003)
+    counts = np.bincount([place for place, _ in drawn], minlength=15)
+    assert ((counts - len(drawn) / 15) ** 2 / (len(drawn) / 15)).sum() < 36  # chi-square, 14 degrees: one in a thousand
