@@ -24,16 +24,16 @@ PROGRAM:
         switch (step.op) {
             case Op::POOL:
                 timing::begin_step(index);
-                mean_features<A>(index++, tokens, memory);
+                mean_features<A>(step, index++, tokens, memory);
                 break;
             case Op::DECIDE:
                 timing::begin_step(index);
-                decide<A>(step, index++, tokens, memory);
+                decide<A>(step, index++, to_int(network.num_heads), tokens, memory);
                 break;
             case Op::PACKAGE: {
                 timing::begin_step(index);
                 const Tokens before = tokens;
-                token_packager<A>(index++, tokens, memory);
+                token_packager<A>(index++, network, tokens, memory);
                 store_stage<A>(stage++, before, tokens, memory, status);
                 break;
             }

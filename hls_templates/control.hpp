@@ -29,12 +29,12 @@ struct RowRange {
 template <class A>
 inline RowRange row_range(Rows rows, const Tokens& tokens) {
 #pragma HLS INLINE
-    const int patches = tokens.num_tokens - A::kPrefix;
+    const int patches = tokens.num_tokens - tokens.num_prefix;
     switch (rows) {
         case Rows::PATCHES:
-            return {A::kPrefix, patches};
+            return {tokens.num_prefix, patches};
         case Rows::CANDIDATES:
-            return {A::kPrefix, patches - tokens.num_packages};
+            return {tokens.num_prefix, patches - tokens.num_packages};
         case Rows::FIRST:
             return {0, 1};
         default:

@@ -29,7 +29,6 @@ inline EpilogueResult<A> epilogue(const Step& step, const Vec<Int<48>, A::kTileO
     const bool is_gelu = step.epilogue == Epilogue::GELU;
     const bool is_context = step.epilogue == Epilogue::CONTEXT;
     const bool is_residual = step.epilogue == Epilogue::RESIDUAL;
-    const int frac_bits = to_int(step.frac_bits);
     EpilogueResult<A> result;
     Sum<A::kTileOut> sum_of_values;
     Sum<A::kTileOut> sum_of_squares;
@@ -45,12 +44,12 @@ EPILOGUE_LANES:
         const Int<kTopBits + 2> nearest = round_half_even<kResidualGuardBits>(sum);
         const Int<16> rounded = saturate<16>(sum, nearest);
 
-        const GeluSegment segment = gelu_segment(rounded, frac_bits);
+        const GeluSegment segment = gelu_segment(rounded, to_int(step.frac_bits));
         const Int<kTopBits> left = is_gelu      ? Int<kTopBits>(segment.slope)
                                    : is_context ? Int<kTopBits>(nearest)
                                                 : Int<kTopBits>(rounded);
         const Int<18> right = is_gelu ? Int<18>(segment.remainder) : is_context ? exp_sum.mantissa : Int<18>(rounded);
-        const Int<47> addend = is_gelu ? gelu_addend(rounded, frac_bits, segment) : Int<47>(0);
+        const Int<47> addend = is_gelu ? gelu_addend(segment) : Int<47>(0);
         const Int<48> product = Int<48>(left) * right + addend;
 
         result.value[i] = is_gelu || is_context

@@ -23,6 +23,7 @@ struct GeluSegment {
     Int<20> base;
     Int<18> slope;
     Int<10> remainder;
+    Int<31> positive;  // max(x, 0), with kGeluMaxFracBits fraction bits
 };
 
 constexpr int kGeluRemainderBits = kGeluMaxFracBits - kGeluSegmentBits;
@@ -35,6 +36,7 @@ inline GeluSegment gelu_segment(Int<16> x, int frac_bits) {
     const Int<17> magnitude = x < 0 ? Int<17>(-Int<17>(x)) : Int<17>(x);
     const Int<31> aligned = shift_left<31>(magnitude, kGeluMaxFracBits - frac_bits);
     GeluSegment s;
+    s.positive = x > 0 ? aligned : Int<31>(0);
     if (aligned < (kGeluLimit << kGeluMaxFracBits)) {
         const int position = to_int(aligned);
         s.base = kGeluBase[position >> kGeluRemainderBits];
@@ -49,10 +51,9 @@ inline GeluSegment gelu_segment(Int<16> x, int frac_bits) {
 }
 
 /// What slope * remainder is added to, to give GELU(x) with kGeluFracBits fraction bits, unrounded.
-inline Int<47> gelu_addend(Int<16> x, int frac_bits, const GeluSegment& s) {
+inline Int<47> gelu_addend(const GeluSegment& s) {
 #pragma HLS INLINE
-    const Int<46> positive = x > 0 ? shift_left<46>(x, kGeluFracBits - frac_bits) : Int<46>(0);
-    return positive + shift_left<46>(s.base, kGeluRemainderBits);
+    return shift_left<46>(s.positive, kGeluFracBits - kGeluMaxFracBits) + shift_left<46>(s.base, kGeluRemainderBits);
 }
 
 /// 1 / x, or 1 / sqrt(x), as a 17-bit mantissa and the exponent of x.

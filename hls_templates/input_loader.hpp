@@ -3,11 +3,17 @@
 #define SPVIT_INPUT_LOADER_HPP
 
 #include "memory.hpp"
+#include "step.hpp"
 #include "timing.hpp"
 #include "trace.hpp"
 #include "weight_stream.hpp"
 
 namespace spvit {
+
+// what the header's fields can say
+constexpr int kMostPatches = 1 << 8;  // along a side of the image
+constexpr int kMostLines = 1 << 8;    // of a patch
+constexpr int kMostWords = 1 << 8;    // of the image port, in a patch's line
 
 /// Lanes of X that are loaded per cycle: each is squared, and the image takes longer to arrive.
 constexpr int kPositionLanes = 16;
@@ -20,8 +26,8 @@ struct PositionLoader {
     static constexpr int kChunk = larger(kLanes, A::kGroup);               // that are written at once
     static constexpr int kStepsPerHead = A::kHeadLanes / kLanes;
 
-    static constexpr int kWordsPerRow = A::kEmbedLanes / A::kFillLanes;
-    using Words = UInt<bits_for(A::kRows* kWordsPerRow)>;
+    static constexpr int kWordsPerHead = A::kHeadLanes / A::kFillLanes;
+    using Words = UInt<bits_for(A::kRows * A::kHeads * kWordsPerHead)>;
 
     FrontWord<A> front;
     Words unread;                          // words behind it, down to zero,
@@ -38,6 +44,19 @@ struct PositionLoader {
     Vec<Int<16>, kChunk> chunk;
     Statistics row_sums;
     Statistics head_sums;
+
+    PositionLoader(int num_rows, int num_heads) : part(A::kFillLanes / kLanes), step(kStepsPerHead), head(num_heads) {
+        const int words = num_rows * num_heads * kWordsPerHead;
+        front.there = false;
+        unread = words;
+        reads = words != 0;
+        last_read = words == 1;
+        wants = words != 0;
+        row = 0;
+        rows_left = num_rows;
+        last_row = num_rows == 1;
+        more = words != 0;
+    }
 
     /// What an iteration has: lanes of the word that is there, or its successor on its way. None behind the last.
     void advance(WeightFifo<A>& fifo, Memory<A>& memory) {
@@ -106,43 +125,41 @@ struct PositionLoader {
     }
 };
 
-template <class A, bool PerHead>
-inline PositionLoader<A, PerHead> begin_position(int num_rows) {
-#pragma HLS INLINE
-    PositionLoader<A, PerHead> loader;
-    loader.row = 0;
-    loader.rows_left = num_rows;
-    loader.last_row = num_rows == 1;
-    loader.more = num_rows != 0;
-    loader.front.there = false;
-    loader.unread = num_rows * PositionLoader<A, PerHead>::kWordsPerRow;
-    loader.reads = num_rows != 0;
-    loader.wants = num_rows != 0;
-    loader.last_read = num_rows * PositionLoader<A, PerHead>::kWordsPerRow == 1;
-    return loader;
-}
-
 /// Cuts the image, which comes line by line, into patches: rows of WORK, pixels in (y, x, channel) order.
 template <class A>
 struct PatchCutter {
-    static constexpr int kGrid = A::kImgSize / A::kPatchSize;
-    static constexpr int kWordsPerLine = A::kPatchSize * A::kInChans / A::kImageLanes;  // of a patch
-
-    Counter<kGrid> patch_x;
-    Counter<kGrid> patch_y;
-    Counter<A::kPatchSize> y;     // of the line within the patches
-    Counter<kWordsPerLine> word;  // within a patch's line
+    Counter<kMostPatches> patch_x;
+    Counter<kMostPatches> patch_y;
+    Counter<kMostLines> y;     // of the line within the patches
+    Counter<kMostWords> word;  // within a patch's line
+    Lane<A> lane = 0;          // of the line's first word
+    Row<A> row;                // of the patch,
+    Row<A> first_row;          // and of its line's first
     bool more = true;
+
+    explicit PatchCutter(const Network& network)
+        : patch_x(to_int(network.grid)),
+          patch_y(to_int(network.grid)),
+          y(to_int(network.patch_lines)),
+          word(to_int(network.line_words)),
+          row(to_int(network.num_prefix)),
+          first_row(to_int(network.num_prefix)) {}
 
     void take(const PixelWord<A>& pixels, Memory<A>& memory) {
 #pragma HLS INLINE
-        const BankLane<A> place = locate<A>((y.value * kWordsPerLine + word.value) * A::kImageLanes);
-        const int row = A::kPrefix + patch_y.value * kGrid + patch_x.value;
-        write_work<A>(memory, place, row, unpack<A::kImageLanes, 8>(pixels));
+        const BankLane<A> place = locate<A>(to_int(lane) + to_int(word.value) * A::kImageLanes);
+        write_work<A>(memory, place, to_int(row), unpack<A::kImageLanes, 8>(pixels));
 
         const bool ends_line = word.last && patch_x.last;
         const bool ends_patches = ends_line && y.last;
         more = !(ends_patches && patch_y.last);
+        if (ends_patches) {
+            lane = 0;
+            first_row = row + 1;
+        } else if (ends_line) {
+            lane = lane + (to_int(word.last_value) + 1) * A::kImageLanes;
+        }
+        if (word.last) row = ends_line && !ends_patches ? to_int(first_row) : to_int(row) + 1;
         if (ends_patches) patch_y.advance();
         if (ends_line) y.advance();
         if (word.last) patch_x.advance();
@@ -152,10 +169,10 @@ struct PatchCutter {
 
 /// X and the patches, side by side.
 template <class A>
-void load_inputs(WeightFifo<A>& fifo, PixelStream<A>& pixels, Memory<A>& memory) {
+void load_inputs(const Network& network, WeightFifo<A>& fifo, PixelStream<A>& pixels, Memory<A>& memory) {
 #pragma HLS INLINE off
-    PositionLoader<A, false> position = begin_position<A, false>(A::kRows);
-    PatchCutter<A> patches;
+    PositionLoader<A, false> position(to_int(network.num_rows), to_int(network.num_heads));
+    PatchCutter<A> patches(network);
     timing::Pipeline loop("LOAD_INPUTS");
 LOAD_INPUTS:
     while (loop.runs(position.more || patches.more)) {
@@ -171,9 +188,9 @@ LOAD_INPUTS:
 
 /// X alone, for a kernel that is a top of its own.
 template <class A>
-void load_position(WeightFifo<A>& fifo, int num_rows, Memory<A>& memory) {
+void load_position(const Network& network, WeightFifo<A>& fifo, Memory<A>& memory) {
 #pragma HLS INLINE off
-    PositionLoader<A, true> position = begin_position<A, true>(num_rows);
+    PositionLoader<A, true> position(to_int(network.num_rows), to_int(network.num_heads));
     timing::Pipeline loop("LOAD_POSITION");
 LOAD_POSITION:
     while (loop.runs(position.more)) {

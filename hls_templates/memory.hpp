@@ -17,6 +17,7 @@ constexpr int kTokenScoreBank = 3;
 struct Tokens {
     int num_tokens;
     int num_packages;
+    int num_prefix;
 };
 
 /// Of WORK's row, or of the logits: these are one row's, and run on, in the last bank, over the rows behind it.

@@ -48,7 +48,7 @@ SHIFT_WORD:
 template <class A>
 Record load_header(WeightFifo<A>& fifo) {
 #pragma HLS INLINE off
-    FillWord<A> word;
+    FillWord<A> word = {};
     Record header;
     timing::Pipeline loop("LOAD_HEADER");
 LOAD_HEADER:
@@ -64,7 +64,7 @@ template <class A>
 std::uint32_t load_steps(const Record& header, int num_steps, WeightFifo<A>& fifo, Memory<A>& memory) {
 #pragma HLS INLINE off
     using T = Table<A>;
-    FillWord<A> word;
+    FillWord<A> word = {};
     Record record;
     std::uint32_t checksum = add_to_checksum(0, header, true);
     timing::Pipeline loop("LOAD_PROGRAM");
@@ -95,45 +95,56 @@ constexpr int first_row_lanes() {
 /// Whether an engine step stays within the memories, and the units beside the array have bits for its formats, whatever
 /// the number of tokens.
 template <class A>
-inline bool pass_fits(const Step& step) {
+inline bool pass_fits(const Step& step, const Network& network) {
 #pragma HLS INLINE
     const bool streams = step.weights == Weights::STREAM;
     const bool normalises = step.prologue == Prologue::LAYER_NORM || step.prologue == Prologue::HEAD_LAYER_NORM;
     const bool has_function = step.epilogue == Epilogue::GELU || step.epilogue == Epilogue::CONTEXT;
     const int in_lanes = step.in_tiles != 0 ? to_int(step.in_tiles) * A::kTileIn : round_up(A::kRows, A::kTileIn);
     const int out_lanes = step.out_tiles != 0 ? to_int(step.out_tiles) * A::kTileOut : round_up(A::kRows, A::kTileOut);
-    const int rows_at_once = step.rows == Rows::FIRST ? A::kPrefix : 1;
+    const int rows_at_once = step.rows == Rows::FIRST ? to_int(network.num_prefix) : 1;
     const int source_room = step.source == Buffer::X ? rows_at_once * A::kEmbedLanes : kBanks * A::kBankLanes;
     const int work_lanes = step.rows == Rows::FIRST ? first_row_lanes<A>() : kBanks * A::kBankLanes;
     const int dest_room = step.dest == Buffer::WORK ? work_lanes : A::kEmbedLanes;
     const int weights_lane = to_int(step.weights_lane);
     bool fits = step.source != Buffer::V && step.source <= Buffer::V && step.dest <= Buffer::V;
-    fits =
-        fits && step.prologue <= Prologue::CONCAT && step.weights <= Weights::V && step.epilogue <= Epilogue::CONTEXT;
-    fits = fits && lies_within(to_int(step.source_lane), in_lanes, A::kTileIn, source_room);
-    fits = fits && lies_within(to_int(step.dest_lane), out_lanes, A::kTileOut, dest_room);
-    fits = fits && (!streams || (step.in_tiles != 0 && step.out_tiles != 0));
-    fits = fits && (step.weights != Weights::K || lies_within(weights_lane, in_lanes, A::kTileIn, A::kBankLanes));
-    fits = fits && (step.weights != Weights::V ||
-                    (weights_lane + out_lanes <= A::kEmbedLanes && in_lanes <= Memory<A>::kKeyBlocks * A::kWord));
-    fits = fits && (step.epilogue != Epilogue::RESIDUAL || step.dest == Buffer::X);
-    fits = fits && (!normalises || step.source == Buffer::X) && to_int(step.head) < A::kHeads;
-    fits = fits && (!normalises || to_int(step.norm_shift) >= kMinNormShift);
-    fits = fits && (!has_function || (to_int(step.second_shift) >= kMinSecondShift &&
-                                      to_int(step.second_shift) < kMinSecondShift + (1 << kSecondShiftBits)));
-    fits = fits && (step.prologue != Prologue::SOFTMAX || to_int(step.frac_bits) <= kExpFracBits);
-    return fits && (step.epilogue != Epilogue::GELU || to_int(step.frac_bits) <= kGeluMaxFracBits);
+    fits &= step.prologue <= Prologue::CONCAT && step.weights <= Weights::V && step.epilogue <= Epilogue::CONTEXT;
+    fits &= lies_within(to_int(step.source_lane), in_lanes, A::kTileIn, source_room);
+    fits &= lies_within(to_int(step.dest_lane), out_lanes, A::kTileOut, dest_room);
+    fits &= !streams || (step.in_tiles != 0 && step.out_tiles != 0);
+    fits &= step.weights != Weights::K || lies_within(weights_lane, in_lanes, A::kTileIn, A::kBankLanes);
+    fits &= (step.weights != Weights::V ||
+             (weights_lane + out_lanes <= A::kEmbedLanes && in_lanes <= Memory<A>::kKeyBlocks * A::kWord));
+    fits &= step.epilogue != Epilogue::RESIDUAL || step.dest == Buffer::X;
+    fits &= (!normalises || step.source == Buffer::X) && to_int(step.head) < A::kHeads;
+    fits &= !normalises || (to_int(step.norm_shift) >= kMinNormShift && step.norm_channels <= A::kChannels);
+    fits &= (!has_function || (to_int(step.second_shift) >= kMinSecondShift &&
+                               to_int(step.second_shift) < kMinSecondShift + (1 << kSecondShiftBits)));
+    fits &= step.prologue != Prologue::SOFTMAX || to_int(step.frac_bits) <= kExpFracBits;
+    fits &= step.epilogue != Epilogue::GELU || to_int(step.frac_bits) <= kGeluMaxFracBits;
+    return fits;
 }
 
 /// Whether the token selector's decision finds its scores and head weights where they can be read.
 template <class A>
-inline bool decision_fits(const Step& step) {
+inline bool decision_fits(const Step& step, const Network& network) {
 #pragma HLS INLINE
+    const int num_heads = to_int(network.num_heads);
     const int scores = to_int(step.source_lane) - kTokenScoreBank * A::kBankLanes;
     const int branch = to_int(step.weights_lane) - kBranchBank * A::kBankLanes;
-    return scores >= 0 && scores + A::kHeads * A::kWord <= A::kBankLanes && branch >= 0 &&
-           branch + A::kHeads <= A::kBankLanes && to_int(step.frac_bits) <= kSigmoidMaxFracBits &&
+    return scores >= 0 && scores + num_heads * A::kWord <= A::kBankLanes && branch >= 0 &&
+           branch + num_heads <= A::kBankLanes && to_int(step.frac_bits) <= kSigmoidMaxFracBits &&
            to_int(step.aux_frac_bits) <= kSigmoidMaxFracBits;
+}
+
+template <class A>
+inline bool step_fits(const Step& step, int index, const Network& network) {
+#pragma HLS INLINE
+    const int next = to_int(step.next_engine);
+    bool fits = step.op <= Op::PACKAGE && next > index && next <= to_int(network.num_steps);
+    fits &= step.op != Op::ENGINE || pass_fits<A>(step, network);
+    fits &= step.op != Op::DECIDE || decision_fits<A>(step, network);
+    return fits;
 }
 
 /// Words that a step takes from the weight stream.
@@ -146,13 +157,13 @@ inline int streamed_words(const Step& step) {
     return to_int(step.out_tiles) * words_per_output_tile;
 }
 
-/// Whether every step can run, and all together take the words that follow the table.
-///   num_rows  of X that come before the first step's words
+/// Whether every step can run, and all together take the words that follow the table and the rows of X.
 template <class A>
-Error check_steps(const Network& network, int num_words, int num_rows, const Memory<A>& memory) {
+Error check_steps(const Network& network, int num_words, const Memory<A>& memory) {
 #pragma HLS INLINE off
     const int num_steps = to_int(network.num_steps);
-    int words = Table<A>::words(num_steps) + num_rows * (A::kEmbedLanes / A::kFillLanes);
+    const int words_per_row = to_int(network.num_heads) * (A::kHeadLanes / A::kFillLanes);
+    int words = Table<A>::words(num_steps) + to_int(network.num_rows) * words_per_row;
     int selectors = 0;
     bool fits = true;
     timing::Pipeline loop("CHECK_PROGRAM");
@@ -160,11 +171,8 @@ CHECK_PROGRAM:
     for (int index = 0; loop.runs(index < num_steps); ++index) {
 #pragma HLS PIPELINE II = 1
         const Step step = unpack_step(load(memory.program, index));
-        const int next = to_int(step.next_engine);
-        bool step_fits = step.op <= Op::PACKAGE && next > index && next <= num_steps;
-        step_fits = step_fits && (step.op != Op::ENGINE || pass_fits<A>(step));
-        step_fits = step_fits && (step.op != Op::DECIDE || decision_fits<A>(step));
-        fits = fits && step_fits;
+        const bool can_run = step_fits<A>(step, index, network);
+        fits = fits & can_run;  // nothing of a step's check waits for the step before
         if (step.op == Op::PACKAGE) ++selectors;
         words += streamed_words<A>(step);
     }
@@ -179,16 +187,30 @@ Error check_header(const Network& network, int num_words) {
     const int num_steps = to_int(network.num_steps);
     const int last_lane = to_int(network.logits_lane) + to_int(network.num_classes);
     if (network.version != kTableVersion) return Error::TABLE_VERSION;
-    if (num_steps == 0 || num_steps > A::kMaxSteps) return Error::STEP;
-    if (to_int(network.num_classes) > A::kNumClasses || last_lane > first_row_lanes<A>()) return Error::STEP;
+    if (num_steps == 0 || num_steps > A::kMaxSteps) return Error::SIZES;
+    if (network.num_rows > A::kRows || network.num_prefix == 0 || network.num_prefix > network.num_rows)
+        return Error::SIZES;
+    if (network.num_heads == 0 || network.num_heads > A::kHeads || network.package > Package::NONE) return Error::SIZES;
+    if (to_int(network.num_classes) > A::kNumClasses || last_lane > first_row_lanes<A>()) return Error::SIZES;
     return Table<A>::words(num_steps) <= num_words ? Error::NONE : Error::NUM_WORDS;
+}
+
+/// Whether the image's patches are the rows behind the prefix, fit WORK's rows, and are all that the host sends.
+///   num_words  of the image
+template <class A>
+Error check_image(const Network& network, int num_words) {
+#pragma HLS INLINE off
+    const int patches = to_int(network.grid) * to_int(network.grid);
+    const int patch_words = to_int(network.patch_lines) * to_int(network.line_words);
+    const bool fits = patches != 0 && patches == network.num_rows - network.num_prefix && patch_words != 0 &&
+                      patch_words * A::kImageLanes <= kBanks * A::kBankLanes;
+    return fits && patches * patch_words == num_words ? Error::NONE : Error::IMAGE_WORDS;
 }
 
 /// Takes the table from the stream. Unless it returns NONE, nothing may run by it.
 ///   num_words  of the whole stream, as the host says; gets what is left of it
-///   num_rows   of X that follow the table
 template <class A>
-Error load_program(int& num_words, int num_rows, WeightFifo<A>& fifo, Network& network, Memory<A>& memory) {
+Error load_program(int& num_words, WeightFifo<A>& fifo, Network& network, Memory<A>& memory) {
 #pragma HLS INLINE off
     const int all_words = num_words;
     const Record header = load_header<A>(fifo);
@@ -200,7 +222,7 @@ Error load_program(int& num_words, int num_rows, WeightFifo<A>& fifo, Network& n
     const std::uint32_t checksum = load_steps<A>(header, num_steps, fifo, memory);
     num_words = all_words - Table<A>::words(num_steps);
     if (network.checksum != checksum) return Error::TABLE_CHECKSUM;
-    return check_steps<A>(network, all_words, num_rows, memory);
+    return check_steps<A>(network, all_words, memory);
 }
 
 }  // namespace spvit

@@ -11,24 +11,22 @@
 namespace spvit {
 
 /// (x - mean) / std. Lanes that pad the row get garbage, which meets zero weights.
-///   Channels  of the row or head
 template <class A>
 inline Vec<Int<16>, A::kTileIn> layer_norm(const Vec<Int<16>, A::kTileIn>& x, const Statistics& statistics,
-                                           bool per_head, const Step& step) {
+                                           const Step& step) {
 #pragma HLS INLINE
     const Int<55> total = statistics.sum;
-    const Int<55> weighted_squares = per_head ? Int<55>(Int<55>(statistics.squares) * A::kHeadDim)
-                                              : Int<55>(Int<55>(statistics.squares) * A::kEmbedDim);
+    const Int<55> weighted_squares = times<55, A::kChannels>(statistics.squares, step.norm_channels);
     const Int<55> variance = weighted_squares - Int<55>(total * total) + Int<55>(step.epsilon);
     const Reciprocal rstd = reciprocal_sqrt(variance > 0 ? variance : Int<55>(1));
     const int shift = step.norm_shift + rstd.exponent;
     // |C x - sum| <= (C - 1) (2^16 - 1): up to 1,024 channels one DSP48E2 takes it whole
-    constexpr int kCentredBits = 17 + ceil_log2(A::kEmbedDim);
+    constexpr int kCentredBits = 17 + ceil_log2(A::kChannels);
     Vec<Int<16>, A::kTileIn> z;
 NORM_LANES:
     for (int i = 0; i < A::kTileIn; ++i) {
 #pragma HLS UNROLL
-        const Int<28> scaled = per_head ? times<28, A::kHeadDim>(x[i]) : times<28, A::kEmbedDim>(x[i]);
+        const Int<28> scaled = times<28, A::kChannels>(x[i], step.norm_channels);
         const Int<kCentredBits> centred = scaled - statistics.sum;
         const Int<kCentredBits + 18> product = Int<kCentredBits + 18>(centred) * rstd.mantissa;
         z[i] = requantize<16, kMinNormShift>(product, shift);
@@ -88,7 +86,7 @@ inline PrologueResult<A> prologue(const Step& step, const Vec<Int<16>, A::kTileI
         const int second_row = first_lane >= A::kEmbedLanes ? 1 : 0;  // class and distillation token side by side
         const Statistics statistics = per_head ? load(memory.head_statistics, row * A::kHeads + to_int(step.head))
                                                : load(memory.row_statistics, row + second_row);
-        result.factors = layer_norm<A>(raw, statistics, per_head, step);
+        result.factors = layer_norm<A>(raw, statistics, step);
     } else if (step.prologue == Prologue::SOFTMAX) {
         result.factors =
             softmax_numerator<A>(raw, load(memory.score_max, row), to_int(step.frac_bits), first_lane, num_tokens);

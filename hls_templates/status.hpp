@@ -13,7 +13,9 @@ enum class Error : std::uint8_t {
     DIGEST,          // the network was packed for another design
     TABLE_VERSION,   // the step table has another layout
     TABLE_CHECKSUM,  // it did not arrive as it was sent
-    STEP             // a step would leave the memories, or has a format that no unit has bits for
+    STEP,            // a step would leave the memories, or has a format that no unit has bits for
+    SIZES,           // the network is larger than the memories
+    IMAGE_WORDS      // the image is not as large as the host says, or its patches are not the network's rows
 };
 
 // Words of the status buffer.

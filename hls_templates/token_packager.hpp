@@ -6,30 +6,25 @@
 
 namespace spvit {
 
-enum class Package : std::uint8_t {
-    APPEND,  // each selector appends its package
-    ADD,     // later packages are added onto the first
-    NONE     // dropped tokens are gone
-};
-
 /// A package's sum of a word of lanes is read again so many iterations after it was written, at the earliest.
 constexpr int kPackageSumCycles = 4;
 
 /// Moves the kept rows of X to the front, order preserved: a write pointer, no sort. Prefix and older packages are always
 /// kept. Sums the dropped rows, weighted. The heads' statistics stay behind: before the next selector reads them, a block
 /// gathers them anew.
+///   num_words    of a row
 ///   package_sum  [kEmbedLanes]  sum of probability * x over the dropped rows
 /// Returns the number of rows kept; `weight` gets the sum of the dropped rows' probabilities.
 template <class A>
-int compact(const Tokens& tokens, Memory<A>& memory, Vec<Int<48>, A::kWord> (&package_sum)[A::kEmbedLanes / A::kWord],
-            Int<41>& weight) {
-    constexpr int kWords = A::kEmbedLanes / A::kWord;
+int compact(const Tokens& tokens, int num_words, Memory<A>& memory,
+            Vec<Int<48>, A::kWord> (&package_sum)[A::kEmbedLanes / A::kWord], Int<41>& weight) {
+    constexpr int kWords = A::kEmbedLanes / A::kWord;  // at most
     // iterations of a row: its words, and no fewer than a package's sum takes from read to write
-    constexpr int kParts = larger(kWords, kPackageSumCycles);
+    const int parts = larger(num_words, kPackageSumCycles);
     const RowRange candidates = row_range<A>(Rows::CANDIDATES, tokens);
     Row<A> written = 0;
     Row<A> row = 0;
-    UInt<bits_for(kParts)> part = 0;
+    UInt<bits_for(larger(kWords, kPackageSumCycles))> part = 0;
     bool dropped_any = false;
     weight = 0;
     timing::Pipeline loop("COMPACT");
@@ -45,7 +40,7 @@ COMPACT:
         const bool candidate = from >= candidates.first && from < candidates.first + candidates.count;
         const bool keep = !candidate || load(memory.keep, from) != 0;
         const Int<24> probability = load(memory.probability, from);
-        if (part < kWords) {
+        if (part < num_words) {
             const Vec<Int<16>, A::kWord> x = read_word<Memory<A>::kEmbedWords>(memory.x, from, part * A::kWord);
             if (keep) {
                 write_lanes<Memory<A>::kEmbedWords>(memory.x, to, part * A::kWord, x);
@@ -59,7 +54,7 @@ COMPACT:
                 store(package_sum, part, sum);
             }
         }
-        const bool ends_row = part == kParts - 1;
+        const bool ends_row = part == parts - 1;
         part = ends_row ? 0 : to_int(part) + 1;
         if (ends_row) {
             if (keep) {
@@ -79,13 +74,13 @@ COMPACT:
 ///   add  onto what stands there (saturating)
 template <class A>
 void write_package(const Vec<Int<48>, A::kWord> (&package_sum)[A::kEmbedLanes / A::kWord], Int<41> weight, int row,
-                   bool add, Memory<A>& memory) {
+                   int num_words, bool add, Memory<A>& memory) {
     const Reciprocal divisor = reciprocal(weight);
     Statistics row_sums = {0, 0};
     Vec<Int<16>, A::kWord> word = {};
     timing::Pipeline loop("WRITE_PACKAGE");
 WRITE_PACKAGE:
-    for (int lane = 0; loop.runs(lane < A::kEmbedLanes); ++lane) {
+    for (int lane = 0; loop.runs(lane < num_words * A::kWord); ++lane) {
 #pragma HLS PIPELINE II = 1
 #pragma HLS DEPENDENCE variable = memory.x inter false
         // no word is written before it was read for the last time
@@ -105,40 +100,41 @@ WRITE_PACKAGE:
 
 /// All of X, for C-simulation alone.
 template <class A>
-inline void trace_rows(int index, int num_rows, const Memory<A>& memory) {
+inline void trace_rows(int index, int num_rows, int num_words, const Memory<A>& memory) {
 #ifdef SPVIT_TRACE
     for (int row = 0; row < num_rows; ++row) {
-        for (int lane = 0; lane < A::kEmbedLanes; lane += A::kGroup) {
+        for (int lane = 0; lane < num_words * A::kWord; lane += A::kGroup) {
             const int word = row * Memory<A>::kEmbedWords + lane / A::kWord;
             trace::record(index, row, lane, memory.x[lane % A::kWord / A::kGroup][word]);
         }
     }
 #else
-    (void)index, (void)num_rows, (void)memory;
+    (void)index, (void)num_rows, (void)num_words, (void)memory;
 #endif
 }
 
 /// Packs what `decide` dropped. Nothing dropped: nothing changes.
 template <class A>
-void token_packager(int index, Tokens& tokens, Memory<A>& memory) {
+void token_packager(int index, const Network& network, Tokens& tokens, Memory<A>& memory) {
 #pragma HLS INLINE off
     Vec<Int<48>, A::kWord> package_sum[A::kEmbedLanes / A::kWord];
 #pragma HLS AGGREGATE variable = package_sum compact = bit
 #pragma HLS BIND_STORAGE variable = package_sum type = ram_s2p impl = lutram
     Int<41> weight = 0;
     const int old_tokens = tokens.num_tokens;
+    const int num_words = to_int(network.num_heads) * (A::kHeadLanes / A::kWord);  // of a row
     timing::memory(package_sum, "package_sum");
-    const int rows = compact<A>(tokens, memory, package_sum, weight);
+    const int rows = compact<A>(tokens, num_words, memory, package_sum, weight);
     tokens.num_tokens = rows;
-    if (rows < old_tokens && A::kPackage != Package::NONE) {
-        const bool add = A::kPackage == Package::ADD && tokens.num_packages > 0;
-        write_package<A>(package_sum, weight, add ? rows - 1 : rows, add, memory);
+    if (rows < old_tokens && network.package != Package::NONE) {
+        const bool add = network.package == Package::ADD && tokens.num_packages > 0;
+        write_package<A>(package_sum, weight, add ? rows - 1 : rows, num_words, add, memory);
         if (!add) {
             ++tokens.num_tokens;
             ++tokens.num_packages;
         }
     }
-    trace_rows(index, tokens.num_tokens, memory);
+    trace_rows(index, tokens.num_tokens, num_words, memory);
 }
 
 }  // namespace spvit

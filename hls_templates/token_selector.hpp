@@ -6,10 +6,10 @@
 
 namespace spvit {
 
-/// The candidates' mean of each feature; zeros when there is no candidate.
+/// The candidates' mean of each of step.split features; zeros behind them, and when there is no candidate.
 ///   feature_sum  [kHeadLanes]  gathered by the pass before
 template <class A>
-void mean_features(int index, const Tokens& tokens, Memory<A>& memory) {
+void mean_features(const Step& step, int index, const Tokens& tokens, Memory<A>& memory) {
 #pragma HLS INLINE off
     const int count = row_range<A>(Rows::CANDIDATES, tokens).count;
     const Reciprocal divisor = reciprocal(Int<41>(count > 0 ? count : 1));
@@ -19,7 +19,8 @@ POOL_FEATURES:
     for (int lane = 0; loop.runs(lane < A::kHeadLanes); ++lane) {
 #pragma HLS PIPELINE II = 1
         const Int<27> sum = pick_lane(load(memory.feature_sum, lane / A::kTileOut), lane % A::kTileOut);
-        const Int<16> mean = count > 0 ? divide<15, 16>(Int<48>(sum), divisor) : Int<16>(0);
+        const bool is_mean = count > 0 && lane < to_int(step.split);
+        const Int<16> mean = is_mean ? divide<15, 16>(Int<48>(sum), divisor) : Int<16>(0);
         shift_in(means, mean);
         if (lane % A::kTileIn == A::kTileIn - 1) store(memory.pooled, lane / A::kTileIn, means);
         trace::record(index, 0, lane, Vec<Int<16>, 1>{{mean}});
@@ -32,7 +33,7 @@ POOL_FEATURES:
 ///   branch   WORK at step.weights_lane, one lane per head: int16, before the sigmoid
 ///   keep, probability  [num_tokens]
 template <class A>
-void decide(const Step& step, int index, const Tokens& tokens, Memory<A>& memory) {
+void decide(const Step& step, int index, int num_heads, const Tokens& tokens, Memory<A>& memory) {
 #pragma HLS INLINE off
     constexpr int kHeadWeightShift = kProbabilityBits - kHeadWeightBits;
     const RowRange rows = row_range<A>(Rows::CANDIDATES, tokens);
@@ -52,7 +53,7 @@ DECIDE:
         const Int<16> weight = requantize<16>(sigmoid(y, step.aux_frac_bits), kHeadWeightShift);
         weighted = (head == 0 ? Int<48>(0) : weighted) + Int<40>(score) * weight;
         weights = (head == 0 ? Int<24>(0) : weights) + weight;
-        if (++head == A::kHeads) {
+        if (++head == num_heads) {
             const bool keep = weighted >= Int<48>(Int<48>(weights) * step.threshold);
             const Reciprocal divisor = reciprocal(Int<41>(weights > 0 ? weights : Int<24>(1)));
             const Int<24> quotient = divide<kProbabilityBits, kProbabilityBits + 2>(weighted, divisor);

@@ -172,30 +172,38 @@ constexpr int bits_for(int largest) { return ceil_log2(largest + 1); }
 constexpr int larger(int a, int b) { return a > b ? a : b; }
 constexpr int smaller(int a, int b) { return a < b ? a : b; }
 
-/// Counts 0 .. Bound-1, and again. That it stands at its last number is a register: what follows waits for no comparison.
-template <int Bound>
+/// Counts 0 .. bound-1, and again. That it stands at its last number is a register: what follows waits for no comparison.
+///   Most  that `bound` may be; it is 1 at least
+template <int Most>
 struct Counter {
-    UInt<bits_for(larger(Bound - 1, 1))> value = 0;
-    bool last = Bound == 1;
+    UInt<bits_for(larger(Most - 1, 1))> value;
+    UInt<bits_for(larger(Most - 1, 1))> last_value;
+    bool last;
+
+    explicit Counter(int bound) : value(0), last_value(bound - 1), last(bound == 1) {}
 
     void advance() {
 #pragma HLS INLINE
         const int next = to_int(value) + 1;
         value = last ? 0 : next;
-        last = Bound == 1 || next == Bound - 1;
+        last = last_value == 0 || last_value == next;
     }
 };
 
-/// x * Factor in W bits, as a sum of shifts: what is done in every lane must not take a DSP in each.
-template <int W, int Factor, class T>
-inline Int<W> times(const T& x) {
+/// x * factor in W bits, two bits of the factor at a time: what is done in every lane must not take a DSP in each.
+///   Most  that the factor may be
+template <int W, int Most, class T>
+inline Int<W> times(const T& x, UInt<bits_for(Most)> factor) {
 #pragma HLS INLINE
-    static_assert(Factor > 0, "a sum of shifts");
+    const Int<W> twice = shift_left<W>(x, 1);
+    const Int<W> triple = twice + x;
     Int<W> product = 0;
-TIMES_BITS:
-    for (int bit = 0; bit < bits_for(Factor); ++bit) {
+TIMES_DIGITS:
+    for (int bit = 0; bit < bits_for(Most); bit += 2) {
 #pragma HLS UNROLL
-        if ((Factor >> bit) % 2 != 0) product += shift_left<W>(x, bit);
+        const int digit = (to_int(factor) >> bit) & 3;
+        const Int<W> multiple = digit == 3 ? triple : digit == 2 ? twice : digit == 1 ? Int<W>(x) : Int<W>(0);
+        product += shift_left<W>(multiple, bit);
     }
     return product;
 }

@@ -137,18 +137,13 @@ using PixelWord = PortWord<A::kImageLanes, 8>;
 template <class A>
 using PixelStream = Stream<PixelWord<A>>;
 
-template <class A>
-constexpr int image_words() {
-    return A::kImgSize * A::kImgSize * A::kInChans / A::kImageLanes;
-}
-
 /// The image, line by line.
 template <class A>
-void read_image(const PixelWord<A>* image, PixelStream<A>& pixels) {
+void read_image(const PixelWord<A>* image, PixelStream<A>& pixels, int num_words) {
     const timing::Process process("read_image");
     timing::Pipeline loop("READ_IMAGE");
 READ_IMAGE:
-    for (int i = 0; loop.runs(i < image_words<A>()); ++i) {
+    for (int i = 0; loop.runs(i < num_words); ++i) {
 #pragma HLS PIPELINE II = 1
         pixels.write(axi_read(image, i));
     }

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,36 +25,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw.architecture import Architecture
+from hw.hardware import Capacities, Hardware
 from hw.layout import Design, Layout
-from hw.manifest import MANIFEST, VERSION, Manifest
+from hw.manifest import DESIGN, NETWORK, VERSION, WEIGHTS_FOLDER, DesignManifest, NetworkManifest
 from hw.model.memory import bram36
 from hw.model.resources import check_fits
 from hw.program import Op, build_program
 from hw.render import design_digest, design_interface, render_sources
 from hw.target import Target, resolve_target
 from hw.vendor.scripts import render_scripts
-from hw.weights import port_stripes, stream_checksum, weight_stream
+from hw.weights import network_shapes, port_stripes, stream_checksum, weight_stream
 from quant.build import build_folder, model_spec, network_folder
 from quant.network import QuantizedNetwork, load_network
 from quant.options import BuildOptions
 from spvit.config import ModelSpec
 from spvit.console import Console, stage
-from spvit.errors import FileError
+from spvit.errors import ConfigError, FileError
 from spvit.files import check_writable, read_bytes, staged
 
 
 @dataclass(frozen=True)
 class Project:
-    """A design for a target, as files.
+    """A network on a design for a target, as files.
 
-    files    path -> text, relative to the build folder
-    stripes  int16 [ports, words, stripe_lanes]
+    files    of the design: path -> text, relative to its build folder
+    network  NETWORK, which stands beside the stripes
+    stripes  of the weight stream, int16 [ports, words, stripe_lanes]
     """
 
     design: Design
     target: Target
     files: dict[str, str]
+    network: str
     stripes: NDArray[np.int16]
+
+    @property
+    def network_files(self) -> dict[str, bytes]:
+        """In the weights' folder: name -> content."""
+        stripes = {f"weights_{port}.bin": stripe.tobytes() for port, stripe in enumerate(self.stripes)}
+        return {**stripes, NETWORK: self.network.encode()}
 
 
 def check_request(args: BuildOptions) -> tuple[ModelSpec, Target, Architecture]:
@@ -65,32 +75,72 @@ def check_request(args: BuildOptions) -> tuple[ModelSpec, Target, Architecture]:
     return spec, target, architecture
 
 
-def make_design(network: QuantizedNetwork, architecture: Architecture) -> Design:
-    """Program and layout of a network on an engine."""
-    return Design(network, architecture, build_program(network), Layout(network.model, architecture))
+def make_design(network: QuantizedNetwork, architecture: Architecture, room: Capacities | None = None) -> Design:
+    """Program and layout of a network on an engine.
+
+    room  the design's; None: the network's own sizes
+    Raises ConfigError for a network that does not fit.
+    """
+    room = room or Capacities.of(network.model, network.pruning.num_selectors)
+    layout = Layout(network.model, architecture, room)
+    if found := layout.misfits(network.model, network.pruning):
+        raise ConfigError(f"{network.model.name} does not fit the design: {found}")
+    return Design(network, architecture, build_program(network), layout)
 
 
-def make_project(design: Design, target: Target) -> Project:
-    """Render everything; nothing is written."""
+def make_project(design: Design, target: Target, name: str | None = None) -> Project:
+    """Render and pack everything; nothing is written.
+
+    name  of the design; None: the model's
+    """
     words, offsets = weight_stream(design)
     stripes = port_stripes(words, design.architecture.weight_ports)
-    title = f"{design.network.model.name} on {target.name}"
-    sources = render_sources(design, title, len(words))
-    files = {f"src/{name}": text for name, text in sources.items()}
-    files |= render_scripts(design, target, title, len(words))
-    files[MANIFEST] = json.dumps(_manifest(design, target, files, words, offsets).to_json(), indent=1) + "\n"
-    return Project(design, target, files, stripes)
+    network = json.dumps(_network_manifest(design, words, offsets).to_json(), indent=1) + "\n"
+    files = design_files(design.layout, target, name or design.network.model.name)
+    return Project(design, target, files, network, stripes)
+
+
+def design_files(hardware: Hardware, target: Target, name: str) -> dict[str, str]:
+    """Of the design alone: sources, scripts, DESIGN; path -> text."""
+    title = f"{name} on {target.name}"
+    files = {f"src/{path}": text for path, text in render_sources(hardware, title).items()}
+    files |= render_scripts(hardware, target, title)
+    digests = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in sorted(files.items())}
+    manifest = DesignManifest(
+        schema=VERSION,
+        name=name,
+        digest=design_digest(hardware),
+        target=target,
+        clock=target.clock,
+        architecture=hardware.architecture,
+        capacities=hardware.capacities,
+        interface=design_interface(hardware),
+        bram36_estimate=bram36(hardware),
+        sha256=digests,
+    )
+    return files | {DESIGN: json.dumps(manifest.to_json(), indent=1) + "\n"}
 
 
 def write_project(project: Project, folder: Path) -> None:
-    """Write each folder of the project whole; manifest.json comes last."""
+    """Design and network into one folder."""
+    write_design(project, folder)
+    write_network(project, folder)
+
+
+def write_design(project: Project, folder: Path) -> None:
+    """Each folder of the design whole; DESIGN comes last."""
     with staged(folder) as place:
         for path, text in project.files.items():
             (place / path).parent.mkdir(parents=True, exist_ok=True)
             (place / path).write_text(text, encoding="utf-8")
-        (place / "weights").mkdir()
-        for port, stripe in enumerate(project.stripes):
-            stripe.tofile(place / "weights" / f"weights_{port}.bin")
+
+
+def write_network(project: Project, folder: Path) -> None:
+    """The weights' folder, whole."""
+    with staged(folder) as place:
+        (place / WEIGHTS_FOLDER).mkdir()
+        for name, content in project.network_files.items():
+            (place / WEIGHTS_FOLDER / name).write_bytes(content)
 
 
 def ensure_project(args: BuildOptions) -> tuple[Project, bool]:
@@ -106,9 +156,21 @@ def ensure_project(args: BuildOptions) -> tuple[Project, bool]:
 
 
 def is_written(project: Project, folder: Path) -> bool:
-    """Whether every file lies there as it would be written now."""
-    contents = {path: text.encode() for path, text in project.files.items()}
-    contents |= {f"weights/weights_{port}.bin": stripe.tobytes() for port, stripe in enumerate(project.stripes)}
+    """Whether design and network lie there as they would be written now."""
+    return is_design_written(project, folder) and is_network_written(project, folder)
+
+
+def is_design_written(project: Project, folder: Path) -> bool:
+    """Whether every file of the design lies there as it would be written now."""
+    return _are_written({path: text.encode() for path, text in project.files.items()}, folder)
+
+
+def is_network_written(project: Project, folder: Path) -> bool:
+    """The same of the network's."""
+    return _are_written(project.network_files, folder / WEIGHTS_FOLDER)
+
+
+def _are_written(contents: Mapping[str, bytes], folder: Path) -> bool:
     try:
         return all(read_bytes(folder / path, "make it again") == content for path, content in contents.items())
     except FileError:
@@ -134,28 +196,19 @@ def run(args: BuildOptions) -> None:
     console.print(f"{'written' if written else 'up to date'} in {time.monotonic() - start:.1f} s")
 
 
-def _manifest(
-    design: Design, target: Target, files: dict[str, str], words: NDArray[np.int16], offsets: NDArray[np.int64]
-) -> Manifest:
-    network, layout = design.network, design.layout
-    digests = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in sorted(files.items())}
-    for port, stripe in enumerate(port_stripes(words, design.architecture.weight_ports)):
-        digests[f"weights/weights_{port}.bin"] = hashlib.sha256(stripe.tobytes()).hexdigest()
-    return Manifest(
+def _network_manifest(design: Design, words: NDArray[np.int16], offsets: NDArray[np.int64]) -> NetworkManifest:
+    network = design.network
+    parts = enumerate(port_stripes(words, design.architecture.weight_ports))
+    stripes = {f"weights_{port}.bin": stripe.tobytes() for port, stripe in parts}
+    return NetworkManifest(
         schema=VERSION,
-        digest=design_digest(design, len(words)),
-        network_digest=network.digest,
-        target=target,
-        clock=target.clock,
+        design=design_digest(design.layout),
+        digest=network.digest,
         model=network.model,
         pruning=network.pruning,
-        architecture=design.architecture,
-        max_tokens=layout.rows,
-        port_words=len(words),
-        interface=design_interface(design, len(words)),
+        shapes=network_shapes(design, len(words)),
         weights_checksum=stream_checksum(words),
         first_word_of_step=tuple(int(offset) for offset in offsets[:-1]),
         logits_frac_bits=network.frac_bits["head"],
-        bram36_estimate=bram36(layout),
-        sha256=digests,
+        sha256={name: hashlib.sha256(content).hexdigest() for name, content in stripes.items()},
     )

@@ -36,6 +36,8 @@ ADDRESS_RANGE = 0x1_0000
 BITSTREAM_FOLDER = "bitstream"  # within the build folder, and within a bundle
 BITSTREAM = "spvit.bit"  # beside it spvit.hwh and spvit.xsa
 
+MOST_WORDS = 2**31 - 1
+
 # AXI-Lite control, bit by bit
 AP_START, AP_DONE, AP_IDLE, AP_READY = (1 << bit for bit in range(4))
 
@@ -54,10 +56,12 @@ class Error(IntEnum):
 
     NONE = 0
     NUM_WORDS = 1  # the weight stream is not as long as its steps, or the register, say
-    DIGEST = 2  # the register is not the digest of the design that it was built from
+    DIGEST = 2  # the network was packed for another design
     TABLE_VERSION = 3  # the step table has another layout
     TABLE_CHECKSUM = 4  # the step table did not arrive as it was sent
     STEP = 5  # a step would leave the memories, or has a format that no unit has bits for
+    SIZES = 6  # the network is larger than the memories
+    IMAGE_WORDS = 7  # the image is not as large as the register says, or its patches are not the network's rows
 
 
 @dataclass(frozen=True)
@@ -101,24 +105,51 @@ class Buffer:
 
 
 @dataclass(frozen=True)
-class Interface:
-    """Of one design.
+class Shapes:
+    """What a network brings and takes, and how many tokens it begins with.
 
-    digest      the first 32 bits of the design's digest: the bitstream refuses another design's host
-    port_words  of the weight stream; each port has stripe_lanes int16 of every one
-    rows        most tokens
+    num_words   of the weight stream
+    num_stages  token selectors
+    num_tokens  rows before the first of them
     """
 
-    digest: Annotated[int, Whole(0, 2**32 - 1)]
-    weight_ports: Annotated[int, Whole(1, 64)]
-    port_words: Annotated[int, Whole(1, 2**31 - 1)]
-    stripe_lanes: Annotated[int, Whole(1, 1024)]
+    num_words: Annotated[int, Whole(1, MOST_WORDS)]
     img_size: Annotated[int, kinds(ModelConfig)["img_size"]]
     in_chans: Annotated[int, kinds(ModelConfig)["in_chans"]]
     num_classes: Annotated[int, kinds(ModelConfig)["num_classes"]]
     num_stages: Annotated[int, Whole(0, MOST_BLOCKS)]
     num_prefix_tokens: Annotated[int, Whole(0, 2)]
-    rows: Annotated[int, Whole(1, 2**31 - 1)]
+    num_tokens: Annotated[int, Whole(1, MOST_WORDS)]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        return self.img_size, self.img_size, self.in_chans
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Of one design; sizes are the largest that it takes.
+
+    digest       the first 32 bits of the design's digest: the bitstream refuses another design's network
+    port_words   of the weight stream; each port has stripe_lanes int16 of every one
+    image_lanes  pixels in a word of the image port
+    image_words  of an image
+    num_stages   token selectors
+    rows         tokens
+    """
+
+    digest: Annotated[int, Whole(0, 2**32 - 1)]
+    weight_ports: Annotated[int, Whole(1, 64)]
+    port_words: Annotated[int, Whole(1, MOST_WORDS)]
+    stripe_lanes: Annotated[int, Whole(1, 1024)]
+    image_lanes: Annotated[int, Whole(1, 16)]
+    image_words: Annotated[int, Whole(1, MOST_WORDS)]
+    num_classes: Annotated[int, kinds(ModelConfig)["num_classes"]]
+    num_stages: Annotated[int, Whole(0, MOST_BLOCKS)]
+    rows: Annotated[int, Whole(1, MOST_WORDS)]
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -137,15 +168,17 @@ class Interface:
     def status_words(self) -> int:
         return STATUS_HEADER + self.num_stages * self.stage_words
 
-    @property
-    def weights(self) -> tuple[Buffer, ...]:
-        """Each port's stripe: a file of the build's weights/ as it is."""
-        shape = (self.port_words, self.stripe_lanes)
+    def weights(self, num_words: int | None = None) -> tuple[Buffer, ...]:
+        """Each port's stripe: a file of a network's weights/ as it is.
+
+        num_words  of the network; None: the most
+        """
+        shape = (num_words or self.port_words, self.stripe_lanes)
         return tuple(Buffer(f"weights_{p}", f"weights_{p}", "int16", shape, True) for p in range(self.weight_ports))
 
     @property
     def image(self) -> Buffer:
-        return Buffer("image", "image", "uint8", (self.img_size, self.img_size, self.in_chans), True)
+        return Buffer("image", "image", "uint8", (self.image_words * self.image_lanes,), True)
 
     @property
     def logits(self) -> Buffer:
@@ -157,13 +190,20 @@ class Interface:
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:
-        return (*self.weights, self.image, self.logits, self.status)
+        """As large as they can be."""
+        return (*self.weights(), self.image, self.logits, self.status)
 
     @property
     def arguments(self) -> tuple[tuple[str, int], ...]:
         """The top function's arguments in order, with their widths in bits."""
-        addresses = [(buffer.name, 64) for buffer in self.weights]
-        return (*addresses, ("num_words", 32), ("digest", 32), ("image", 64), ("logits", 64), ("status", 64))
+        addresses = [(buffer.name, 64) for buffer in self.weights()]
+        host = [("num_words", 32), ("digest", 32), ("image", 64), ("image_words", 32), ("logits", 64), ("status", 64)]
+        return (*addresses, *host)
+
+    def registers_of(self, shapes: Shapes) -> dict[str, int]:
+        """What the host writes to the registers that are no addresses, for a network's image."""
+        size = shapes.img_size**2 * shapes.in_chans
+        return {"num_words": shapes.num_words, "digest": self.digest, "image_words": size // self.image_lanes}
 
     @property
     def offsets(self) -> dict[str, int]:

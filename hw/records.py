@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from hw.layout import Design
 from hw.step_table import Lanes, Values, pack_table
-from hw.steps import Buffer, Epilogue, Memory, Op, Prologue, Step, Weights
+from hw.steps import Buffer, Epilogue, Memory, Op, Package, Prologue, Step, Weights
 from quant import functions as f
 from quant.formats import MIN_SECOND_SHIFT, MIN_SHIFT, RESIDUAL_GUARD_BITS
 from quant.network import QuantizedNetwork
 
 
-def program_table(design: Design, steps: range | None = None, num_words: int = 0) -> Lanes:
+def program_table(design: Design, num_rows: int, steps: range | None = None, num_words: int = 0) -> Lanes:
     """Header and records, int16 [1 + steps, RECORD_LANES], as they stand at the head of the weight stream.
 
+    num_rows   of X that follow
     steps      positions of those that run, counted anew from 0; None: all of the program
     num_words  of the whole stream
     Raises NetworkError where a value does not fit its field.
     """
-    program, network = design.program, design.network
+    program, network, model = design.program, design.network, design.network.model
     chosen = range(len(program.steps)) if steps is None else steps
     header: Values = {
         "digest": network_word(network),
         "num_steps": len(chosen),
         "num_words": num_words,
-        "num_classes": network.model.num_classes,
+        "num_rows": num_rows,
+        "num_prefix": model.num_prefix_tokens,
+        "num_heads": model.num_heads,
+        "package": Package(network.pruning.package),
+        "grid": model.img_size // model.patch_size,
+        "patch_lines": model.patch_size,
+        "line_words": model.patch_size * model.in_chans // design.layout.image_lanes,
+        "num_classes": model.num_classes,
         "logits_lane": design.layout.first_lane(Buffer.LOGITS),
     }
     records = [(program.steps[i].name, step_values(design, i, chosen)) for i in chosen]
@@ -56,7 +64,7 @@ def step_values(design: Design, position: int, steps: range) -> Values:
         "source": memory_of(step.source),
         "source_lane": layout.first_lane(step.source, source_head),
         "prologue": step.prologue,
-        "split": (step.in_features or 0) // 2 if step.prologue is Prologue.CONCAT else 0,
+        "split": split(step),
         "head": head,
         "weights": step.weights,
         "weights_lane": weights_lane,
@@ -67,6 +75,7 @@ def step_values(design: Design, position: int, steps: range) -> Values:
         "dest_lane": layout.first_lane(step.dest, dest_head),
         "pool": step.pool,
         "shift": score_shift(step),
+        "norm_channels": step.norm_features,
         "norm_shift": f.RECIPROCAL_BITS - step.input_bits,
         "epsilon": step.epsilon,
         "residual_shift": residual_shift(step),
@@ -76,6 +85,13 @@ def step_values(design: Design, position: int, steps: range) -> Values:
         "threshold": step.threshold,
         "next_engine": min(design.program.next_engine(position), steps.stop) - steps.start,
     }
+
+
+def split(step: Step) -> int:
+    """Where pooled features begin, or how many there are."""
+    if step.op is Op.POOL:
+        return step.out_features or 0
+    return (step.in_features or 0) // 2 if step.prologue is Prologue.CONCAT else 0
 
 
 def function_bits(step: Step) -> int:

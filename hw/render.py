@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hw.hardware import Hardware
 from hw.interface import Interface
-from hw.layout import Design
 from hw.model.latency import pipeline_cycles
 from hw.options import UNITS
 from hw.step_table import ENUMERATIONS, HEADER, STEP, VERSION, Field
@@ -29,7 +29,6 @@ from quant.formats import (
     SECOND_SHIFT_BITS,
     SHIFT_BITS,
 )
-from spvit.config import to_table
 
 TEMPLATES = Path(__file__).parent.parent / "hls_templates"
 
@@ -47,59 +46,45 @@ def _template_texts() -> list[str]:
     ]
 
 
-def design_digest(design: Design, num_words: int) -> str:
-    """SHA-256 of what decides the generated sources: sizes, engine, kernels. Nothing of a network's numbers."""
-    network = design.network
-    sizes = [repr(to_table(network.model)), str(network.pruning.num_selectors), network.pruning.package]
-    parts = [*sizes, repr(design.architecture), str(num_words), str(VERSION)]
-    parts += _template_texts()
+def design_digest(hardware: Hardware) -> str:
+    """SHA-256 of what decides the generated sources: capacities, engine, kernels. Nothing of a network."""
+    parts = [repr(hardware.capacities), repr(hardware.architecture), str(VERSION), *_template_texts()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def design_interface(design: Design, num_words: int) -> Interface:
-    """Registers and buffers of the accelerator.
-
-    num_words  of the weight stream
-    """
-    model = design.network.model
+def design_interface(hardware: Hardware) -> Interface:
+    """Registers and buffers of the accelerator."""
+    room = hardware.capacities
     return Interface(
-        digest=int(design_digest(design, num_words)[:8], 16),
-        weight_ports=design.architecture.weight_ports,
-        port_words=num_words,
-        stripe_lanes=design.architecture.stripe_lanes,
-        img_size=model.img_size,
-        in_chans=model.in_chans,
-        num_classes=model.num_classes,
-        num_stages=design.network.pruning.num_selectors,
-        num_prefix_tokens=model.num_prefix_tokens,
-        rows=design.layout.rows,
+        digest=int(design_digest(hardware)[:8], 16),
+        weight_ports=hardware.architecture.weight_ports,
+        port_words=hardware.most_words,
+        stripe_lanes=hardware.architecture.stripe_lanes,
+        image_lanes=hardware.image_lanes,
+        image_words=room.image_dim // hardware.image_lanes,
+        num_classes=room.num_classes,
+        num_stages=room.num_selectors,
+        rows=hardware.rows,
     )
 
 
-def render_sources(design: Design, title: str, num_words: int) -> dict[str, str]:
-    """Every C++ file under `src/`.
-
-    num_words  of the weight stream, all ports together
-    """
-    network, layout = design.network, design.layout
-    units = {unit for unit, _, _ in design.program.units()}
+def render_sources(hardware: Hardware, title: str) -> dict[str, str]:
+    """Every C++ file under `src/`."""
+    architecture, interface = hardware.architecture, design_interface(hardware)
     context: dict[str, Any] = {
         "title": title,
-        "digest": design_digest(design, num_words),
-        "model": network.model,
-        "pruning": network.pruning,
-        "architecture": design.architecture,
-        "layout": layout,
-        "program": design.program,
-        "ports": range(design.architecture.weight_ports),
-        "port_words": num_words,
-        "port_beats": num_words * design.architecture.beats_per_word,
-        "image_words": network.model.img_size**2 * network.model.in_chans // layout.image_lanes,
-        "interface": design_interface(design, num_words),
-        "fifo_words": design.architecture.fifo_words,
-        "max_steps": layout.max_steps,
-        "pipeline_cycles": pipeline_cycles(design.architecture),
-        "units": {unit: text for unit, text in UNITS.items() if unit in units},
+        "digest": design_digest(hardware),
+        "architecture": architecture,
+        "layout": hardware,
+        "capacities": hardware.capacities,
+        "ports": range(architecture.weight_ports),
+        "port_words": interface.port_words,
+        "port_beats": interface.port_words * architecture.beats_per_word,
+        "image_words": interface.image_words,
+        "interface": interface,
+        "fifo_words": architecture.fifo_words,
+        "pipeline_cycles": pipeline_cycles(architecture),
+        "units": UNITS,
         "table": _table(),
         "constants": _constants(),
         "tables": _tables(),

@@ -14,11 +14,11 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.steps import Epilogue, Memory, Op, Prologue, Rows, Weights
+from hw.steps import Epilogue, Memory, Op, Package, Prologue, Rows, Weights
 from spvit.errors import NetworkError
 
 VERSION = 1
-ENUMERATIONS: tuple[type[Enum], ...] = (Op, Memory, Prologue, Weights, Rows, Epilogue)
+ENUMERATIONS: tuple[type[Enum], ...] = (Op, Memory, Prologue, Weights, Rows, Epilogue, Package)
 """In the kernels under the same names, but for Memory, which is Buffer there."""
 LANE_BITS = 16
 RECORD_BITS = 256
@@ -124,6 +124,13 @@ HEADER = Record(
         Field("digest", 32, "of the network, for the status"),
         Field("num_steps", 12),
         Field("num_words", 28, "of the weight stream, this table with it"),
+        Field("num_rows", 12, "of X, that follow this table"),
+        Field("num_prefix", 4, "of them, before the patches"),
+        Field("num_heads", 8),
+        Field("package", 2, "", Package),
+        Field("grid", 8, "patches along a side of the image"),
+        Field("patch_lines", 8, "of the image, in a patch"),
+        Field("line_words", 8, "of the image port, in a patch's line"),
         Field("num_classes", 16),
         Field("logits_lane", 16, "of WORK's first row"),
     ),
@@ -137,7 +144,7 @@ STEP = Record(
         Field("source", 2, "", Memory),
         Field("source_lane", 16, "lanes are counted within a row; WORK's rows are kBanks * kBankLanes wide"),
         Field("prologue", 3, "", Prologue),
-        Field("split", 12, "CONCAT: first pooled lane"),
+        Field("split", 12, "CONCAT: first pooled lane; POOL: features"),
         Field("head", 8, "HEAD_LAYER_NORM: whose statistics"),
         Field("weights", 2, "", Weights),
         Field("weights_lane", 16, "K, V: the head's first lane; DECIDE: the head branch's"),
@@ -148,6 +155,7 @@ STEP = Record(
         Field("dest_lane", 16),
         Field("pool", 1, "sum what leaves, for the POOL step that follows"),
         Field("shift", 4, "SCORES: accumulator -> score, less kMinShift"),
+        Field("norm_channels", 11, "of the row or head that is normalised"),
         Field("norm_shift", 5, "fraction bits of the normalised row below the product's"),
         Field("epsilon", 48, "beside C sum x^2 - (sum x)^2"),
         Field("residual_shift", 3, "left, to kResidualGuardBits more fraction bits than the result has"),

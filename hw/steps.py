@@ -84,6 +84,14 @@ class Epilogue(Enum):
     CONTEXT = "context"  # divide by the row's sum of exponentials
 
 
+class Package(Enum):
+    """What becomes of dropped tokens, as `PruningConfig.package` says it."""
+
+    APPEND = "append"  # each selector appends its package
+    ADD = "add"  # later packages are added onto the first
+    NONE = "none"  # they are gone
+
+
 @dataclass(frozen=True)
 class Step:
     """One step. Formats are fraction bits of the named tensor.

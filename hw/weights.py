@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw.architecture import PARAM_LANES, Architecture
+from hw.interface import Shapes
 from hw.layout import Design
 from hw.program import Epilogue, Op, Step, Weights
 from hw.records import program_table
@@ -25,13 +26,14 @@ ACCUMULATOR_BITS = 48
 Words = NDArray[np.int16]
 
 
-def table_words(design: Design, steps: range | None = None, num_words: int = 0) -> Words:
+def table_words(design: Design, num_rows: int, steps: range | None = None, num_words: int = 0) -> Words:
     """The program (`hw.records`): header and steps, each in whole words. [words, fill_lanes]
 
+    num_rows   of X that follow
     steps      positions of those that run; None: all
     num_words  of the whole stream, these with them
     """
-    table = program_table(design, steps, num_words)
+    table = program_table(design, num_rows, steps, num_words)
     return np.concatenate([_whole_words(part, design.architecture) for part in (table[:1], table[1:])])
 
 
@@ -48,7 +50,7 @@ def position_words(design: Design) -> Words:
 def row_words(design: Design, x: NDArray[np.int16]) -> Words:
     """Rows of X as they travel in the stream. [tokens, C] -> [words, fill_lanes]"""
     layout = design.layout
-    rows = np.zeros((len(x), layout.embed_lanes), np.int16)
+    rows = np.zeros((len(x), layout.model_lanes), np.int16)
     rows[:, layout.embedding()] = x
     return rows.reshape(-1, design.architecture.fill_lanes)
 
@@ -130,6 +132,23 @@ def weight_stream(design: Design) -> tuple[Words, NDArray[np.int64]]:
     return words, begins
 
 
+def network_shapes(design: Design, num_words: int) -> Shapes:
+    """What the host must know of a network.
+
+    num_words  of its weight stream
+    """
+    model = design.network.model
+    return Shapes(
+        num_words=num_words,
+        img_size=model.img_size,
+        in_chans=model.in_chans,
+        num_classes=model.num_classes,
+        num_stages=design.network.pruning.num_selectors,
+        num_prefix_tokens=model.num_prefix_tokens,
+        num_tokens=model.num_tokens,
+    )
+
+
 def unit_stream(design: Design, steps: range, x: NDArray[np.int16]) -> Words:
     """What a kernel that is a top of its own takes: some steps, and the rows of X that they find. [words, fill_lanes]
 
@@ -142,7 +161,8 @@ def _with_table(design: Design, rows: Words, steps: range) -> tuple[Words, NDArr
     parts = [step_words(design, design.program.steps[i]) for i in steps]
     before = num_table_words(design.architecture, len(steps)) + len(rows)
     begins = before + np.cumsum([0, *(len(part) for part in parts)])
-    return np.concatenate([table_words(design, steps, int(begins[-1])), rows, *parts]), begins
+    num_rows = len(rows) * design.architecture.fill_lanes // design.layout.model_lanes
+    return np.concatenate([table_words(design, num_rows, steps, int(begins[-1])), rows, *parts]), begins
 
 
 def stream_checksum(words: Words) -> int:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import math
+from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.interface import STATUS_ERROR, STATUS_HEADER, UNWRITTEN, Error, Interface
-from hw.layout import Design
+from hw.interface import STATUS_ERROR, STATUS_HEADER, UNWRITTEN, Error, Shapes
+from hw.layout import Design, Layout
 from hw.program import Op, Step, build_program
-from hw.render import design_interface
-from hw.weights import port_stripes, stream_checksum, unit_stream, weight_stream
+from hw.render import design_digest, design_interface
+from hw.weights import network_shapes, port_stripes, stream_checksum, unit_stream, weight_stream
 from quant.network import QuantizedNetwork
 from spvit.errors import BuildError
 
@@ -67,7 +69,8 @@ class Accelerator:
         self.design = design
         self._library = load_library(library)
         self._stripes = port_stripes(weight_stream(design)[0], design.architecture.weight_ports)
-        self._interface = design_interface(design, self._stripes.shape[1])
+        self._interface = design_interface(design.layout)
+        self._shapes = network_shapes(design, self.stripe_words)
         self._trace: dict[str, NDArray[np.int32]] = {}
 
     @property
@@ -80,38 +83,45 @@ class Accelerator:
         return stream_checksum(self._stripes.swapaxes(0, 1).reshape(self._stripes.shape[1], -1))
 
     def with_network(self, network: QuantizedNetwork) -> Accelerator:
-        """The same C++ on another network of the same sizes."""
+        """The same C++ on another network. Raises ConfigError where it is too large for the design."""
+        layout = Layout(network.model, self.design.architecture, self.design.layout.capacities)
+        return self.with_design(Design(network, self.design.architecture, build_program(network), layout))
+
+    def with_design(self, design: Design) -> Accelerator:
+        """The same, of a network that is already lowered."""
+        assert design_digest(design.layout) == design_digest(self.design.layout), "for another design"
         other = copy(self)
-        other.design = replace(self.design, network=network, program=build_program(network))
-        other._stripes = port_stripes(weight_stream(other.design)[0], self.design.architecture.weight_ports)
-        assert design_interface(other.design, other.stripe_words) == self._interface, "it is of another design"
+        other.design = design
+        other._stripes = port_stripes(weight_stream(design)[0], design.architecture.weight_ports)
+        other._shapes = network_shapes(design, other.stripe_words)
         return other
 
     def run(self, pixels: NDArray[np.uint8]) -> CsimResult:
         """One image, uint8 [S, S, in_chans]. Raises CsimError."""
-        interface = self._interface
+        interface, shapes = self._interface, self._shapes
         sinks = self._sinks(range(len(self.design.program.steps)))
-        logits, status = self._call(pixels, (interface.port_words, interface.digest), sinks)
+        logits, status = self._call(pixels, interface.registers_of(shapes), sinks)
         if status[STATUS_ERROR] != Error.NONE:
             raise CsimError(f"it refused its own design: {Error(int(status[STATUS_ERROR])).name}")
-        return CsimResult(logits, status, status[STATUS_HEADER :: interface.stage_words].tolist(), self._trace)
+        tokens = status[STATUS_HEADER :: interface.stage_words][: shapes.num_stages].tolist()
+        return CsimResult(logits, status, tokens, self._trace)
 
-    def answer(self, num_words: int, digest: int) -> NDArray[np.int32]:
-        """The status buffer after a run by a host that writes these registers."""
-        model = self.design.network.model
-        black = np.zeros((model.img_size, model.img_size, model.in_chans), np.uint8)
-        return self._call(black, (num_words, digest), None)[1]
+    def answer(self, **registers: int) -> NDArray[np.int32]:
+        """The status buffer after a run by a host that writes something else to these registers."""
+        return self._call(
+            np.zeros(self._shapes.image, np.uint8), self._interface.registers_of(self._shapes) | registers, None
+        )[1]
 
     def _call(
-        self, pixels: NDArray[np.uint8], registers: tuple[int, int], sinks: ctypes.Array[_Sink] | None
+        self, pixels: NDArray[np.uint8], registers: Mapping[str, int], sinks: ctypes.Array[_Sink] | None
     ) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
         """Logits and the status buffer."""
-        logits = np.zeros(self._interface.num_classes, np.int16)
+        logits = np.zeros(self._shapes.num_classes, np.int16)
         status = np.full(self._interface.status_words, UNWRITTEN, np.int32)
         image = np.ascontiguousarray(pixels)
         stripes = [stripe.ctypes.data for stripe in self._stripes]
         buffers = (image.ctypes.data, logits.ctypes.data, status.ctypes.data)
-        run_top(self._library, self._interface, stripes, registers, buffers, sinks)
+        run_top(self._library, self._shapes, stripes, registers, buffers, sinks)
         return logits, status
 
     def run_unit(
@@ -172,24 +182,25 @@ def load_library(path: Path) -> ctypes.CDLL:
 
 def run_top(
     library: ctypes.CDLL,
-    interface: Interface,
+    shapes: Shapes,
     stripes: list[int],
-    registers: tuple[int, int],
+    registers: Mapping[str, int],
     buffers: tuple[int, int, int],
     sinks: ctypes.Array[_Sink] | None = None,
 ) -> None:
     """The accelerator's top function on memory that the caller owns.
 
-    stripes    addresses of each port's weights, interface.port_words long
-    registers  num_words and digest, as the host gives them
+    stripes    addresses of each port's weights, shapes.num_words long
+    registers  those that are no addresses, as the host writes them
     buffers    addresses of image, logits and status
     Raises CsimError.
     """
     error = ctypes.create_string_buffer(ERROR_SIZE)
     stopped = library.spvit_run(
-        (ctypes.c_void_p * len(stripes))(*stripes), ctypes.c_int64(interface.port_words),
-        ctypes.c_int32(registers[0]), ctypes.c_uint32(registers[1]), *map(ctypes.c_void_p, buffers),
-        sinks, error, ERROR_SIZE,
+        (ctypes.c_void_p * len(stripes))(*stripes), ctypes.c_int64(shapes.num_words),
+        ctypes.c_int32(registers["num_words"]), ctypes.c_uint32(registers["digest"]),
+        ctypes.c_void_p(buffers[0]), ctypes.c_int64(math.prod(shapes.image)), ctypes.c_int32(registers["image_words"]),
+        *map(ctypes.c_void_p, buffers[1:]), sinks, error, ERROR_SIZE,
     )  # fmt: skip
     if stopped:
         raise CsimError(error.value.decode())

@@ -47,7 +47,7 @@ class Comparison:
 def compare_run(accelerator: Accelerator, result: CsimResult, golden: GoldenResult, image: int = 0) -> Comparison:
     """Everything that one image leaves: taps, logits, tokens, and each word of the status buffer."""
     comparison = compare_taps(accelerator.design, result.trace, golden, image)
-    status = expected_status(accelerator.design, golden, accelerator.stripe_words, accelerator.checksum, image)
+    status = expected_status(accelerator.design, golden, accelerator.checksum, image)
     vectors = {
         "logits": (result.logits, golden.logits[image]),
         "tokens": (np.array(result.tokens), np.array([stage[image] for stage in golden.tokens])),
@@ -59,18 +59,18 @@ def compare_run(accelerator: Accelerator, result: CsimResult, golden: GoldenResu
 
 def refusal_mismatches(accelerator: Accelerator) -> list[Mismatch]:
     """A host that sends too short a stream, or one for another design, is told so, and nothing runs."""
-    own = design_interface(accelerator.design, accelerator.stripe_words)
+    own = design_interface(accelerator.design.layout)
     words = weight_stream(accelerator.design)[0]
     arrived = np.uint32(stream_checksum(words[:-1])).astype(np.int32)
     found = []
-    for error, num_words, digest, checksum in (
-        (interface.Error.NUM_WORDS, own.port_words - 1, own.digest, arrived),
-        (interface.Error.DIGEST, own.port_words, own.digest ^ 1, interface.UNWRITTEN),
+    for error, register, value, checksum in (
+        (interface.Error.NUM_WORDS, "num_words", len(words) - 1, arrived),
+        (interface.Error.DIGEST, "digest", own.digest ^ 1, interface.UNWRITTEN),
     ):
         expected = np.full(own.status_words, interface.UNWRITTEN, np.int32)
         expected[interface.STATUS_ERROR], expected[interface.STATUS_STAGES] = error, 0
         expected[interface.STATUS_CHECKSUM] = checksum
-        status = accelerator.answer(num_words, digest)
+        status = accelerator.answer(**{register: value})
         if not np.array_equal(status, expected):
             found.append(vector_mismatch(f"status to another host ({error.name})", status, expected))
     return found
@@ -114,17 +114,15 @@ def compare_tap(design: Design, step: Step, written: NDArray[np.int32], tap: NDA
     )
 
 
-def expected_status(
-    design: Design, golden: GoldenResult, num_words: int, checksum: int, image: int = 0
-) -> NDArray[np.int32]:
+def expected_status(design: Design, golden: GoldenResult, checksum: int, image: int = 0) -> NDArray[np.int32]:
     """What the accelerator must leave in the status buffer for one image of the golden's. See hw.interface."""
-    own = design_interface(design, num_words)
+    own, model = design_interface(design.layout), design.network.model
     status = np.full(own.status_words, interface.UNWRITTEN, np.int32)
     status[interface.STATUS_ERROR] = interface.Error.NONE
-    status[interface.STATUS_STAGES] = own.num_stages
+    status[interface.STATUS_STAGES] = design.network.pruning.num_selectors
     status[interface.STATUS_CHECKSUM] = np.uint32(checksum).astype(np.int32)
     status[interface.STATUS_NETWORK] = np.uint32(network_word(design.network)).astype(np.int32)
-    rows, stage = own.rows, 0
+    rows, stage = model.num_tokens, 0
     decided = np.zeros((0, 2), np.int32)
     for step in design.program.steps:
         if step.op is Op.DECIDE:
@@ -132,7 +130,7 @@ def expected_status(
         elif step.op is Op.PACKAGE:
             flags = np.zeros(own.keep_words * interface.KEEP_ROWS_PER_WORD, np.uint8)
             flags[:rows] = 1
-            flags[own.num_prefix_tokens : own.num_prefix_tokens + len(decided)] = decided[:, 0]
+            flags[model.num_prefix_tokens : model.num_prefix_tokens + len(decided)] = decided[:, 0]
             rows = golden.tokens[stage][image]
             record = interface.STATUS_HEADER + stage * own.stage_words
             status[record] = rows

@@ -140,8 +140,8 @@ def run_images(
         agreement.add(i, expected, place)
         if i < SHOWN_IMAGES:
             table.add_row(
-                images.names[i], tokens([design.layout.rows, *report.tokens[-1]]), str(len(design.program.steps)),
-                str(sum(m.count for m in found)),
+                images.names[i], tokens([design.network.model.num_tokens, *report.tokens[-1]]),
+                str(len(design.program.steps)), str(sum(m.count for m in found)),
                 str(int(np.argmax(expected.logits[place]))), str(int(np.argmax(reference.logits[i]))),
                 f"{agreement.errors[-1]:.4f}", f"{seconds:.2f}",
             )  # fmt: skip
@@ -212,7 +212,7 @@ def run_constructed(accelerator: Accelerator, report: CsimReport, console: Conso
             raise SystemExit(f"C-simulation of constructed inputs ({case.name}) stopped: {error}") from None
         mismatches += [replace(one, tap=f"{case.name}: {one.tap}") for one in comparison.mismatches]
         values += comparison.values
-        report.constructed[case.name] = [design.layout.rows, *(stage[0] for stage in expected.tokens)]
+        report.constructed[case.name] = [design.layout.model.num_tokens, *(stage[0] for stage in expected.tokens)]
     mismatches += refusal_mismatches(accelerator)
     console.print(
         f"constructed inputs: {', '.join(report.constructed)}: {values:,} values, "

@@ -116,7 +116,7 @@ def document(
         "engine": engine_name(architecture),
         "clock_mhz": target.clock_mhz,
         "engine_depth": assumed.depths["ENGINE"],
-        "tokens": [design.layout.rows, *estimate.tokens],
+        "tokens": [design.layout.model.num_tokens, *estimate.tokens],
         "macs": round(count_macs(network.model, network.pruning, tuple(kept)).total),
         "cycles": timing.cycles,
         "latency_ms": timing.cycles / target.clock_mhz / 1e3,

@@ -147,7 +147,7 @@ class Walk:
     def __init__(self, program: Program, layout: Layout, pruning: PruningConfig, assumed: Assumptions) -> None:
         architecture = layout.architecture
         self.program, self.layout, self.pruning, self.assumed = program, layout, pruning, assumed
-        self.tokens, self.packages = layout.rows, 0
+        self.tokens, self.packages = layout.model.num_tokens, 0
         self.stages: list[int] = []
         self.steps: list[StepCycles] = []
         beats = architecture.beats_per_word  # of each port
@@ -174,10 +174,10 @@ class Walk:
     def load(self, span: range, with_image: bool) -> None:
         """X from the stream, the image from its own port: until the later one has arrived."""
         self.steps.append(StepCycles(LOADING))
-        model, layout, assumed = self.layout.model, self.layout, self.assumed
+        layout, assumed = self.layout, self.assumed
         fifos = 3 if with_image else 2  # behind the port, before the checksum, before the engine
         architecture = layout.architecture
-        rows = self.tokens * layout.embed_lanes // architecture.fill_lanes
+        rows = self.tokens * layout.model_lanes // architecture.fill_lanes
         words = num_table_words(architecture, len(span)) + rows
         parts = architecture.fill_lanes // position_lanes(architecture)  # of a word, that are loaded one by one
         steps = (self.program.steps[index] for index in span)
@@ -192,7 +192,7 @@ class Walk:
         front = 1  # cycle in a register (FrontWord), before a word's first lanes are taken
         arrived = front + max(under_way + words / self.rate, begin + rows * parts)
         if with_image:
-            pixels = model.img_size**2 * model.in_chans // layout.image_lanes
+            pixels = layout.image_words
             beat = max(1.0, assumed.beat_cost / COST_FRACTION)
             in_last_burst = min(pixels, assumed.burst_beats)
             image = (pixels - in_last_burst) * beat + in_last_burst
@@ -297,12 +297,12 @@ class Walk:
     def _package(self, kept: int) -> None:
         layout, policy = self.layout, self.pruning.package
         before = self.tokens
-        parts = max(layout.embed_lanes // layout.architecture.word, PACKAGE_SUM_CYCLES)
+        parts = max(layout.model_lanes // layout.architecture.word, PACKAGE_SUM_CYCLES)
         self._loop("COMPACT", before * parts)
         candidates = self._rows(Rows.CANDIDATES)
         self.tokens -= candidates - kept
         if kept < candidates and policy != "none":
-            self._loop("WRITE_PACKAGE", layout.embed_lanes)
+            self._loop("WRITE_PACKAGE", layout.model_lanes)
             if policy == "append" or self.packages == 0:
                 self.tokens += 1
                 self.packages += 1

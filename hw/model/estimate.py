@@ -81,7 +81,7 @@ class Estimate:
             "engine": f"{self.layout.architecture.tile_in}x{self.layout.architecture.tile_out} "
             f"{self.layout.architecture.inner_product}",
             "clock_mhz": self.target.clock_mhz,
-            "tokens": [self.layout.rows, *self.cycles.tokens],
+            "tokens": [self.layout.model.num_tokens, *self.cycles.tokens],
             "macs": self.macs,
             "cycles": self.cycles.cycles,
             "latency_ms": self.latency_ms,
@@ -117,7 +117,7 @@ def stream_words(program: Program, layout: Layout) -> int:
     """Length of the weight stream: what `hw.weights.weight_stream` makes."""
     architecture = layout.architecture
     words = num_table_words(architecture, len(program.steps))
-    words += layout.rows * layout.embed_lanes // architecture.fill_lanes
+    words += layout.model.num_tokens * layout.model_lanes // architecture.fill_lanes
     for step in program.steps:
         if step.op is Op.ENGINE and step.weights is Weights.STREAM:
             lanes = layout.in_tiles(step) * architecture.tile_in + PARAM_LANES
@@ -154,7 +154,7 @@ def show(estimate: Estimate, console: Console) -> None:
     table = Table(
         f"{estimate.spec.model.name} on {target.name}, {architecture.tile_in}x{architecture.tile_out} "
         f"{architecture.inner_product} engine at {clock:g} MHz, tokens "
-        f"{tokens([estimate.layout.rows, *estimate.cycles.tokens])}: estimate",
+        f"{tokens([estimate.layout.model.num_tokens, *estimate.cycles.tokens])}: estimate",
         "pass",
         (("time", "µs"), ("share", "%"), *((part, "cycles") for part in PARTS)),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.layout import NUM_BANKS, Layout
+from hw.hardware import NUM_BANKS, Hardware
 from hw.step_table import RECORD_BITS
 from quant.functions import (
     EXP_MAX_FRAC_BITS,
@@ -67,9 +67,9 @@ class Array:
         return self.banks * -(-self.depth // depth) * -(-self.width // width) if self.in_uram else 0
 
 
-def on_chip_arrays(layout: Layout) -> tuple[Array, ...]:
+def on_chip_arrays(layout: Hardware) -> tuple[Array, ...]:
     """Every array that block RAMs or UltraRAMs hold."""
-    architecture, heads, uram = layout.architecture, layout.model.num_heads, layout.architecture.uram
+    architecture, heads, uram = layout.architecture, layout.capacities.num_heads, layout.architecture.uram
     word, rows = architecture.word, layout.rows
     group, image_lanes = architecture.group, layout.image_lanes
     key_blocks = -(-rows // word)
@@ -126,7 +126,7 @@ def _bits(values: NDArray[np.int64]) -> int:
     return max(most.bit_length(), (-least - 1).bit_length() if least < 0 else 0) + (least < 0)
 
 
-def bram18_by_memory(layout: Layout) -> dict[str, int]:
+def bram18_by_memory(layout: Hardware) -> dict[str, int]:
     """Estimated 18 Kbit blocks of each array, and of the AXI adapters."""
     architecture = layout.architecture
     widths = [architecture.port_bits] * architecture.weight_ports + [RESULT_PORT_BITS] * 2  # image, result
@@ -134,11 +134,11 @@ def bram18_by_memory(layout: Layout) -> dict[str, int]:
     return {array.name: array.bram18 for array in on_chip_arrays(layout)} | {"AXI adapters": adapters}
 
 
-def bram36(layout: Layout) -> float:
+def bram36(layout: Hardware) -> float:
     """Estimated 36 Kbit blocks, AXI adapters included."""
     return sum(bram18_by_memory(layout).values()) / 2
 
 
-def uram(layout: Layout) -> int:
+def uram(layout: Hardware) -> int:
     """Estimated UltraRAMs."""
     return sum(array.uram for array in on_chip_arrays(layout))

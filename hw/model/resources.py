@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from hw.architecture import PARAM_LANES, PORT_BITS, TILE_SIZES, Architecture, most_fill_lanes, most_ports
-from hw.layout import NUM_BANKS, Layout
+from hw.hardware import NUM_BANKS, Capacities, Hardware
+from hw.layout import Layout
 from hw.model.latency import COLUMNS_PER_GROUP, OPERATORS, position_lanes
 from hw.model.memory import bram36, uram
 from hw.target import Target
@@ -73,9 +74,9 @@ MEASURED: dict[Key, Cost] = {
     **_sized("sum_tree", [(71, 72, 0), (150, 166, 0), (316, 338, 0), (604, 639, 0), (1230, 1250, 0)], W=16),
     **_sized("sum_tree", [(135, 136, 0), (278, 310, 0), (588, 626, 0), (1116, 1183, 0), (2270, 2306, 0)], W=32),
     **_sized("max_tree", [(345, 112, 0), (699, 240, 0), (1417, 496, 0), (2847, 1008, 0), (5726, 2032, 0)]),
-    Key("epilogue_lane"): Cost(388, 281, 1),
-    Key("norm_lane"): Cost(217, 84, 1),
-    Key("exp_lane"): Cost(110, 61, 0),
+    Key("epilogue_lane"): Cost(443, 343, 1),
+    Key("norm_lane"): Cost(354, 178, 1),
+    Key("exp_lane"): Cost(143, 91, 0),
     Key("fill_lane"): Cost(16, 16, 0),
     Key("bias_group"): Cost(48, 48, 0),
     Key("source_lane"): Cost(65, 32, 0),
@@ -90,7 +91,11 @@ ASSUMED: dict[str, tuple[Cost, str]] = {
         "a 128-bit port with 16 outstanding bursts, as csynth reports of public designs have it",
     ),
     "s_axi_control": (Cost(400, 600), "some twenty registers, likewise"),
-    "loop control": (Cost(4000, 4000), "counters, addresses, the program's table of steps"),
+    "loop control": (Cost(4000, 4000), "counters, addresses"),
+    "step table": (
+        Cost(2000, 5000, 6),
+        "loading and checking a record each cycle; two records ride in each register that a plan passes",
+    ),
     "small loops": (Cost(3000, 4000), "loading, storing, pooling, deciding: their control and addresses"),
     "pipelined lane": (
         Cost(3, 64),
@@ -169,7 +174,7 @@ class Resources:
         return all(used <= getattr(target, kind) for kind, used in self.surely_used().items())
 
 
-def estimate_resources(layout: Layout) -> Resources:
+def estimate_resources(layout: Hardware) -> Resources:
     """Every part of the design, with its count."""
     return Resources(tuple(_parts(layout)), bram36(layout), uram(layout))
 
@@ -179,7 +184,7 @@ def array_multipliers(architecture: Architecture) -> int:
     return architecture.multipliers
 
 
-def _parts(layout: Layout) -> list[Part]:
+def _parts(layout: Hardware) -> list[Part]:
     architecture = layout.architecture
     tile_in, tile_out, word = architecture.tile_in, architecture.tile_out, architecture.word
     fast = int(architecture.is_fast)
@@ -209,10 +214,8 @@ def _parts(layout: Layout) -> list[Part]:
         Part("array: activations to the columns", tile_in * tile_out, assumed("broadcast column")),
         Part("fast product: pair terms", fast, sized("sum_tree", tile_in, W=32) + Cost(0, 0, dsps(16, 16)) * tile_in),
         Part("prologue: source", tile_in, single("source_lane")),
-        Part("prologue: LayerNorm", tile_in, Cost(norm.lut, norm.ff, dsps(norm_bits(layout.model), 18))),
-        Part(
-            "prologue: LayerNorm, once per row", 1, single("reciprocal") + Cost(400, 500, dsps(27, 27) + dsps(42, 11))
-        ),
+        Part("prologue: LayerNorm", tile_in, Cost(norm.lut, norm.ff, dsps(norm_bits(layout.capacities), 18))),
+        Part("prologue: LayerNorm, once per row", 1, single("reciprocal") + Cost(900, 1000, dsps(27, 27))),
         Part("prologue: softmax", tile_in, single("exp_lane")),
         Part("prologue: sum of exponentials", 1, sized("sum_tree", tile_in, W=16)),
         Part("epilogue: lanes", tile_out, single("epilogue_lane")),
@@ -232,7 +235,11 @@ def _parts(layout: Layout) -> list[Part]:
         ),
         Part("loading: statistics of X", position_lanes(architecture), Cost(64, 32, dsps(16, 16))),
         Part("loading: part of a word", position_lanes(architecture), Cost(16 * loads, 16)),
-        Part("control", 1, assumed("loop control") + assumed("small loops") + assumed("s_axi_control")),
+        Part(
+            "control",
+            1,
+            assumed("loop control") + assumed("step table") + assumed("small loops") + assumed("s_axi_control"),
+        ),
         Part("memory ports", narrow, assumed("m_axi adapter")),
         Part("memory ports: weights", architecture.weight_ports, assumed("m_axi adapter") * port_width),
         Part("weights: readers, checksum, first word", architecture.fill_lanes, assumed("arriving weight")),
@@ -246,9 +253,9 @@ def _parts(layout: Layout) -> list[Part]:
     ]
 
 
-def norm_bits(model: ModelConfig) -> int:
+def norm_bits(room: Capacities) -> int:
     """Of C x - sum in hls_templates/prologue.hpp: beyond 1,024 channels more than a DSP's wide factor."""
-    return 17 + (model.embed_dim - 1).bit_length()
+    return 17 + (room.embed_dim - 1).bit_length()
 
 
 # --- whether it fits ---

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hw import clock, interface
-from hw.layout import Design
+from hw.hardware import Hardware
 from hw.options import UNITS
 from hw.render import TEMPLATES, design_digest, design_interface
 from hw.target import Target
@@ -29,10 +29,9 @@ class MemoryPort:
     masters: tuple[str, ...]
 
 
-def top_sources(design: Design) -> dict[str, str]:
+def top_sources() -> dict[str, str]:
     """Every top function of a design, with its file under `src/`: the accelerator, then each kernel's own."""
-    kernels = {unit for unit, _, _ in design.program.units()}
-    return {interface.TOP: "top.cpp"} | {top_name(unit): f"{unit}.cpp" for unit in UNITS if unit in kernels}
+    return {interface.TOP: "top.cpp"} | {top_name(unit): f"{unit}.cpp" for unit in UNITS}
 
 
 def top_name(unit: str | None) -> str:
@@ -46,20 +45,17 @@ def memory_ports(bundles: tuple[str, ...], ports: int) -> tuple[MemoryPort, ...]
     return tuple(MemoryPort(index, bundles[index::used]) for index in range(used))
 
 
-def render_scripts(design: Design, target: Target, title: str, num_words: int) -> dict[str, str]:
-    """Every script and testbench, path -> text.
-
-    num_words  of the weight stream
-    """
-    network, layout, own = design.network, design.layout, design_interface(design, num_words)
-    sources = top_sources(design)
+def render_scripts(hardware: Hardware, target: Target, title: str) -> dict[str, str]:
+    """Every script and testbench, path -> text."""
+    own = design_interface(hardware)
+    sources = top_sources()
     context: dict[str, Any] = {
         "title": title,
-        "digest": design_digest(design, num_words),
+        "digest": design_digest(hardware),
         "target": target,
-        "layout": layout,
-        "ports": range(design.architecture.weight_ports),
-        "image_words": network.model.img_size**2 * network.model.in_chans // layout.image_lanes,
+        "layout": hardware,
+        "ports": range(hardware.architecture.weight_ports),
+        "image_words": own.image_words,
         "interface": own,
         "unwritten": interface.UNWRITTEN,
         "top": interface.TOP,

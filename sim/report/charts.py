@@ -91,7 +91,7 @@ def draw_roofline(points: Sequence[RooflinePoint], estimate: Estimate, title: st
     peak = architecture.tile_in * architecture.tile_out * target.clock_mhz / 1e3
     ports = architecture.weight_ports
     ports_gbps = ports * architecture.port_lanes * 2 * target.clock_mhz / 1e3
-    on_chip = 2.0 * estimate.layout.rows
+    on_chip = 2.0 * estimate.layout.model.num_tokens
     left, right = 0.3, 1.6 * on_chip
     lowest = min(left * target.bandwidth_gbps, *(point.gmacs_per_s for point in points)) / 1.6
     with chart(title, width, 4.6 if is_narrow(width) else 4.4) as drawn:
@@ -137,7 +137,7 @@ def _roofline_legend(points: Sequence[RooflinePoint], estimate: Estimate, roofs:
     ]
     stages = [
         Line2D([], [], linewidth=5, color=_stage_colour(stage), label=f"{tokens} tokens")
-        for stage, tokens in enumerate((estimate.layout.rows, *estimate.cycles.tokens))
+        for stage, tokens in enumerate((estimate.layout.model.num_tokens, *estimate.cycles.tokens))
     ]
     return [*kinds, *stages, *roofs]
 

@@ -61,7 +61,7 @@ def _class(name: str) -> str:
 
 def by_stage(estimate: Estimate) -> list[Group]:
     """From one selector to the next: the selector itself with its packager, then the blocks behind it."""
-    stages = [estimate.layout.rows, *estimate.cycles.tokens]
+    stages = [estimate.layout.model.num_tokens, *estimate.cycles.tokens]
     bounds = [0, *estimate.spec.pruning.locations, estimate.spec.model.depth]
     sums: dict[str, StepCycles] = {}
     stage = 0
@@ -114,7 +114,7 @@ def _kind(step: Step) -> str:
 def step_macs(estimate: Estimate, step: Step, stage: int) -> int:
     """Products of the model's own sizes, without padding."""
     model: ModelConfig = estimate.spec.model
-    tokens = (estimate.layout.rows, *estimate.cycles.tokens)[stage]
+    tokens = (estimate.layout.model.num_tokens, *estimate.cycles.tokens)[stage]
     candidates = (model.num_patches, *estimate.kept)[stage] if step.rows is Rows.CANDIDATES else 0
     rows = {Rows.ALL: tokens, Rows.PATCHES: model.num_patches, Rows.CANDIDATES: candidates, Rows.FIRST: 1}[step.rows]
     inputs = tokens if step.in_features is None else step.in_features
@@ -142,7 +142,7 @@ def latency_against_tokens(spec: ModelSpec, target: Target, architecture: Archit
     program = build_program(Sizes(spec.model, spec.pruning.without()))
     assumed = assumptions(architecture, target)
     curve = TokenCurve([], [])
-    for tokens in range(1, layout.rows + 1):
+    for tokens in range(1, layout.model.num_tokens + 1):
         estimate = estimate_tokens(program, layout, assumed, tokens)
         working = sum(step.tokens for step in estimate.steps)
         curve.latency.append((tokens, estimate.latency_ms(target.clock_mhz)))
@@ -152,7 +152,7 @@ def latency_against_tokens(spec: ModelSpec, target: Target, architecture: Archit
 
 def key_tile_steps(estimate: Estimate) -> list[int]:
     """Token counts from which attention's keys fill one tile more."""
-    architecture, rows = estimate.layout.architecture, estimate.layout.rows
+    architecture, rows = estimate.layout.architecture, estimate.layout.model.num_tokens
     return sorted(
         {1 + tile for size in (architecture.tile_in, architecture.tile_out) for tile in range(size, rows, size)}
     )

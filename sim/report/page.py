@@ -71,7 +71,7 @@ def headlines(estimate: Estimate, evidence: Evidence) -> list[Headline]:
         text = f"timed C-simulation of one image, {' → '.join(map(str, timing['tokens']))} tokens"
         at_keep_ratios = timing["tokens"][1:] == list(estimate.cycles.tokens)
         found.append(Headline("csim", f"{timing['latency_ms']:.3f} ms", text, not at_keep_ratios))
-    tokens = " → ".join(map(str, [estimate.layout.rows, *estimate.cycles.tokens]))
+    tokens = " → ".join(map(str, [estimate.layout.model.num_tokens, *estimate.cycles.tokens]))
     found.append(Headline("estimate", f"{estimate.latency_ms:.3f} ms", f"per image, {tokens} tokens"))
     paper = paper_ms(estimate.spec)
     if paper is not None:
@@ -114,7 +114,7 @@ def engine_facts(estimate: Estimate) -> list[tuple[str, str]]:
             f"{architecture.port_bits} bits, "
             f"{target.bandwidth_gbps:.3g} GB/s planned; {architecture.fifo_words:,} words wait on chip",
         ),
-        ("on chip", f"{estimate.layout.rows} tokens at most: {largest}"),
+        ("on chip", f"{estimate.layout.model.num_tokens} tokens at most: {largest}"),
         ("program", f"{len(estimate.program.steps)} passes and steps, one engine for all of them"),
     ]
 

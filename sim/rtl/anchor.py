@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hw.architecture import PARAM_LANES
-from hw.layout import NUM_BANKS, Design
+from hw.hardware import NUM_BANKS
+from hw.layout import Design
 from hw.model.cycles import Pass, Walk
 from hw.model.latency import RMW_CYCLES, STRIPE_WORDS, Assumptions, pipeline_cycles, position_lanes
 from hw.program import Op, Rows, Sizes, build_program
@@ -171,9 +172,9 @@ def run_skeleton(skeleton: Path, design: Design, assumed: Assumptions, kept: Seq
     arguments = {
         "words": len(weight_stream(design)[0]),
         "pieces": max(1, RECORD_LANES // layout.architecture.fill_lanes),
-        "position_words": layout.rows * layout.embed_lanes // layout.architecture.fill_lanes,
-        "pixels": model.img_size**2 * model.in_chans // layout.image_lanes,
-        "rows": layout.rows,
+        "position_words": model.num_tokens * layout.model_lanes // layout.architecture.fill_lanes,
+        "pixels": layout.image_words,
+        "rows": model.num_tokens,
         "loop_entry": assumed.loop_entry,
         "header_depth": assumed.depths["LOAD_HEADER"],
         "program_depth": assumed.depths["LOAD_PROGRAM"],
@@ -228,7 +229,7 @@ def _check_places(design: Design, around: _Around, steps: Sequence[RtlStep]) -> 
 
 def _steps(design: Design, around: _Around) -> str:
     """steps.hex: cycles (the engine's are the control's to find), tokens and packages behind the step."""
-    lines, counts = [], (design.layout.rows, 0)
+    lines, counts = [], (design.network.model.num_tokens, 0)
     left = iter(around.left)
     for step, cycles in zip(design.program.steps, around.steps[1:-1], strict=True):
         if step.op is Op.PACKAGE:

@@ -104,7 +104,7 @@ EXPORT void gelu(In x, In, Out out, std::int64_t n, std::int64_t frac_bits) {
     for (std::int64_t i = 0; i < n; ++i) {
         const spvit::GeluSegment s = spvit::gelu_segment(Int<16>(x[i]), bits);
         const Int<45> product = Int<45>(s.slope) * s.remainder;
-        out[i] = wide(Int<48>(spvit::gelu_addend(Int<16>(x[i]), bits, s) + product));
+        out[i] = wide(Int<48>(spvit::gelu_addend(s) + product));
     }
 }
 

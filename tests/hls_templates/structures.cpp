@@ -40,16 +40,10 @@ struct TestArch {
     static constexpr int kFillLanes = Fill;
     static constexpr int kWord = In > Out ? In : Out;
     static constexpr int kGroup = In > Out ? Out : In;
-    static constexpr int kImgSize = 6;
-    static constexpr int kPatchSize = 3;
-    static constexpr int kInChans = 2;
-    static constexpr int kPrefix = Prefix;
-    static constexpr int kEmbedDim = Heads * HeadDim;
+    static constexpr int kChannels = Heads * HeadDim;
     static constexpr int kHeads = Heads;
-    static constexpr int kHeadDim = HeadDim;
     static constexpr int kNumClasses = 11;
     static constexpr int kSelectors = 2;
-    static constexpr Package kPackage = P;
     static constexpr int kRows = Rows;
     static constexpr int kHeadLanes = round_up(HeadDim, kWord);
     static constexpr int kEmbedLanes = Heads * kHeadLanes;
@@ -57,7 +51,13 @@ struct TestArch {
     static constexpr int kImageLanes = 2;
     static constexpr int kPipelineCycles = 20;
     static constexpr int kMaxSteps = 5;
-    // of the tests' steps
+    // of the tests' network and steps
+    static constexpr int kImgSize = 6;
+    static constexpr int kPatchSize = 3;
+    static constexpr int kInChans = 2;
+    static constexpr int kPrefix = Prefix;
+    static constexpr int kHeadDim = HeadDim;
+    static constexpr Package kPackage = P;
     static constexpr int kScoreFracBits = ScoreBits;
     static constexpr int kGeluFracBits = GeluBits;
 };
@@ -75,6 +75,23 @@ struct World {
     static Tokens tokens;
 
     static Memory<A>& memory() { return engine_memory; }
+
+    static Network network(int num_rows) {
+        Network network = {};
+        network.num_rows = num_rows;
+        network.num_prefix = A::kPrefix;
+        network.num_heads = A::kHeads;
+        network.package = A::kPackage;
+        network.grid = A::kImgSize / A::kPatchSize;
+        network.patch_lines = A::kPatchSize;
+        network.line_words = A::kPatchSize * A::kInChans / A::kImageLanes;
+        network.num_classes = A::kNumClasses;
+        return network;
+    }
+
+    static Tokens tokens_of(std::int64_t num_tokens, std::int64_t num_packages) {
+        return {static_cast<int>(num_tokens), static_cast<int>(num_packages), A::kPrefix};
+    }
 
     static void sizes(Out out) {
         const int values[] = {A::kTileIn,    A::kTileOut,       A::kWord,         A::kGroup,
@@ -200,17 +217,20 @@ struct World {
             memory().keep[row] = 0;
             memory().probability[row] = -1;
         }
-        decide<A>(step, 0, {static_cast<int>(num_tokens), static_cast<int>(num_packages)}, memory());
+        decide<A>(step, 0, A::kHeads, tokens_of(num_tokens, num_packages), memory());
         for (int row = 0; row < A::kRows; ++row) {
             keep[row] = to_int(memory().keep[row]);
             probability[row] = to_int(memory().probability[row]);
         }
     }
 
-    static void run_pool(In sums, std::int64_t num_tokens, std::int64_t num_packages, Out pooled) {
+    static void run_pool(In sums, std::int64_t num_tokens, std::int64_t num_packages, std::int64_t features,
+                         Out pooled) {
         for (int lane = 0; lane < A::kHeadLanes; ++lane)
             memory().feature_sum[lane / A::kTileOut][lane % A::kTileOut] = Int<27>(sums[lane]);
-        mean_features<A>(0, {static_cast<int>(num_tokens), static_cast<int>(num_packages)}, memory());
+        Step step = {};
+        step.split = static_cast<int>(features);
+        mean_features<A>(step, 0, tokens_of(num_tokens, num_packages), memory());
         for (int lane = 0; lane < A::kHeadLanes; ++lane)
             pooled[lane] = to_int(memory().pooled[lane / A::kTileIn][lane % A::kTileIn]);
     }
@@ -221,8 +241,8 @@ struct World {
             memory().keep[row] = static_cast<int>(keep[row]);
             memory().probability[row] = static_cast<int>(probability[row]);
         }
-        tokens = {static_cast<int>(counts[0]), static_cast<int>(counts[1])};
-        token_packager<A>(0, tokens, memory());
+        tokens = tokens_of(counts[0], counts[1]);
+        token_packager<A>(0, network(A::kRows), tokens, memory());
         counts[0] = tokens.num_tokens;
         counts[1] = tokens.num_packages;
     }
@@ -323,7 +343,7 @@ struct World {
     static void run_load_position(In x, std::int64_t num_rows) {
         WeightFifo<A> fifo("fifo");
         stream_rows(x, num_rows, fifo);
-        load_position<A>(fifo, static_cast<int>(num_rows), memory());
+        load_position<A>(network(static_cast<int>(num_rows)), fifo, memory());
         trace::expect_drained(fifo);
     }
 
@@ -343,8 +363,8 @@ struct World {
         WeightFifo<A> fifo("fifo");
         PixelStream<A> pixels("pixels");
         stream_rows(x, A::kRows, fifo);
-        read_image<A>(words, pixels);
-        load_inputs<A>(fifo, pixels, memory());
+        read_image<A>(words, pixels, kWords);
+        load_inputs<A>(network(A::kRows), fifo, pixels, memory());
         trace::expect_drained(fifo);
         trace::expect_drained(pixels);
     }
@@ -371,12 +391,12 @@ struct World {
     }
 
     // words [num_words][kFillLanes] hold a step table; records [kMaxSteps][kRecordLanes] come out. Returns the Error
-    static std::int64_t run_load_program(In words, std::int64_t num_words, std::int64_t num_rows, Out records) {
+    static std::int64_t run_load_program(In words, std::int64_t num_words, Out records) {
         WeightFifo<A> fifo("fifo");
         stream_lanes(words, num_words * A::kFillLanes, fifo);
         Network network;
         int words_left = static_cast<int>(num_words);
-        const Error error = load_program<A>(words_left, static_cast<int>(num_rows), fifo, network, memory());
+        const Error error = load_program<A>(words_left, fifo, network, memory());
         discard(words_left, fifo);
         trace::expect_drained(fifo);
         for (int i = 0; i < A::kMaxSteps * kRecordLanes; ++i) {
@@ -385,23 +405,31 @@ struct World {
         return static_cast<std::int64_t>(error);
     }
 
+    // lanes [kRecordLanes] of a header. Returns the Error
+    static std::int64_t run_check_image(In lanes, std::int64_t num_words) {
+        Record header;
+        for (int i = 0; i < kRecordLanes; ++i) header[i] = Int<16>(lanes[i]);
+        return static_cast<std::int64_t>(check_image<A>(unpack_network(header), static_cast<int>(num_words)));
+    }
+
     static void run_store_stage(In keep, In counts, std::int64_t stage, Out out) {
         for (int row = 0; row < A::kRows; ++row) memory().keep[row] = static_cast<int>(keep[row]);
         std::vector<std::int32_t> status(static_cast<std::size_t>(status_words<A>()), -1);
-        store_stage<A>(static_cast<int>(stage), {static_cast<int>(counts[0]), static_cast<int>(counts[1])},
-                       {static_cast<int>(counts[2]), 0}, memory(), status.data());
+        store_stage<A>(static_cast<int>(stage), tokens_of(counts[0], counts[1]), tokens_of(counts[2], 0), memory(),
+                       status.data());
         for (std::size_t i = 0; i < status.size(); ++i) out[i] = status[i];
     }
 
     // x [kTileIn]; statistics [2]; z [kTileIn]
     static void run_layer_norm(In x, In statistics, In parameters, Out z) {
         Step step = {};
+        step.norm_channels = static_cast<int>(parameters[0]);
         step.norm_shift = static_cast<int>(parameters[1]);
         step.epsilon = parameters[2];
         Vec<Int<16>, A::kTileIn> row;
         for (int i = 0; i < A::kTileIn; ++i) row[i] = Int<16>(x[i]);
         const Statistics sums = {Int<27>(statistics[0]), Int<42>(statistics[1])};
-        const auto result = layer_norm<A>(row, sums, parameters[0] != 0, step);
+        const auto result = layer_norm<A>(row, sums, step);
         for (int i = 0; i < A::kTileIn; ++i) z[i] = to_int(result[i]);
     }
 
@@ -519,6 +547,7 @@ ON_EACH(join)
 ON_EACH(run_load_position)
 ON_EACH(run_load_inputs)
 ON_EACH(run_load_program)
+ON_EACH(run_check_image)
 ON_EACH(run_store_logits)
 ON_EACH(run_store_stage)
 ON_EACH(run_layer_norm)

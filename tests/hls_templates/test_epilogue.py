@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw.layout import MAX_ROWS
+from hw.hardware import MAX_ROWS
 from quant import functions as f
 from quant.formats import (
     MAX_RESIDUAL_UP,

@@ -5,7 +5,7 @@ import pytest
 
 from hw.interface import Error
 from hw.step_table import HEADER, RECORD_LANES, STEP, pack_table, table_checksum
-from hw.steps import Epilogue, Memory, Op, Prologue, Rows, Weights
+from hw.steps import Epilogue, Memory, Op, Package, Prologue, Rows, Weights
 from tests.hls_templates.worlds import NUM_BANKS
 
 MAX_STEPS = 5
@@ -14,9 +14,18 @@ PASS = {
     "op": Op.ENGINE, "rows": Rows.ALL, "source": Memory.X, "source_lane": 0, "prologue": Prologue.NONE, "split": 0,
     "head": 0, "weights": Weights.STREAM, "weights_lane": 0, "in_tiles": 1, "out_tiles": 1, "epilogue": Epilogue.STORE,
     "dest": Memory.WORK, "dest_lane": 0, "pool": False, "shift": 0, "norm_shift": 3, "epsilon": 0, "residual_shift": 0,
-    "second_shift": 16, "frac_bits": 0, "aux_frac_bits": 0, "threshold": 0, "next_engine": 1,
+    "second_shift": 16, "norm_channels": 1, "frac_bits": 0, "aux_frac_bits": 0, "threshold": 0, "next_engine": 1,
 }  # fmt: skip
 PACKAGE = PASS | {"op": Op.PACKAGE}
+ROWS = 2
+
+
+def header_of(world, num_steps, **fields):
+    """Of a network of ROWS tokens."""
+    return {
+        "digest": 7, "num_steps": num_steps, "num_words": 0, "num_rows": ROWS, "num_prefix": 1, "num_heads": world.heads,
+        "package": Package.NONE, "grid": 1, "patch_lines": 1, "line_words": 1, "num_classes": NUM_CLASSES, "logits_lane": 0,
+    } | fields  # fmt: skip
 
 
 def decide(world, **fields):
@@ -42,17 +51,21 @@ def streamed(world, step):
     return step["out_tiles"] * (params + step["in_tiles"] * world.tile_out * world.tile_in // world.fill_lanes)
 
 
-def load(world, steps, header=None, rows=2, more_words=0, damage=lambda table: None):
+def load(world, steps, header=None, more_words=0, damage=lambda table: None):
     """The Error of a stream that has this table at its head, and the records in memory."""
     steps = [step | {"next_engine": step["next_engine"] or i + 1} for i, step in enumerate(steps)]
-    fields = {"digest": 7, "num_steps": len(steps), "num_words": 0, "num_classes": NUM_CLASSES, "logits_lane": 0}
-    table = pack_table(fields | (header or {}), [(f"step {i}", step) for i, step in enumerate(steps)])
+    fields = header_of(world, len(steps), **(header or {}))
+    table = pack_table(fields, [(f"step {i}", step) for i, step in enumerate(steps)])
     damage(table)
     words = words_of(world, table)
-    rest = rows * world.embed_lanes // world.fill_lanes + sum(streamed(world, step) for step in steps) + more_words
+    rest = (
+        fields["num_rows"] * fields["num_heads"] * world.head_lanes // world.fill_lanes
+        + sum(streamed(world, step) for step in steps)
+        + more_words
+    )
     stream = np.ascontiguousarray(np.concatenate([words, np.zeros((max(rest, 0), world.fill_lanes), np.int64)]))
     records = np.zeros((MAX_STEPS, RECORD_LANES), np.int64)
-    error = world.call("run_load_program", stream, len(words) + rest, rows, records)
+    error = world.call("run_load_program", stream, len(words) + rest, records)
     return Error(error), records, table
 
 
@@ -76,10 +89,9 @@ def test_a_stream_of_another_length(world):
 
 def test_a_table_longer_than_the_stream(world):
     steps = chain(world, PASS, PASS)
-    fields = {"digest": 0, "num_steps": MAX_STEPS, "num_words": 0, "num_classes": 1, "logits_lane": 0}
-    words = words_of(world, pack_table(fields, [(str(i), step) for i, step in enumerate(steps)]))
+    words = words_of(world, pack_table(header_of(world, MAX_STEPS), [(str(i), step) for i, step in enumerate(steps)]))
     records = np.zeros((MAX_STEPS, RECORD_LANES), np.int64)
-    error = world.call("run_load_program", np.ascontiguousarray(words), len(words), 0, records)
+    error = world.call("run_load_program", np.ascontiguousarray(words), len(words), records)
     assert Error(error) is Error.NUM_WORDS
 
 
@@ -111,12 +123,65 @@ def test_headers_beyond_the_design(world):
         return say
 
     one = chain(world, PASS)
-    assert load(world, one, damage=steps_said(0))[0] is Error.STEP
-    assert load(world, one, damage=steps_said(MAX_STEPS + 1))[0] is Error.STEP
-    assert load(world, one, header={"num_classes": NUM_CLASSES + 1})[0] is Error.STEP
+    assert load(world, one, damage=steps_said(0))[0] is Error.SIZES
+    assert load(world, one, damage=steps_said(MAX_STEPS + 1))[0] is Error.SIZES
     last = first_row_lanes(world) - NUM_CLASSES
-    assert load(world, one, header={"logits_lane": last})[0] is Error.NONE
-    assert load(world, one, header={"logits_lane": last + 1})[0] is Error.STEP
+    for good, bad in (
+        ({}, {"num_classes": NUM_CLASSES + 1}),
+        ({"logits_lane": last}, {"logits_lane": last + 1}),
+        ({"num_rows": world.rows}, {"num_rows": world.rows + 1}),
+        ({"num_rows": 1}, {"num_rows": 0}),
+        ({"num_prefix": ROWS}, {"num_prefix": ROWS + 1}),
+        ({}, {"num_prefix": 0}),
+        ({"num_heads": 1}, {"num_heads": 0}),
+        ({"num_heads": world.heads}, {"num_heads": world.heads + 1}),
+    ):
+        assert load(world, one, header=good)[0] is Error.NONE, good
+        assert load(world, one, header=bad)[0] is Error.SIZES, bad
+
+
+def test_a_package_policy_that_is_none(world):
+    def say(table):
+        first = HEADER.first_bit("package")
+        word = int.from_bytes(table[0].tobytes(), "little") | 3 << first
+        table[0] = np.frombuffer(word.to_bytes(32, "little"), np.int16)
+        values = word & ~0xFFFFFFFF | table_checksum(table)
+        table[0] = np.frombuffer(values.to_bytes(32, "little"), np.int16)
+
+    assert load(world, chain(world, PASS), damage=say)[0] is Error.SIZES
+
+
+@pytest.mark.parametrize(
+    ("fields", "words", "fits"),
+    [
+        ({}, 1, True),
+        ({}, 2, False),
+        ({"patch_lines": 3, "line_words": 2}, 6, True),
+        ({"patch_lines": 3, "line_words": 2}, 5, False),
+        ({"grid": 2, "num_rows": 5}, 4, True),
+        ({"grid": 2, "num_rows": 5}, 5, False),
+        ({"grid": 2, "num_rows": 6}, 4, False),
+        ({"grid": 2, "num_rows": 6, "num_prefix": 2}, 4, True),
+        ({"grid": 0, "num_rows": 1}, 0, False),
+        ({"patch_lines": 0}, 0, False),
+        ({"line_words": 0}, 0, False),
+    ],
+)
+def test_images(world, fields, words, fits):
+    table = pack_table(header_of(world, 1, **fields), [("step", PASS)])
+    error = Error(world.call("run_check_image", np.ascontiguousarray(table[0].astype(np.int64)), words))
+    assert error is (Error.NONE if fits else Error.IMAGE_WORDS)
+
+
+def test_a_patch_that_overflows_its_row(world):
+    most = NUM_BANKS * world.bank_lanes // 2  # words of two pixels
+    for words, fits in ((most, True), (most + 1, False)):
+        for lines in range(1, 256):
+            if words % lines == 0 and words // lines < 256:
+                break
+        table = pack_table(header_of(world, 1, patch_lines=lines, line_words=words // lines), [("step", PASS)])
+        error = Error(world.call("run_check_image", np.ascontiguousarray(table[0].astype(np.int64)), words))
+        assert error is (Error.NONE if fits else Error.IMAGE_WORDS)
 
 
 def tiles(lanes, tile):
@@ -169,6 +234,8 @@ def first_row_lanes(world):
          {"prologue": Prologue.LAYER_NORM, "source": Memory.WORK}),
         ("LayerNorm's shift", {"prologue": Prologue.LAYER_NORM, "norm_shift": 3},
          {"prologue": Prologue.LAYER_NORM, "norm_shift": 2}),
+        ("LayerNorm's channels", lambda w: {"prologue": Prologue.LAYER_NORM, "norm_channels": w.heads * w.head_dim},
+         lambda w: {"prologue": Prologue.LAYER_NORM, "norm_channels": w.heads * w.head_dim + 1}),
         ("a head too many", lambda w: {"head": w.heads - 1}, lambda w: {"head": w.heads}),
         ("GELU's shift", {"epilogue": Epilogue.GELU, "second_shift": 23}, {"epilogue": Epilogue.GELU, "second_shift": 24}),
         ("GELU's shift, below", {"epilogue": Epilogue.GELU}, {"epilogue": Epilogue.GELU, "second_shift": 15}),
@@ -186,13 +253,12 @@ def test_steps_that_would_leave_the_memories(world, name, good, bad):
 
     def error_of(fields):
         steps = [first, PASS | {"next_engine": 2} | fields]
-        table_fields = {"digest": 0, "num_steps": 2, "num_words": 0, "num_classes": 1, "logits_lane": 0}
-        table = pack_table(table_fields, [(str(i), step) for i, step in enumerate(steps)])
+        table = pack_table(header_of(world, 2), [(str(i), step) for i, step in enumerate(steps)])
         words = words_of(world, table)
-        rest = sum(streamed(world, step) for step in steps)
+        rest = ROWS * world.embed_lanes // world.fill_lanes + sum(streamed(world, step) for step in steps)
         stream = np.concatenate([words, np.zeros((rest, world.fill_lanes), np.int64)])
         records = np.zeros((MAX_STEPS, RECORD_LANES), np.int64)
-        return Error(world.call("run_load_program", np.ascontiguousarray(stream), len(stream), 0, records))
+        return Error(world.call("run_load_program", np.ascontiguousarray(stream), len(stream), records))
 
     assert error_of(good) is Error.NONE, name
     assert error_of(bad) is Error.STEP, name

@@ -70,13 +70,16 @@ def test_heads_without_weight_keep_the_token(world):
 
 @pytest.mark.parametrize("num_packages", [0, 2])
 @pytest.mark.parametrize("candidates", [0, 1, 2, 5])
-def test_pooling_is_the_mean_over_the_candidates(world, candidates, num_packages):
+@pytest.mark.parametrize("padding", [0, 3])
+def test_pooling_is_the_mean_over_the_candidates(world, candidates, num_packages, padding):
+    """Behind the features, lanes are zero, whatever another network left there."""
+    count = world.head_lanes - padding
     features = np.random.default_rng(candidates).integers(-32768, 32768, (candidates, world.head_lanes))
     pooled = np.zeros(world.head_lanes, np.int64)
     # without a candidate the sums are what an earlier pass left, and must not be seen
     sums = features.sum(axis=0) if candidates else np.full(world.head_lanes, 77)
-    world.call("run_pool", sums, world.prefix + candidates + num_packages, num_packages, pooled)
+    world.call("run_pool", sums, world.prefix + candidates + num_packages, num_packages, count, pooled)
     expected = pool(features.astype(float)) if candidates else np.zeros(world.head_lanes)
-    assert np.array_equal(pooled, expected)
+    assert np.array_equal(pooled[:count], expected[:count]) and not pooled[count:].any()
     if candidates:
-        assert np.abs(pooled - features.mean(axis=0)).max() <= 0.75
+        assert np.abs(pooled - features.mean(axis=0))[:count].max() <= 0.75

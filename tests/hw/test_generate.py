@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import hw.generate
-from hw.generate import MANIFEST, check_request, make_project, write_project
+from hw.generate import check_request, make_project, write_project
+from hw.manifest import DESIGN, NETWORK, WEIGHTS_FOLDER
 from hw.options import HlsOptions
 from hw.target import resolve_target
 from hw.weights import stream_checksum, weight_stream
@@ -75,7 +76,8 @@ def test_what_it_leaves_and_says(folder, capsys):
         "src/engine.hpp",
         "src/msa_block.cpp",
         "tcl/hls.tcl",
-        MANIFEST,
+        DESIGN,
+        "weights/network.json",
         "weights/weights_0.bin",
     } <= set(left)
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
@@ -96,24 +98,30 @@ def test_equal_inputs_leave_equal_bytes(generated, tmp_path):
     assert contents(other) == contents(generated)
 
 
-def test_the_manifest_says_what_was_made_from_what(generated):
-    manifest = json.loads((generated / MANIFEST).read_text())
+def test_the_manifests_say_what_was_made_from_what(generated):
+    design = json.loads((generated / DESIGN).read_text())
     left = contents(generated)
-    made = {path for path in left if not path.startswith(NETWORK_FOLDER) and path != MANIFEST}
-    assert manifest["sha256"] == {path: hashlib.sha256(left[path]).hexdigest() for path in sorted(made)}
-    network = micro()
-    words, offsets = weight_stream(design_of(network))
-    assert manifest["network_digest"] == network.digest
-    assert manifest["port_words"] == len(words) and manifest["weights_checksum"] == stream_checksum(words)
-    assert manifest["first_word_of_step"] == offsets[:-1].tolist()
-    assert manifest["model"]["name"] == "micro" and manifest["pruning"]["locations"] == [1, 2, 3]
-    assert manifest["architecture"] == {
+    made = {path for path in left if path.partition("/")[0] in ("src", "tcl", "tb")}
+    assert design["sha256"] == {path: hashlib.sha256(left[path]).hexdigest() for path in sorted(made)}
+    assert design["name"] == "micro" and design["capacities"]["num_tokens"] == 17
+    assert design["architecture"] == {
         "tile_in": 8, "tile_out": 16, "inner_product": "fast", "weight_ports": 1, "fifo_words": 4096, "uram": [],
         "port_bits": 128, "fill_lanes": 8,
     }  # fmt: skip
-    assert manifest["max_tokens"] == 17 and manifest["logits_frac_bits"] == network.frac_bits["head"]
-    assert manifest["target"]["part"] == ZCU102.part
-    assert np.frombuffer(left["weights/weights_0.bin"], "<i2").tolist() == words.ravel().tolist()
+    assert design["target"]["part"] == ZCU102.part
+    own = json.loads((generated / WEIGHTS_FOLDER / NETWORK).read_text())
+    stripes = {name: left[f"{WEIGHTS_FOLDER}/{name}"] for name in ("weights_0.bin",)}
+    assert own["sha256"] == {name: hashlib.sha256(content).hexdigest() for name, content in stripes.items()}
+    network = micro()
+    words, offsets = weight_stream(design_of(network))
+    assert own["digest"] == network.digest and own["design"] == design["digest"]
+    assert own["shapes"]["num_words"] == len(words) and own["weights_checksum"] == stream_checksum(words)
+    assert own["first_word_of_step"] == offsets[:-1].tolist()
+    assert own["model"]["name"] == "micro" and own["pruning"]["locations"] == [1, 2, 3]
+    assert own["logits_frac_bits"] == network.frac_bits["head"]
+    assert np.frombuffer(stripes["weights_0.bin"], "<i2").tolist() == words.ravel().tolist()
+    made |= {f"{WEIGHTS_FOLDER}/{name}" for name in (NETWORK, *stripes)} | {DESIGN}
+    assert made == {path for path in left if not path.startswith(NETWORK_FOLDER)}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +133,7 @@ def test_what_was_changed_is_written_again(generated, change):
     source, weights, manifest = (
         generated / "src" / "engine.hpp",
         generated / "weights" / "weights_0.bin",
-        generated / MANIFEST,
+        generated / DESIGN,
     )
     if change == "edit":
         source.write_text(source.read_text().replace("kRmwCycles = 8", "kRmwCycles = 9"))
@@ -196,7 +204,7 @@ def test_wherever_it_is_interrupted_each_part_is_old_or_new(generated, monkeypat
             found = {path: text.decode() for path, text in left.items() if path.startswith(f"{part}/")}
             of = [{p: t for p, t in project.files.items() if p.startswith(f"{part}/")} for project in (old, new)]
             assert found in (*of, {}), f"{part} after {stop_at}"
-        if MANIFEST in left:
+        if DESIGN in left:
             assert {path: text.decode() for path, text in left.items() if path in old.files} in (old.files, new.files)
     assert run("--model", "micro", "--out", folder) is None
     for path, text in old.files.items():

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw.architecture import TILE_SIZES, Architecture
-from hw.layout import BUFFER_BANK, NUM_BANKS, Layout
+from hw.hardware import NUM_BANKS, Capacities
+from hw.layout import BUFFER_BANK, Layout
 from hw.program import Buffer, Op, Sizes, Weights, build_program
 from spvit.config import ModelConfig, PruningConfig, resolve_model
 from spvit.errors import ConfigError
@@ -33,7 +34,13 @@ def designs(draw):
     )
     pruning = PruningConfig(locations=(1,), share_heads=draw(st.booleans()))
     tile_in, tile_out = draw(st.sampled_from(TILE_SIZES)), draw(st.sampled_from(TILE_SIZES))
-    layout = Layout(model, Architecture(tile_in, tile_out, "fast", 1))
+    own = Capacities.of(model)
+    more = {
+        name: getattr(own, name) + draw(st.integers(0, 70))
+        for name in ("num_tokens", "num_heads", "head_dim", "hidden_dim", "patch_dim", "num_classes")
+    }
+    room = draw(st.sampled_from([own, replace(own, embed_dim=min(2 * own.embed_dim, 2047), **more)]))
+    layout = Layout(model, Architecture(tile_in, tile_out, "fast", 1), room)
     return layout, build_program(Sizes(model, pruning))
 
 
@@ -79,11 +86,12 @@ def test_what_one_step_writes_the_next_reads_in_the_same_lanes(design):
 @given(designs())
 def test_words_are_whole(design):
     layout, _ = design
-    word, model = layout.architecture.word, layout.model
-    assert layout.head_lanes % word == 0 and 0 <= layout.head_lanes - model.head_dim < word
-    assert layout.embed_lanes == model.num_heads * layout.head_lanes
+    word, model, room = layout.architecture.word, layout.model, layout.capacities
+    assert layout.head_lanes % word == 0 and 0 <= layout.head_lanes - room.head_dim < word
+    assert layout.embed_lanes == room.num_heads * layout.head_lanes
+    assert layout.model_lanes == model.num_heads * layout.head_lanes <= layout.embed_lanes
     assert layout.bank_lanes % word == 0
-    assert layout.rows == model.num_tokens
+    assert layout.rows == room.num_tokens >= model.num_tokens
     embedding = layout.embedding()
     assert len(np.unique(embedding)) == model.embed_dim
     assert (embedding // layout.head_lanes == np.arange(model.embed_dim) // model.head_dim).all()

@@ -7,12 +7,13 @@ import pytest
 
 from hw.architecture import Architecture
 from hw.generate import make_design, make_project
+from hw.manifest import DESIGN
 from hw.model.latency import pipeline_cycles
 from hw.program import Op
 from hw.records import program_table, step_values
-from hw.render import design_digest, kernel_sources, render_sources
+from hw.render import UNITS, design_digest, kernel_sources, render_sources
 from hw.step_table import HEADER, STEP
-from hw.steps import Memory, Prologue, Rows, Weights
+from hw.steps import Memory, Package, Prologue, Rows, Weights
 from hw.target import resolve_target
 from tests.sim.networks import MICRO, design_of, micro, quantized
 
@@ -32,22 +33,16 @@ struct Arch {
     static constexpr int kWord = 16;  // lanes of a memory word
     static constexpr int kGroup = 8;  // lanes of its unit of access
 """
-MODEL = """\
-    // the model
-    static constexpr int kImgSize = 16;
-    static constexpr int kPatchSize = 4;
-    static constexpr int kInChans = 3;
-    static constexpr int kPrefix = 1;  // class token
-    static constexpr int kEmbedDim = 32;
-    static constexpr int kHeads = 2;
-    static constexpr int kHeadDim = 16;
-    static constexpr int kNumClasses = 7;
-    static constexpr int kSelectors = 3;
-    static constexpr Package kPackage = Package::APPEND;
-
-    // the memories
+CAPACITIES = """\
+    // the capacities: what a network may be at most
     static constexpr int kMaxSteps = 256;  // of the program
-    static constexpr int kRows = 17;  // most tokens
+    static constexpr int kRows = 17;  // tokens
+    static constexpr int kChannels = 32;  // of a token
+    static constexpr int kHeads = 2;
+    static constexpr int kNumClasses = 7;
+    static constexpr int kSelectors = 4;
+
+    // the memories, as they follow from them
     static constexpr int kHeadLanes = 16;  // a head, padded to whole words
     static constexpr int kEmbedLanes = 32;
     static constexpr int kBankLanes = 32;
@@ -70,7 +65,7 @@ def test_the_configuration_of_micro(project):
     text = project.files["src/config.hpp"]
     cycles = pipeline_cycles(make_design(micro(), Architecture(8, 16, weight_ports=1)).architecture)
     assert CONFIG.replace("CYCLES", str(cycles)) in text
-    assert MODEL in text
+    assert CAPACITIES in text
     conditions = re.findall(r"^static_assert\((.*), \"(.*)\"\);$", text, flags=re.MULTILINE)
     assert len(conditions) >= 6 and all(len(sentence.split()) > 4 for _, sentence in conditions)
 
@@ -83,10 +78,10 @@ def test_equal_designs_render_equal_bytes(project):
 
 def test_every_rendered_file_opens_with_the_banner(design, project):
     """It names the configuration and its digest. The kernels' headers are sources, not renderings."""
-    digest = design_digest(design, project.stripes.shape[1])
+    digest = design_digest(design.layout)
     for path, text in project.files.items():
         name = path.rpartition("/")[2]
-        if path == "manifest.json" or name in kernel_sources():
+        if path == DESIGN or name in kernel_sources():
             continue
         start = text.removeprefix("#!").splitlines()[:3]
         assert re.match(r"(//|#) Generated for micro on zcu102; do not edit: `make hls` writes it again\.", start[0]), (
@@ -123,11 +118,14 @@ def records(design):
 
 
 def test_the_table_has_a_record_for_each_step(design, records):
-    table = program_table(design, num_words=77)
+    table = program_table(design, 17, num_words=77)
     header = HEADER.unpack(table[0])
     steps = design.program.steps
     assert header["num_steps"] == len(steps) == len(table) - 1 and header["num_words"] == 77
     assert header["num_classes"] == 7 and header["digest"] == int(design.network.digest[:8], 16)
+    assert (header["num_rows"], header["num_prefix"], header["num_heads"]) == (17, 1, 2)
+    assert header["package"] is Package.APPEND
+    assert (header["grid"], header["patch_lines"], header["line_words"]) == (4, 4, 3)
     for record, step in zip(table[1:], steps, strict=True):
         assert STEP.unpack(record) == records[step.name]
 
@@ -151,6 +149,8 @@ def test_records_by_hand(design, records):
     assert fc1["frac_bits"] == bits["blocks.2.mlp.fc1"]
     proj = records["blocks.1.attn.proj"]
     assert proj["residual_shift"] == bits[f"{attn}.proj"] - bits["blocks.0.mlp.fc2"] + 6
+    assert fc1["norm_channels"] == 32 and records["selectors.0.embed.1"]["norm_channels"] == 16
+    assert records["selectors.0.pool.0"]["split"] == 16
     concat = records["selectors.0.fc1.1"]
     assert (concat["prologue"], concat["split"], concat["rows"]) == (Prologue.CONCAT, 8, Rows.CANDIDATES)
     keep = records["selectors.0.keep"]
@@ -162,7 +162,7 @@ def test_records_by_hand(design, records):
 def test_a_kernel_s_table_counts_its_steps_from_zero(design):
     steps = design.program.steps
     span = design.program.unit("token_selector", 1)
-    table = program_table(design, span)
+    table = program_table(design, 9, span)
     assert len(table) == 1 + len(span) and HEADER.unpack(table[0])["num_steps"] == len(span)
     for place, i in enumerate(span):
         record = STEP.unpack(table[1 + place])
@@ -171,38 +171,40 @@ def test_a_kernel_s_table_counts_its_steps_from_zero(design):
         assert record["op"] is steps[i].op
 
 
-def test_each_kernel_that_the_model_has_gets_a_top():
-    pruned = set(render_sources(design_of(micro()), "t", 1))
-    unpruned = set(render_sources(design_of(micro(locations=(), keep=())), "t", 1))
-    assert pruned - unpruned == {"token_selector.cpp", "token_packager.cpp"}
+def test_each_kernel_gets_a_top_whatever_network_is_to_run(design):
+    assert {f"{unit}.cpp" for unit in UNITS} <= set(render_sources(design.layout, "t"))
 
 
 def test_the_digest_is_the_design_s_alone(design):
-    """Another engine or another size is another design; another checkpoint, calibration or threshold is none."""
-    digest = design_digest(design, 7)
+    """Another engine or another size is another design. Another checkpoint, calibration, threshold or package policy,
+    more or fewer selectors, a smaller model in the same capacities: none."""
+    digest, room = design_digest(design.layout), design.layout.capacities
     others = [
-        (design, 8),
-        (make_design(design.network, replace(design.architecture, inner_product="direct")), 7),
-        (design_of(micro(package="add")), 7),
-        (design_of(quantized(replace(MICRO.model, num_classes=9), MICRO.pruning, 0)[1]), 7),
+        make_design(design.network, replace(design.architecture, inner_product="direct")),
+        design_of(quantized(replace(MICRO.model, num_classes=9), MICRO.pruning, 0)[1]),
+        make_design(design.network, design.architecture, replace(room, num_tokens=18)),
     ]
-    digests = {design_digest(*other) for other in others}
+    digests = {design_digest(other.layout) for other in others}
     assert len(digests | {digest}) == 1 + len(others)
     step = next(step for step in design.program.steps if step.op is Op.DECIDE)
     thresholds = (step.threshold + 1, *design.network.thresholds[1:])
     for network in (
         quantized(MICRO.model, MICRO.pruning, 1)[1],
         replace(design.network, thresholds=thresholds),
+        micro(package="add"),
+        micro(locations=(), keep=()),
     ):
         same = make_design(network, design.architecture)
         assert same.network.digest != design.network.digest
-        assert design_digest(same, 7) == digest
-        assert render_sources(same, "t", 7) == render_sources(design, "t", 7)
+        assert design_digest(same.layout) == digest
+        assert render_sources(same.layout, "t") == render_sources(design.layout, "t")
+    smaller = quantized(replace(MICRO.model, num_classes=3, img_size=8), MICRO.pruning, 0)[1]
+    assert design_digest(make_design(smaller, design.architecture, room).layout) == digest
 
 
 def test_ultraram_and_the_fifos_depth_are_said_to_synthesis(design):
     asked = replace(design.architecture, fifo_words=512, uram=("work", "weights"))
-    sources = render_sources(make_design(design.network, asked), "t", 7)
+    sources = render_sources(make_design(design.network, asked).layout, "t")
     for name in ("top.cpp", "msa_block.cpp"):
         pragmas = set(re.findall(r"#pragma HLS BIND_STORAGE (.*)", sources[name]))
         assert {pragma for pragma in pragmas if "impl = uram" in pragma} == {
@@ -211,4 +213,4 @@ def test_ultraram_and_the_fifos_depth_are_said_to_synthesis(design):
         }
         assert "variable = memory.x type = ram_s2p impl = bram" in pragmas
         assert "#pragma HLS STREAM variable = weights depth = 512\n" in sources[name]
-    assert not any("impl = uram" in text for text in render_sources(design, "t", 7).values())
+    assert not any("impl = uram" in text for text in render_sources(design.layout, "t").values())

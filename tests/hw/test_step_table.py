@@ -97,7 +97,11 @@ def test_a_record_has_no_room_for_more():
 
 
 def test_each_flipped_bit_changes_the_checksum():
-    header = {field.name: 1 for field in HEADER.fields if field.name not in ("checksum", "version")}
+    header = {
+        field.name: next(iter(field.choices)) if field.choices else 1
+        for field in HEADER.fields
+        if field.name not in ("checksum", "version")
+    }
     values = {field.name: next(iter(field.choices)) if field.choices else 1 for field in STEP.fields}
     table = pack_table(header, [("one", values), ("two", values)])
     assert table.shape == (3, RECORD_LANES)
@@ -114,7 +118,7 @@ def test_each_flipped_bit_changes_the_checksum():
 def unpack_step(request, tmp_path_factory):
     """The kernels' unpack_step: int16 [RECORD_LANES] -> each field as an int64."""
     folder = tmp_path_factory.mktemp("unpack")
-    for name, text in render_sources(design_of(micro()), "a test", 1).items():
+    for name, text in render_sources(design_of(micro()).layout, "a test").items():
         (folder / name).write_text(text)
     reads = "\n".join(f"    values[{i}] = code(step.{f.name});" for i, f in enumerate(STEP.fields))
     (folder / "door.cpp").write_text(
@@ -146,7 +150,7 @@ def test_the_kernels_unpack_what_python_packs(unpack_step, values):
 
 
 def test_choices_have_the_same_numbers_in_the_kernels():
-    text = render_sources(design_of(micro()), "a test", 1)["step.hpp"]
+    text = render_sources(design_of(micro()).layout, "a test")["step.hpp"]
     enumerations = dict(re.findall(r"enum class (\w+) : std::uint8_t \{(.*)\};", text))
     for field in STEP.fields:
         if field.choices is not None:

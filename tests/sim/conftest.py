@@ -16,8 +16,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from hw.generate import is_written, make_project, write_project
+from hw.generate import is_design_written, make_project, write_design
 from hw.layout import Design
+from hw.manifest import DESIGN
 from hw.target import resolve_target
 from sim.bridge import Accelerator, CsimResult
 from sim.build import build_library
@@ -50,12 +51,12 @@ class Simulators:
         self.root = root
 
     def folder(self, design: Design) -> Path:
-        """Where the design's project lies, as `make hls` leaves it."""
-        project = make_project(design, resolve_target("zcu102"))
-        digest = hashlib.sha256(project.files["manifest.json"].encode()).hexdigest()
+        """Where the hardware's files lie, whatever network is to run on it."""
+        project = make_project(design, resolve_target("zcu102"), "tests")
+        digest = hashlib.sha256(project.files[DESIGN].encode()).hexdigest()
         with locked(self.root / digest[:16]) as folder:
-            if not is_written(project, folder):
-                write_project(project, folder)
+            if not is_design_written(project, folder):
+                write_design(project, folder)
         return folder
 
     def __call__(self, design: Design, unit: str | None = None, **options: Any) -> Accelerator:

@@ -1,4 +1,5 @@
-"""Any small transformer on any engine: the C-simulation is the golden, tap by tap."""
+"""Any small transformer on any engine, as a design of its own: the C-simulation is the golden, tap by tap. Each is compiled,
+so they are slow; many networks on one design are in test_one_design.py."""
 
 from __future__ import annotations
 
@@ -71,12 +72,6 @@ def check(simulators: Simulators, case: Case, **options: bool) -> None:
     accelerator = simulators(make_design(network, case.architecture), **options)
     golden = simulate(accelerator, random_images(case.model, 2, case.seed))
     note(f"tokens: {golden.tokens}")
-
-
-@settings(COMPILING, max_examples=4)
-@given(case=cases())
-def test_a_few_small_transformers(simulators, case):
-    check(simulators, case)
 
 
 @pytest.mark.slow

@@ -55,16 +55,16 @@ module bench;
     wire signed [31:0] square;
     epilogue_lane epilogue(.clk(clk), .is_gelu(in[0][0]), .is_context(in[1][0]), .is_residual(in[2][0]), .sum(in[3][47:0]),
         .residual(in[4][15:0]), .amount(in[5][3:0]), .residual_shift(in[6][2:0]), .second_amount(in[7][2:0]),
-        .mantissa(in[8][17:0]), .segment(segment), .base(gelu_base[segment]), .slope(gelu_slope[segment]), .value(value),
+        .mantissa(in[8][17:0]), .up(in[9][3:0]), .segment(segment), .base(gelu_base[segment]), .slope(gelu_slope[segment]), .value(value),
         .square(square));
 
     wire signed [15:0] z;
-    norm_lane norm(.clk(clk), .per_head(in[0][0]), .x(in[1][15:0]), .sum(in[2][26:0]), .mantissa(in[3][17:0]),
+    norm_lane norm(.clk(clk), .channels(in[0][9:0]), .x(in[1][15:0]), .sum(in[2][26:0]), .mantissa(in[3][17:0]),
         .amount(in[4][5:0]), .z(z));
 
     wire [9:0] fraction;
     wire [15:0] p;
-    exp_lane exponential(.clk(clk), .tile(in[0][3:0]), .tokens(in[1][9:0]), .maximum(in[2][15:0]), .score(in[3][15:0]),
+    exp_lane exponential(.clk(clk), .tile(in[0][3:0]), .tokens(in[1][9:0]), .maximum(in[2][15:0]), .score(in[3][15:0]), .up(in[4][3:0]),
         .fraction(fraction), .power(exp_table[fraction]), .p(p));
 
     wire [255:0] a, w;

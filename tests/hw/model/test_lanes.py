@@ -17,7 +17,6 @@ from quant.formats import MAX_SHIFT, MIN_SECOND_SHIFT, MIN_SHIFT, RESIDUAL_GUARD
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("verilator")]
 VALUE, SQUARE, Z, P, FAST, DIRECT, TOTAL, LARGEST = range(8)
-GELU_BITS = 12  # of epilogue_lane.v
 LANE = 37  # of exp_lane.v
 MODULES = ("epilogue_lane", "norm_lane", "exp_lane", "column", "sum_tree", "max_tree", "adder3", "adder", "cut",
            "round_half_even", "saturate", "requantize")  # fmt: skip
@@ -68,7 +67,7 @@ def test_epilogue_lane(run):
     sums = np.where(ties, ((sums >> shift) << shift) + (1 << (shift - 1)) + rng.integers(-1, 2, n), sums)
     residual, left = rng.integers(-32768, 32768, n), rng.integers(0, 8, n)
     drop = rng.integers(MIN_SECOND_SHIFT, MIN_SECOND_SHIFT + 8, n)
-    acc = sums.astype(float)
+    acc, gelu_bits = sums.astype(float), rng.integers(0, f.GELU_MAX_FRAC_BITS + 1, n)
 
     def inputs(gelu=0, context=0, is_residual=0, mantissa=0, sums=sums, shift=shift):
         columns = (
@@ -81,6 +80,7 @@ def test_epilogue_lane(run):
             left,
             drop - MIN_SECOND_SHIFT,
             mantissa,
+            f.GELU_MAX_FRAC_BITS - gelu_bits,
         )
         return np.stack(np.broadcast_arrays(*columns), axis=1)
 
@@ -89,7 +89,8 @@ def test_epilogue_lane(run):
     got = run(inputs(is_residual=1))
     expected = requantize(acc + residual * 2.0 ** (shift + left - RESIDUAL_GUARD_BITS), shift)
     assert np.array_equal(got[:, VALUE], expected) and np.array_equal(got[:, SQUARE], expected * expected)
-    assert np.array_equal(run(inputs(gelu=1))[:, VALUE], requantize(f.gelu(rounded, GELU_BITS), drop))
+    exact = np.array([f.gelu(one, int(bits)) for one, bits in zip(rounded, gelu_bits, strict=True)])
+    assert np.array_equal(run(inputs(gelu=1))[:, VALUE], requantize(exact, drop))
 
     total = rng.integers(f.EXP_ONE, f.EXP_ONE * 1023, n)
     weighted = (rng.uniform(-1, 32767 / 32768, n) * total * 2**15).astype(np.int64)
@@ -102,14 +103,12 @@ def test_epilogue_lane(run):
 
 
 def test_norm_lane(run):
-    """Of 384 channels, or a head's 64."""
     rng = np.random.default_rng(1)
     n = 400
-    per_head, x = rng.integers(0, 2, n), rng.choice([-32768, 32767, -1, 0, 5, 1234, -20000], n)
-    channels = np.where(per_head, 64, 384)
+    channels, x = rng.integers(1, 1024, n), rng.choice([-32768, 32767, -1, 0, 5, 1234, -20000], n)
     total = (x + rng.integers(-65535, 65536, n)).clip(-32768, 32767) * (channels - 1) + x
     mantissa, shift = rng.integers(2**16, 2**17, n), rng.integers(3, 45, n)
-    got = run(np.stack([per_head, x, total, mantissa, shift - 3], axis=1))
+    got = run(np.stack([channels, x, total, mantissa, shift - 3], axis=1))
     assert np.array_equal(got[:, Z], requantize((channels * x - total).astype(float) * mantissa, shift))
 
 
@@ -119,8 +118,10 @@ def test_exp_lane(run):
     score = rng.integers(-32768, 32768, n)
     largest = np.minimum(score + (rng.integers(0, 2**16, n) >> rng.integers(0, 16, n)), 32767)
     tile, tokens = rng.integers(0, 16, n), rng.integers(1, 1024, n)
-    got = run(np.stack([tile, tokens, largest, score], axis=1))
-    expected = f.exp2_negative((largest - score).astype(float), f.EXP_MAX_FRAC_BITS)
+    bits = rng.integers(0, f.EXP_MAX_FRAC_BITS + 1, n)
+    got = run(np.stack([tile, tokens, largest, score, f.EXP_MAX_FRAC_BITS - bits], axis=1))
+    distances = (largest - score).astype(float)
+    expected = np.array([f.exp2_negative(t, int(b)) for t, b in zip(distances, bits, strict=True)])
     assert np.array_equal(got[:, P], np.where(64 * tile + LANE < tokens, expected, 0))
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from hw.architecture import TILE_SIZES, Architecture, serves
+from hw.hardware import Capacities
 from hw.layout import Layout
 from hw.model.measure import measure
 from hw.model.memory import bram36
@@ -120,20 +121,21 @@ def test_layer_norms_lanes_take_a_second_dsp_beyond_1024_channels():
     for heads, head_dim, dsps_of_lane in ((16, 64, 1), (17, 64, 2)):
         model = replace(DEIT_S, embed_dim=heads * head_dim, num_heads=heads)
         worst = (model.embed_dim - 1) * (2**16 - 1)
-        assert worst < 2 ** (norm_bits(model) - 1)
+        assert worst < 2 ** (norm_bits(Capacities.of(model)) - 1)
         parts = {part.name: part.cost.dsp for part in estimate(model).parts}
         assert parts["prologue: LayerNorm"] == 64 * dsps_of_lane
 
 
 @pytest.mark.parametrize("name", ["deit_s", "deit_t"])
 def test_the_fast_engine_of_2048_multipliers_leaves_head_room_on_its_board(name):
-    """94% of the DSPs, 85% of the block RAM, 75% of LUTs and flip-flops, everything counted; LUTs and flip-flops even
-    where the estimate is a sixth short of the former and a twelfth of the latter."""
+    """94% of the DSPs, 85% of the block RAM, 75% of LUTs and flip-flops, everything counted; where the estimate is a
+    sixth short of the LUTs and a twelfth of the flip-flops, it still fits, at no more than 85%."""
     resources = estimate_resources(Layout(resolve_model(name).model, Architecture.for_target(ZCU102, {})))
     assert resources.parts[0].cost.dsp == 2048
     shares = resources.shares(ZCU102)
     assert shares["dsp"] <= 0.94 and shares["bram36"] <= 0.85
-    assert shares["lut"] * 7 / 6 <= 0.75 and shares["ff"] * 13 / 12 <= 0.75
+    assert shares["lut"] <= 0.75 and shares["ff"] <= 0.75
+    assert shares["lut"] * 7 / 6 <= 0.85 and shares["ff"] * 13 / 12 <= 0.85
     assert verdict(resources, ZCU102) == "fits with head-room"
 
 
