@@ -5,6 +5,12 @@
         for image in accelerator.stream(camera):    # the next image is prepared while one runs
             print(image.logits.argmax(), image.tokens)
 
+One bitstream runs every network that was packed for its design. Those that are loaded lie in memory side by side:
+
+        pruned = accelerator.load("bundle/networks/deit_s")
+        unpruned = accelerator.load("bundle/networks/deit_s-keep-none")
+        pruned.infer("images"), unpruned.infer("images")    # other addresses in the registers, nothing else
+
 numpy, Pillow and pynq alone. One thread at a time; a second process is refused.
 """
 
@@ -13,53 +19,36 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from host.answer import REPORTED, check_answer
 from host.board import Board
-from host.bundle import Bundle, load_bundle
+from host.bundle import Bundle, PackedNetwork, load_bundle, load_network
+from host.network import Network, OneImage
 from host.result import ImageResult, Inference, Timing, kept_patches, stage_tokens
-from hw.interface import STATUS_CHECKSUM, STATUS_ERROR, STATUS_STAGES, UNWRITTEN, Error
-from spvit.errors import (
-    DeviceBusyError,
-    DeviceError,
-    DeviceTimeoutError,
-    ImageError,
-    RefusedError,
-    WeightsChangedError,
-)
+from hw.interface import STATUS_STAGES, UNWRITTEN, Buffer
+from spvit.errors import BundleError, DeviceBusyError, DeviceError, DeviceTimeoutError
 from spvit.images.preprocess import Pixels
-from spvit.images.sources import ImageSet, load_images
+from spvit.images.sources import ImageSet
 
 TIMEOUT_S = 10.0
-OneImage = str | Path | Image.Image | NDArray[Any]
-NETWORK_ERRORS = {
-    Error.NUM_WORDS: "the weight stream is not as long as the step table that heads it says",
-    Error.TABLE_VERSION: "the bitstream reads another version of the step table that heads the weights",
-    Error.TABLE_CHECKSUM: "the step table that heads the weights has not the checksum that it says",
-    Error.STEP: "a step of the network leaves the memories of this design",
-}
-"""Why the network that was sent may not run."""
-REPORTED = (RefusedError, WeightsChangedError)
-"""Errors that the accelerator itself answered: it has ended."""
 
 
 class Accelerator:
-    """A bundle on a device. Frees its buffers in `close`, at the end of `with`, and after each error.
+    """A design on a device, with its networks. Frees its buffers in `close` and at the end of `with`.
 
-    After an error the next call loads the weights afresh.
+    After an error, the next call brings back what was given up for it: the network that ran, not the others.
     """
 
     def __init__(
         self, bundle: Bundle | str | Path, device: Any | None = None, wait: str = "auto", timeout_s: float = TIMEOUT_S
     ) -> None:
-        """Check the bundle, load the bitstream, load the weights.
+        """Check the bundle, load the bitstream, and load its network where it holds one alone.
 
         device     PYNQ's; None: the board's
         wait       "interrupt", "polling", or "auto": by interrupt where the overlay has one
@@ -68,12 +57,16 @@ class Accelerator:
         """
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.timeout_s = timeout_s
+        self.networks: list[Network] = []
+        own = load_network(self.bundle.networks[0], self.bundle) if len(self.bundle.networks) == 1 else None
+        self._own: Network | None = None
+        self._active: Network | None = None  # that the registers speak of
         self._exclusive = threading.Lock()
         self._buffers: dict[str, Any] = {}
         self._is_open = True
         self._board = Board(self.bundle, device, wait)
         try:
-            self._load()
+            self._own = None if own is None else self.load(own)
         except BaseException:
             self.close()
             raise
@@ -86,9 +79,60 @@ class Accelerator:
 
     def close(self) -> None:
         """Free the buffers and let others use the device. Does nothing the second time."""
-        self._free()
+        for memory in (self._buffers, *(network.memory for network in self.networks)):
+            _free(memory)
+        self.networks.clear()
         self._is_open = False
         self._board.release()
+
+    # --- networks ---
+
+    def load(self, network: PackedNetwork | str | Path) -> Network:
+        """Send a network's weights to memory, beside those that are there.
+
+        network  a folder with network.json and its stripes, or a build folder or bundle that holds one
+        Raises BundleError, DeviceError.
+        """
+        packed = network if isinstance(network, PackedNetwork) else load_network(network, self.bundle)
+        with self.alone():
+            loaded = Network(self, packed)
+            self.networks.append(loaded)
+            try:
+                self._bring(loaded)
+            except BaseException:
+                self.networks.remove(loaded)
+                raise
+        return loaded
+
+    def unload(self, network: Network) -> None:
+        """Free a network's weights. Does nothing the second time. Raises DeviceBusyError."""
+        if network not in self.networks:
+            return
+        with self.alone():
+            self.networks.remove(network)
+            self._active = None if self._active is network else self._active
+            _free(network.memory)
+
+    @property
+    def network(self) -> Network:
+        """The one that came with the bundle. Raises BundleError where none did, or several."""
+        if self._own is None:
+            names = ", ".join(folder.name for folder in self.bundle.networks)
+            raise BundleError(
+                f"{self.bundle.folder}: it holds {f'several networks ({names})' if names else 'no network'}; load one "
+                "with Accelerator.load, or name it with --network"
+            )
+        return self._own
+
+    def infer(self, images: str | Path | ImageSet | NDArray[np.uint8] | Iterable[OneImage]) -> Inference:
+        """By the bundle's own network, see `Network.infer`."""
+        return self.network.infer(images)
+
+    def stream(self, images: Iterable[OneImage]) -> Iterator[ImageResult]:
+        """By the bundle's own network, see `Network.stream`."""
+        return self.network.stream(images)
+
+    # --- the device ---
 
     @property
     def is_emulated(self) -> bool:
@@ -103,77 +147,51 @@ class Accelerator:
     def clock_mhz(self) -> float:
         return self._board.clock_mhz
 
-    def infer(self, images: str | Path | ImageSet | NDArray[np.uint8] | Iterable[OneImage]) -> Inference:
-        """All of `images`.
+    def check_clock(self) -> None:
+        """PL0 is anyone's to set. Raises DeviceError."""
+        self._board.check_clock()
 
-        images  a folder, a file, an ImageSet, pixels uint8 [N, S, S, C] or [S, S, C], or anything that `stream` takes
-        Raises ImageError, DeviceError.
-        """
-        if isinstance(images, (str, Path)):
-            images = load_images(images, self.bundle.preprocessing)
-        if isinstance(images, Image.Image):
-            images = [images]
-        if isinstance(images, ImageSet):
-            images = images.pixels
-        if isinstance(images, np.ndarray) and images.ndim == 3:
-            images = images[None]
-        return Inference.of(list(self.stream(images)), self.bundle.interface, self.bundle.logits_frac_bits)
-
-    def stream(self, images: Iterable[OneImage]) -> Iterator[ImageResult]:
-        """One result per image; a thread takes and prepares the next image while the accelerator runs.
-
-        images  each a path, a Pillow image, or pixels uint8 [S, S, C]
-        Raises ImageError, DeviceError.
-        """
-        with self._alone(), ThreadPoolExecutor(1, "spvit preprocessing") as pool:
-            self._board.check_clock()  # PL0 is anyone's to set
-            source = iter(images)
-            coming = pool.submit(self._prepare, source)
-            while (prepared := coming.result()) is not None:
-                coming = pool.submit(self._prepare, source)
-                yield self._run(*prepared)
-
-    def _prepare(self, source: Iterator[OneImage]) -> tuple[Pixels, float] | None:
-        """The next image's pixels, and the milliseconds that they took; None at the end."""
-        try:
-            image = next(source)
-        except StopIteration:
-            return None
-        start = time.perf_counter()
-        pixels = self.pixels(image)
-        return pixels, _ms_since(start)
-
-    def pixels(self, image: OneImage) -> Pixels:
-        """The image as the accelerator sees it: uint8 [S, S, C]. Raises ImageError."""
-        preprocessing = self.bundle.preprocessing
-        if isinstance(image, (str, Path)):
-            pixels: Pixels = load_images(image, preprocessing).pixels[0]
-            return pixels
-        if isinstance(image, Image.Image):
-            return preprocessing.to_uint8(image)
-        shape = self.bundle.interface.image.shape
-        if not isinstance(image, np.ndarray):
-            raise ImageError(f"a {type(image).__name__} is no image; give a path, a Pillow image or an array")
-        if image.dtype != np.uint8 or image.shape != shape:
-            raise ImageError(
-                f"an array of {image.dtype} {list(image.shape)}: pixels are uint8 {list(shape)}; give a Pillow image "
-                "to have it resized and cropped"
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """For whoever uses the device. Raises DeviceBusyError."""
+        if not self._exclusive.acquire(blocking=False):
+            raise DeviceBusyError(
+                f"{self.bundle.folder}: another thread, or a stream that was not read to its end, is using this "
+                "accelerator; one at a time"
             )
-        return np.asarray(image, np.uint8)
-
-    def _run(self, pixels: Pixels, preprocess_ms: float) -> ImageResult:
-        self._load()
         try:
-            return self._run_loaded(pixels, preprocess_ms)
+            yield
+        finally:
+            self._exclusive.release()
+
+    def run(self, network: Network, pixels: Pixels, preprocess_ms: float) -> ImageResult:
+        """One image, within `alone`. Raises DeviceError."""
+        self.activate(network)
+        try:
+            return self._run_active(network.packed, pixels, preprocess_ms)
         except BaseException as error:
-            self._recover(error)
+            self._recover(network, error)
             raise
 
-    def _run_loaded(self, pixels: Pixels, preprocess_ms: float) -> ImageResult:
-        board, interface = self._board, self.bundle.interface
+    def activate(self, network: Network) -> int:
+        """Have the registers speak of this network, within `alone`. Returns how many were written; 0: they did.
+
+        Raises DeviceError.
+        """
+        self._bring(network)
+        if self._active is network:
+            return 0
+        self._active = None
+        values = self.bundle.interface.registers_of(network.packed.shapes)
+        written = self._board.point(self._buffers | network.memory, values)
+        self._active = network
+        return written
+
+    def _run_active(self, network: PackedNetwork, pixels: Pixels, preprocess_ms: float) -> ImageResult:
+        board, interface, shapes = self._board, self.bundle.interface, network.shapes
         image, logits, status = (self._buffers[name] for name in ("image", "logits", "status"))
         start = time.perf_counter()
-        image[:] = pixels
+        image[: pixels.size] = pixels.reshape(-1)
         image.flush()
         status[:] = UNWRITTEN
         status.flush()
@@ -184,10 +202,10 @@ class Accelerator:
         status.invalidate()
         answer = np.array(status)
         if not finished:
-            raise DeviceTimeoutError(self._where_it_stood(answer))
-        self._check_answer(answer)
+            raise DeviceTimeoutError(self._where_it_stood(network, answer))
+        check_answer(self.bundle, network, answer)
         logits.invalidate()
-        scores = np.array(logits)
+        scores = np.array(logits[: shapes.num_classes])
         transfer_ms = _ms_since(start) - compute_ms
         cycles = board.cycles()
         if cycles is not None:
@@ -196,85 +214,77 @@ class Accelerator:
             timing = Timing(None, None, None if cycles is None else compute_ms, cycles)
         else:
             timing = Timing(preprocess_ms, transfer_ms, compute_ms, cycles)
-        return ImageResult(scores, stage_tokens(interface, answer), kept_patches(interface, answer), timing)
+        tokens, kept = stage_tokens(interface, shapes, answer), kept_patches(interface, shapes, answer)
+        return ImageResult(scores, tokens, kept, timing)
 
-    def _check_answer(self, status: NDArray[np.int32]) -> None:
-        error = int(status[STATUS_ERROR])
-        bundle = self.bundle
-        if error == Error.DIGEST:
-            raise RefusedError(
-                f"{bundle.folder}: the bitstream was built from another design than digest={bundle.digest[:8]}; deploy "
-                "the bundle with its own bitstream"
-            )
-        if error != Error.NONE and error not in NETWORK_ERRORS:
-            written = "nothing" if error == UNWRITTEN else f"error {error}, which this runtime does not know"
-            raise DeviceError(
-                f"{bundle.folder}: the accelerator finished and answered {written}; deploy the bundle with its own "
-                "bitstream"
-            )
-        checksum = int(status[STATUS_CHECKSUM]) & 0xFFFF_FFFF
-        if checksum != bundle.weights_checksum:
-            raise WeightsChangedError(
-                f"{bundle.folder}: the weights reached the accelerator changed, checksum 0x{checksum:08x} in place of "
-                f"0x{bundle.weights_checksum:08x}; the next call loads them again, and if this returns, memory or its "
-                "clock is at fault"
-            )
-        if error in NETWORK_ERRORS:
-            raise RefusedError(f"{bundle.folder}: {NETWORK_ERRORS[Error(error)]}; deploy the bundle again")
-
-    def _where_it_stood(self, status: NDArray[np.int32]) -> str:
-        passed, stages = max(int(status[STATUS_STAGES]), 0), self.bundle.interface.num_stages
+    def _where_it_stood(self, network: PackedNetwork, status: NDArray[np.int32]) -> str:
+        passed, stages = max(int(status[STATUS_STAGES]), 0), network.shapes.num_stages
         return (
-            f"{self.bundle.folder}: no result after {self.timeout_s:g} s; {passed} of {stages} token selectors were "
+            f"{network.folder}: no result after {self.timeout_s:g} s; {passed} of {stages} token selectors were "
             f"passed ({self._board.where_it_stands()}); the accelerator was reset, raise timeout_s if the time was too "
             "short"
         )
 
-    def _load(self) -> None:
-        """Allocate what is not allocated, and send the weights: once, or again after an error."""
+    def _bring(self, network: Network) -> None:
+        """Allocate what is not allocated, and send the network's weights: once, or again after an error."""
         if not self._is_open:
             raise DeviceError(f"{self.bundle.folder}: closed; make a new Accelerator")
+        if network not in self.networks:
+            raise DeviceError(f"{network.packed.folder}: this network was closed; load it again")
         if not self._board.is_ready:  # its loading was interrupted
+            self._active = None
             self._board.program()
-        if self._buffers:
-            return
         interface = self.bundle.interface
+        if not self._buffers:
+            self._active = None
+            self._allocate((interface.image, interface.logits, interface.status), self._buffers)
+        if not network.memory:
+            self._active = None if self._active is network else self._active
+            self._send_weights(network)
+
+    def _send_weights(self, network: Network) -> None:
+        packed = network.packed
+        buffers = self.bundle.interface.weights(packed.shapes.num_words)
+        self._allocate(buffers, network.memory)
         try:
-            for buffer in interface.buffers:
-                self._buffers[buffer.name] = self._board.allocate(buffer)
-            for path, buffer in zip(self.bundle.weights, interface.weights, strict=True):
-                memory = self._buffers[buffer.name]
+            for path, buffer in zip(packed.weights, buffers, strict=True):
+                memory = network.memory[buffer.name]
                 memory[:] = np.fromfile(path, buffer.dtype).reshape(buffer.shape)
                 memory.flush()
         except BaseException:
-            self._free()
+            _free(network.memory)
             raise
-        self._board.registers.num_words = interface.port_words
-        self._board.registers.digest = interface.digest
 
-    def _free(self) -> None:
-        while self._buffers:
-            self._buffers.popitem()[1].freebuffer()
+    def _allocate(self, buffers: Iterable[Buffer], memory: dict[str, Any]) -> None:
+        """All of `buffers`, by name, or none. Raises DeviceMemoryError."""
+        try:
+            for buffer in buffers:
+                memory[buffer.name] = self._board.allocate(buffer, self._resident())
+        except BaseException:
+            _free(memory)
+            raise
 
-    def _recover(self, error: BaseException) -> None:
+    def _resident(self) -> str:
+        """What this accelerator holds of the device's memory, in words."""
+        own = [(f"{network.packed.folder}", network.memory) for network in self.networks if network.memory]
+        held = [("the image and its results", self._buffers), *own] if self._buffers else own
+        sizes = [f"{name} ({sum(each.nbytes for each in memory.values()) / 1e6:.1f} MB)" for name, memory in held]
+        return " and ".join([", ".join(sizes[:-1]), sizes[-1]] if len(sizes) > 1 else sizes) or "nothing of ours"
+
+    def _recover(self, network: Network, error: BaseException) -> None:
         """Nothing may be left that still writes to freed memory: what did not end is ended by loading the bitstream."""
+        self._active = None
         try:
             if not isinstance(error, REPORTED):
                 self._board.program()
         finally:
-            self._free()
+            _free(self._buffers)
+            _free(network.memory)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        if not self._exclusive.acquire(blocking=False):
-            raise DeviceBusyError(
-                f"{self.bundle.folder}: another thread, or a stream that was not read to its end, is using this "
-                "accelerator; one at a time"
-            )
-        try:
-            yield
-        finally:
-            self._exclusive.release()
+
+def _free(memory: dict[str, Any]) -> None:
+    while memory:
+        memory.popitem()[1].freebuffer()
 
 
 def _ms_since(start: float) -> float:

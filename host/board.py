@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,21 +125,31 @@ class Board:
         """PYNQ's register map of the kernel."""
         return self._kernel.register_map
 
-    def allocate(self, buffer: Buffer) -> Any:
-        """Contiguous memory for `buffer`, its address in the kernel's registers. Raises DeviceMemoryError."""
+    def allocate(self, buffer: Buffer, resident: str) -> Any:
+        """Contiguous memory, which `point` makes the accelerator's.
+
+        resident  what lies there already, in words
+        Raises DeviceMemoryError.
+        """
         try:
-            memory = allocate(buffer.shape, buffer.dtype, target=self.device)
+            return allocate(buffer.shape, buffer.dtype, target=self.device)
         except (RuntimeError, MemoryError, OSError) as error:
-            needed = sum(each.nbytes for each in self.interface.buffers) / 1e6
             raise DeviceMemoryError(
-                f"no contiguous memory for {buffer.name}, {buffer.nbytes / 1e6:.1f} MB of {needed:.1f} MB in all "
-                f"({_one_line(error)}); close other notebooks that hold buffers, or boot with a larger cma= on the "
-                "kernel's command line"
+                f"no contiguous memory for {buffer.name}, {buffer.nbytes / 1e6:.1f} MB, beside {resident} "
+                f"({_one_line(error)}); close networks that are not in use, or other notebooks that hold buffers, or "
+                "boot with a larger cma= on the kernel's command line"
             ) from None
-        low, high = buffer.address_registers
-        setattr(self.registers, low, memory.physical_address & 0xFFFF_FFFF)
-        setattr(self.registers, high, memory.physical_address >> 32)
-        return memory
+
+    def point(self, memories: Mapping[str, Any], values: Mapping[str, int]) -> int:
+        """Write the registers: addresses of `memories`, by the buffers' names, and `values`. Returns how many."""
+        written = dict(values)
+        for buffer in self.interface.buffers:
+            low, high = buffer.address_registers
+            address = memories[buffer.name].physical_address
+            written |= {low: address & 0xFFFF_FFFF, high: address >> 32}
+        for name, value in written.items():
+            setattr(self.registers, name, value)
+        return len(written)
 
     def start(self) -> None:
         """Run once."""

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from host.accelerator import Accelerator, OneImage
+from host.accelerator import Accelerator
+from host.network import Network, OneImage
 from host.power import PowerMeter
 from host.result import ImageResult
 from spvit.errors import DeviceError
@@ -29,6 +30,7 @@ PAPER_TABLE_4_MS = {"deit_t": (8.81, 5.60), "deit_s": (22.31, 13.23)}
 """ZCU102, 16 bit, as the paper measured: (unpruned, pruned)."""
 MOST_BINS = 12
 """Rows of the table of tokens against latency."""
+SWITCHES = 100
 LABELS = {
     "board": "measured on the board",
     "estimate": "ESTIMATE from the accelerator's cycles: nothing here was measured",
@@ -58,8 +60,9 @@ class Summary:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Of one bundle.
+    """Of one network.
 
+    digest       of the design; network: of the network that ran on it
     kind         what the times are: board, estimate, none
     clock_mhz    that the accelerator ran at, and what its design was built for
     latency_ms   one image through the accelerator, from start to interrupt
@@ -76,6 +79,7 @@ class Measurement:
     model: str
     board: str
     digest: str
+    network: str
     clock_mhz: float
     design_clock_mhz: float
     images: int
@@ -97,6 +101,23 @@ class Measurement:
         return LABELS[self.kind]
 
 
+@dataclass(frozen=True)
+class Switch:
+    """From one resident network to the other: no weights are sent, and no bitstream is loaded.
+
+    registers  that the host writes for it
+    host_ms    that this takes it
+    """
+
+    registers: int
+    host_ms: Summary
+    is_emulated: bool
+
+    @property
+    def label(self) -> str:
+        return "this computer's time, with the EMULATED device's registers" if self.is_emulated else LABELS["board"]
+
+
 def open_accelerator(bundle: str | Path, emulated: bool = False, **options: Any) -> Accelerator:
     """The bundle on the board, or on the emulated device. Raises BundleError, DeviceError."""
     if not emulated:
@@ -112,31 +133,32 @@ def open_accelerator(bundle: str | Path, emulated: bool = False, **options: Any)
     return Accelerator(bundle, emulate(bundle), **options)
 
 
-def image_list(source: str | Path, accelerator: Accelerator) -> tuple[tuple[str, ...], list[OneImage]]:
+def image_list(source: str | Path, network: Network) -> tuple[tuple[str, ...], list[OneImage]]:
     """Names, and images as `stream` takes them: files stay files, so that reading them is measured too."""
     if str(source).startswith("digits:"):
-        images: ImageSet = load_images(source, accelerator.bundle.preprocessing)
+        images: ImageSet = load_images(source, network.preprocessing)
         return images.names, list(images.pixels)
     folder, files = image_files(Path(source))
     return tuple(file.relative_to(folder).as_posix() for file in files), list(files)
 
 
 def measure(
-    accelerator: Accelerator, images: Sequence[OneImage], warm_up: int = 10, repeats: int = 10
+    network: Network, images: Sequence[OneImage], warm_up: int = 10, repeats: int = 10
 ) -> tuple[Measurement, list[ImageResult]]:
     """Warm up, then each image by itself, then all of them pipelined; and the results of each image.
 
     repeats  rounds over the images; on the emulated device one, since an estimate is the same each time
     """
+    accelerator, packed = network.accelerator, network.packed
     bundle = accelerator.bundle
     if accelerator.is_emulated:
         warm_up, repeats = 0, 1
-    list(accelerator.stream(itertools.islice(itertools.cycle(images), warm_up)))
+    list(network.stream(itertools.islice(itertools.cycle(images), warm_up)))
     results: list[ImageResult] = []
     walls: list[float] = []
     for image in list(images) * repeats:
         start = time.perf_counter()
-        results += accelerator.infer([image]).images
+        results += network.infer([image]).images
         walls.append((time.perf_counter() - start) * 1e3)
     first = results[: len(images)]
     latency = Summary.of([result.timing.compute_ms for result in results])
@@ -148,19 +170,32 @@ def measure(
         kind = "board"
         with PowerMeter(accelerator.is_emulated) as meter:
             start = time.perf_counter()
-            count = sum(1 for _ in accelerator.stream(list(images) * repeats))
+            count = sum(1 for _ in network.stream(list(images) * repeats))
             known["throughput"] = count / (time.perf_counter() - start)
         known |= {"end_to_end_ms": Summary.of(walls), "shares": _shares(results), "power_w": meter.mean_w}
     return Measurement(
-        kind, bundle.name, bundle.board, bundle.digest, accelerator.clock_mhz, bundle.clock_mhz, len(images), warm_up,
-        len(results), accelerator.waits_by_interrupt, bundle.num_tokens, latency, **known,
+        kind, packed.name, bundle.board, bundle.digest, packed.digest, accelerator.clock_mhz, bundle.clock_mhz,
+        len(images), warm_up, len(results), accelerator.waits_by_interrupt, packed.num_tokens, latency, **known,
         tokens=[list(result.tokens) for result in first],
         classes=[int(np.argmax(result.logits)) for result in first],
         by_tokens=_by_tokens(results),
     ), first  # fmt: skip
 
 
-def latency_report(pruned: Measurement, baseline: Measurement | None) -> dict[str, Any]:
+def measure_switch(one: Network, other: Network, switches: int = SWITCHES) -> Switch:
+    """Between two networks that are resident on the same accelerator, to and fro."""
+    times, registers = [], 0
+    other.activate()
+    for i in range(switches):
+        start = time.perf_counter()
+        registers = (one, other)[i % 2].activate()
+        times.append((time.perf_counter() - start) * 1e3)
+    summary = Summary.of(times)
+    assert summary is not None and registers
+    return Switch(registers, summary, one.accelerator.is_emulated)
+
+
+def latency_report(pruned: Measurement, baseline: Measurement | None, switch: Switch | None = None) -> dict[str, Any]:
     """What `latency.json` holds."""
     paper = PAPER_TABLE_4_MS.get(pruned.model)
     return {
@@ -168,6 +203,7 @@ def latency_report(pruned: Measurement, baseline: Measurement | None) -> dict[st
         "label": pruned.label,
         "measurement": asdict(pruned),
         "baseline": None if baseline is None else asdict(baseline),
+        "switch": None if switch is None else {"label": switch.label} | asdict(switch),
         "paper_table_4_ms": None if paper is None else {"unpruned": paper[0], "pruned": paper[1]},
     }
 
@@ -204,6 +240,14 @@ def summary_table(pruned: Measurement, baseline: Measurement | None = None) -> s
         unpruned_ms, pruned_ms = PAPER_TABLE_4_MS[pruned.model]
         lines.append(f"paper, Table 4, measured on its ZCU102: {pruned_ms:.2f} ms, unpruned {unpruned_ms:.2f} ms")
     return "\n".join(lines)
+
+
+def switch_line(switch: Switch) -> str:
+    """For people."""
+    return (
+        f"from one network to the other: {switch.registers} registers, {switch.host_ms.median:.3f} ms (median, "
+        f"{switch.label}); one bitstream, no weights sent"
+    )
 
 
 def tokens_table(measurement: Measurement) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.interface import KEEP_ROWS_PER_WORD, STATUS_HEADER, Interface
+from hw.interface import KEEP_ROWS_PER_WORD, STATUS_HEADER, Interface, Shapes
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Inference:
     frac_bits: int
 
     @classmethod
-    def of(cls, images: list[ImageResult], interface: Interface, frac_bits: int) -> Inference:
-        logits = np.array([image.logits for image in images], np.int16).reshape(len(images), interface.num_classes)
-        tokens = np.array([image.tokens for image in images], np.int64).reshape(len(images), interface.num_stages)
+    def of(cls, images: list[ImageResult], shapes: Shapes, frac_bits: int) -> Inference:
+        logits = np.array([image.logits for image in images], np.int16).reshape(len(images), shapes.num_classes)
+        tokens = np.array([image.tokens for image in images], np.int64).reshape(len(images), shapes.num_stages)
         return cls(tuple(images), logits, tokens, frac_bits)
 
     @property
@@ -69,23 +69,23 @@ class Inference:
         return np.asarray(np.argmax(self.logits, axis=1))
 
 
-def stage_tokens(interface: Interface, status: NDArray[np.int32]) -> tuple[int, ...]:
-    """Rows after each token selector."""
-    return tuple(int(count) for count in status[STATUS_HEADER :: interface.stage_words])
+def stage_tokens(interface: Interface, shapes: Shapes, status: NDArray[np.int32]) -> tuple[int, ...]:
+    """Rows after each of the network's token selectors; the design's buffer may have room for more."""
+    return tuple(int(count) for count in status[STATUS_HEADER :: interface.stage_words][: shapes.num_stages])
 
 
-def kept_patches(interface: Interface, status: NDArray[np.int32]) -> tuple[NDArray[np.int64], ...]:
+def kept_patches(interface: Interface, shapes: Shapes, status: NDArray[np.int32]) -> tuple[NDArray[np.int64], ...]:
     """Which of the image's patches each token selector kept.
 
     Rows are prefix, candidates, packages; a selector's candidates are the patches that the one before it kept.
     """
-    candidates = np.arange(interface.rows - interface.num_prefix_tokens)
+    candidates = np.arange(shapes.num_tokens - shapes.num_prefix_tokens)
     kept = []
-    for stage in range(interface.num_stages):
+    for stage in range(shapes.num_stages):
         first = STATUS_HEADER + stage * interface.stage_words + 1
         words = status[first : first + interface.keep_words].view(np.uint32)
         flags = (words[:, None] >> np.arange(KEEP_ROWS_PER_WORD, dtype=np.uint32)) & 1
-        rows = flags.reshape(-1)[interface.num_prefix_tokens :][: len(candidates)]
+        rows = flags.reshape(-1)[shapes.num_prefix_tokens :][: len(candidates)]
         candidates = candidates[rows != 0]
         kept.append(candidates)
     return tuple(kept)

@@ -1,7 +1,8 @@
 """The command that packs the board's bundle: `spvit deploy --model deit_s --target zcu102`.
 
 Enters: the build's arguments; a bitstream in the build folder, if `make bitstream` ran. Quantizes and generates first
-where that is needed. Leaves: `deploy.tar.gz` in the build folder; equal inputs give byte-equal archives.
+where that is needed. Leaves: `deploy.tar.gz` in the build folder, with the design and, in `networks/`, the network that
+was asked for; equal inputs give byte-equal archives.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from PIL import Image
 
 from hw.generate import Project, check_request, ensure_project
 from hw.interface import BITSTREAM, BITSTREAM_FOLDER
-from hw.manifest import MANIFEST
-from hw.render import design_interface
+from hw.manifest import DESIGN, NETWORKS_FOLDER
+from hw.render import design_digest, design_interface
 from hw.target import Target, resolve_target, target_names
 from hw.templates import render
 from quant.build import build_folder
@@ -32,13 +33,15 @@ from spvit.files import write_whole
 from spvit.images.sources import digits
 
 ARCHIVE = "deploy.tar.gz"
+BUNDLE_PREFIX = "spvit-"
 ROOT = Path(__file__).parents[1]
 RUNTIME = (
-    "host/__init__.py", "host/accelerator.py", "host/benchmark.py", "host/board.py", "host/bundle.py",
-    "host/figures.py", "host/images.py", "host/interrupts.py", "host/lock.py", "host/measure.py",
-    "host/power.py", "host/result.py", "hw/__init__.py", "hw/architecture.py", "hw/clock.py", "hw/interface.py",
-    "hw/manifest.py", "hw/target.py", "spvit/__init__.py", "spvit/command.py", "spvit/config.py", "spvit/errors.py",
-    "spvit/files.py", "spvit/images/__init__.py", "spvit/images/drawing.py", "spvit/model_config.py",
+    "host/__init__.py", "host/accelerator.py", "host/answer.py", "host/benchmark.py", "host/board.py",
+    "host/bundle.py", "host/figures.py", "host/images.py", "host/interrupts.py", "host/lock.py", "host/measure.py",
+    "host/network.py", "host/power.py", "host/result.py", "hw/__init__.py", "hw/architecture.py", "hw/clock.py",
+    "hw/hardware.py", "hw/interface.py", "hw/manifest.py", "hw/target.py", "spvit/__init__.py", "spvit/command.py",
+    "spvit/config.py", "spvit/errors.py", "spvit/files.py", "spvit/images/__init__.py", "spvit/images/drawing.py",
+    "spvit/model_config.py",
     "spvit/images/preprocess.py", "spvit/images/sources.py", "spvit/schema.py",
 )  # fmt: skip
 """What the board imports."""
@@ -51,30 +54,31 @@ def bundle_files(project: Project, folder: Path) -> dict[str, bytes]:
     files["latency.ipynb"] = (ROOT / "host" / "latency.ipynb").read_bytes()
     files["install.sh"] = (ROOT / "host" / "deploy" / "install.sh").read_bytes()
     files |= {path: text.encode() for path, text in project.files.items() if path.startswith("src/")}
-    for port, stripe in enumerate(project.stripes):
-        files[f"weights/weights_{port}.bin"] = stripe.tobytes()
     files |= bitstream_files(folder)
     images, source = sample_images(project.design.network.model.in_chans)
     files |= images
-    name = bundle_name(folder)
-    files["README.md"] = _readme(project, name, f"{BITSTREAM_FOLDER}/{BITSTREAM}" in files, source)
-    manifest = json.loads(project.files[MANIFEST])
+    files["README.md"] = _readme(project, folder, f"{BITSTREAM_FOLDER}/{BITSTREAM}" in files, source)
+    manifest = json.loads(project.files[DESIGN])
     manifest["sha256"] = {path: hashlib.sha256(content).hexdigest() for path, content in sorted(files.items())}
-    files[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
-    return files
+    files[DESIGN] = (json.dumps(manifest, indent=1) + "\n").encode()
+    place = f"{NETWORKS_FOLDER}/{network_name(project, folder)}"
+    return files | {f"{place}/{path}": content for path, content in project.network_files.items()}
 
 
 def bitstream_files(folder: Path) -> dict[str, bytes]:
-    """What `make bitstream` left, or nothing. Raises BuildError when it is of an earlier design."""
+    """What `make bitstream` left, or nothing. Raises BuildError when it is of an earlier design.
+
+    A network may be newer: it is data to the bitstream.
+    """
     bitstream = folder / BITSTREAM_FOLDER / BITSTREAM
     if not bitstream.exists():
         return {}
     handoff = bitstream.with_suffix(".hwh")
     if not handoff.exists():
         raise BuildError(f"{handoff}: missing beside {bitstream.name}, PYNQ needs both; run make bitstream again")
-    if bitstream.stat().st_mtime < (folder / MANIFEST).stat().st_mtime:
+    if bitstream.stat().st_mtime < (folder / DESIGN).stat().st_mtime:
         raise BuildError(
-            f"{bitstream}: older than {folder / MANIFEST}, the design has changed since; run make bitstream again, or "
+            f"{bitstream}: older than {folder / DESIGN}, the design has changed since; run make bitstream again, or "
             "remove it to pack for the emulated device"
         )
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in (bitstream, handoff)}
@@ -111,7 +115,12 @@ def pack(files: Mapping[str, bytes], name: str) -> bytes:
 
 def bundle_name(folder: Path) -> str:
     """The folder that the archive unpacks to; a name that needs no quotation marks."""
-    return f"spvit-{re.sub(r'[^A-Za-z0-9._-]+', '_', folder.resolve().name)}"
+    return f"{BUNDLE_PREFIX}{re.sub(r'[^A-Za-z0-9._-]+', '_', folder.resolve().name)}"
+
+
+def network_name(project: Project, folder: Path) -> str:
+    """Of the network's folder within the bundle: the build folder's, without the board."""
+    return bundle_name(folder).removeprefix(BUNDLE_PREFIX).replace(f"-{project.target.name}", "", 1)
 
 
 def run(args: BuildOptions) -> None:
@@ -145,16 +154,18 @@ def pack_project(project: Project, folder: Path) -> bool:
     return f"{BITSTREAM_FOLDER}/{BITSTREAM}" in files
 
 
-def _readme(project: Project, name: str, has_bitstream: bool, image_source: str) -> bytes:
-    design = project.design
-    interface = design_interface(design, project.stripes.shape[1])
+def _readme(project: Project, folder: Path, has_bitstream: bool, image_source: str) -> bytes:
+    interface = design_interface(project.design.layout)
+    beside = (interface.image, interface.logits, interface.status)
     values = {
-        "name": name,
-        "model": design.network.model.name,
+        "name": bundle_name(folder),
+        "network": network_name(project, folder),
+        "model": project.design.network.model.name,
         "board": project.target.name,
         "has_bitstream": has_bitstream,
-        "buffer_mb": sum(buffer.nbytes for buffer in interface.buffers) / 1e6,
-        "digest": json.loads(project.files[MANIFEST])["digest"],
+        "network_mb": project.stripes.nbytes / 1e6,
+        "buffer_mb": sum(buffer.nbytes for buffer in beside) / 1e6,
+        "digest": design_digest(project.design.layout),
         "image_source": image_source,
     }
     return render(ROOT / "host" / "deploy" / "README.md.j2", values).encode()

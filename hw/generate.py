@@ -149,10 +149,11 @@ def ensure_project(args: BuildOptions) -> tuple[Project, bool]:
     network, folder = load_network(network_folder(args)), build_folder(args)
     with stage("generating the C++ and the weight stream"):
         project = make_project(make_design(network, architecture), target)
-    if is_written(project, folder):
-        return project, False
-    write_project(project, folder)
-    return project, True
+    written = [is_design_written(project, folder), is_network_written(project, folder)]
+    for is_there, write in zip(written, (write_design, write_network), strict=True):
+        if not is_there:  # a design that is there keeps its date, and its bitstream with it
+            write(project, folder)
+    return project, not all(written)
 
 
 def is_written(project: Project, folder: Path) -> bool:

@@ -28,6 +28,8 @@ from spvit.schema import NAME, SHA256, Entries, Items, Number, Whole, check_fiel
 DESIGN, NETWORK = "design.json", "network.json"
 WEIGHTS_FOLDER = "weights"
 """Within a build folder: NETWORK and the stripes."""
+NETWORKS_FOLDER = "networks"
+"""Within a bundle: a folder for each network, with NETWORK and the stripes."""
 VERSION = 5
 Digests = Annotated[Mapping[str, str], Entries(SHA256, "digests", 100_000)]
 

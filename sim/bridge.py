@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.interface import STATUS_ERROR, STATUS_HEADER, UNWRITTEN, Error, Shapes
+from hw.interface import STATUS_ERROR, STATUS_HEADER, UNWRITTEN, WORD_BYTES, Error
 from hw.layout import Design, Layout
 from hw.program import Op, Step, build_program
 from hw.render import design_digest, design_interface
@@ -119,9 +118,7 @@ class Accelerator:
         logits = np.zeros(self._shapes.num_classes, np.int16)
         status = np.full(self._interface.status_words, UNWRITTEN, np.int32)
         image = np.ascontiguousarray(pixels)
-        stripes = [stripe.ctypes.data for stripe in self._stripes]
-        buffers = (image.ctypes.data, logits.ctypes.data, status.ctypes.data)
-        run_top(self._library, self._shapes, stripes, registers, buffers, sinks)
+        run_top(self._library, list(self._stripes), registers, (image, logits, status), sinks)
         return logits, status
 
     def run_unit(
@@ -182,32 +179,33 @@ def load_library(path: Path) -> ctypes.CDLL:
 
 def run_top(
     library: ctypes.CDLL,
-    shapes: Shapes,
-    stripes: list[int],
+    stripes: Sequence[NDArray[np.generic]],
     registers: Mapping[str, int],
-    buffers: tuple[int, int, int],
+    buffers: tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]],
     sinks: ctypes.Array[_Sink] | None = None,
 ) -> None:
     """The accelerator's top function on memory that the caller owns.
 
-    stripes    addresses of each port's weights, shapes.num_words long
+    stripes    each port's weights, whole words
     registers  those that are no addresses, as the host writes them
-    buffers    addresses of image, logits and status
+    buffers    image, logits and status
     Raises CsimError.
     """
+    image, logits, status = buffers
     error = ctypes.create_string_buffer(ERROR_SIZE)
     stopped = library.spvit_run(
-        (ctypes.c_void_p * len(stripes))(*stripes), ctypes.c_int64(shapes.num_words),
+        _pointers(stripes), ctypes.c_int64(stripes[0].nbytes // WORD_BYTES),
         ctypes.c_int32(registers["num_words"]), ctypes.c_uint32(registers["digest"]),
-        ctypes.c_void_p(buffers[0]), ctypes.c_int64(math.prod(shapes.image)), ctypes.c_int32(registers["image_words"]),
-        *map(ctypes.c_void_p, buffers[1:]), sinks, error, ERROR_SIZE,
+        _pointer(image), ctypes.c_int64(image.nbytes), ctypes.c_int32(registers["image_words"]),
+        _pointer(logits), _pointer(status), sinks, error, ERROR_SIZE,
     )  # fmt: skip
     if stopped:
         raise CsimError(error.value.decode())
 
 
-def _pointers(stripes: NDArray[np.int16]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(stripes))(*(stripe.ctypes.data for stripe in stripes))
+def _pointers(stripes: Iterable[NDArray[np.generic]]) -> ctypes.Array[ctypes.c_void_p]:
+    addresses = [stripe.ctypes.data for stripe in stripes]
+    return (ctypes.c_void_p * len(addresses))(*addresses)
 
 
 def _pointer(array: NDArray[np.generic]) -> ctypes.c_void_p:

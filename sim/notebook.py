@@ -1,7 +1,8 @@
 """The command that runs the notebook on the emulated device: `spvit notebook --model micro [--images F]`.
 
-Enters: the build's arguments, images. Quantizes and generates first where that is needed, also the unpruned model that
-stands beside the pruned one. Leaves in the build folder: `latency.ipynb`, executed, and `latency.json`.
+Enters: the build's arguments, images. Quantizes and generates first where that is needed, and packs the unpruned
+network for the same design, to stand beside the pruned one. Leaves in the build folder: `latency.ipynb`, executed, and
+`latency.json`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,18 @@ from nbclient.exceptions import CellExecutionError
 from traitlets.config import Config
 
 from hw.deploy import ROOT, sample_images
-from hw.generate import check_request, ensure_project
-from quant.build import build_folder
+from hw.generate import (
+    Project,
+    check_request,
+    ensure_project,
+    is_network_written,
+    make_design,
+    make_project,
+    write_network,
+)
+from hw.manifest import WEIGHTS_FOLDER
+from quant.build import build_folder, network_folder
+from quant.network import load_network
 from quant.quantize import ensure_network
 from sim.compiler import Compiler
 from sim.options import NotebookOptions
@@ -34,7 +45,10 @@ TIMEOUT_S = 3600
 
 
 def execute(bundle: Path, baseline: Path | None, images: str | Path, folder: Path, cxx: str | None = None) -> None:
-    """Run the notebook, which leaves itself and `latency.json` in `folder`. Raises BuildError with a user's error."""
+    """Run the notebook, which leaves itself and `latency.json` in `folder`. Raises BuildError with a user's error.
+
+    baseline  folder of the unpruned network, for the bundle's design
+    """
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     variables = {
         "SPVIT_BUNDLE": str(bundle.resolve()),
@@ -63,22 +77,27 @@ def run(args: NotebookOptions) -> None:
     Compiler.find(args.cxx).check()
     if args.images is not None:
         load_images(args.images, Preprocessing.from_model(spec.model))  # refuse broken ones before the long work
-    bundle = _build(args, console)
-    baseline = None
-    if spec.pruning.num_selectors:
-        out = None if args.out is None else args.out.with_name(f"{args.out.name}-keep-none")
-        unpruned = replace(args, keep="none", out=out)
-        baseline = _build(unpruned, console)
+    ensure_network(args, console)
+    project, _ = ensure_project(args)
+    bundle = build_folder(args)
+    baseline = _pack_unpruned(args, project, console) if spec.pruning.num_selectors else None
     images = args.images or _samples(spec.model.in_chans, bundle)
     with stage("running the notebook on the emulated device"):
         execute(bundle, baseline, images, bundle, args.cxx)
     console.print(f"{bundle / NOTEBOOK.name} and latency.json: executed on the emulated device")
 
 
-def _build(args: NotebookOptions, console: Console) -> Path:
-    ensure_network(args, console)
-    ensure_project(args)
-    return build_folder(args)
+def _pack_unpruned(args: NotebookOptions, pruned: Project, console: Console) -> Path:
+    """The same model with KEEP=none as a network for the pruned one's design: its weights' folder."""
+    out = None if args.out is None else args.out.with_name(f"{args.out.name}-keep-none")
+    unpruned = replace(args, keep="none", out=out)
+    ensure_network(unpruned, console)
+    network, layout = load_network(network_folder(unpruned)), pruned.design.layout
+    project = make_project(make_design(network, layout.architecture, layout.capacities), pruned.target)
+    folder = build_folder(unpruned)
+    if not is_network_written(project, folder):
+        write_network(project, folder)
+    return folder / WEIGHTS_FOLDER
 
 
 def _samples(in_chans: int, folder: Path) -> Path:

@@ -34,14 +34,16 @@ for package in numpy PIL pynq matplotlib; do
 done
 cd "$here"
 "$python" -W ignore -c '
-from host.bundle import load_bundle
+from host.bundle import load_bundle, load_network
 from spvit.errors import exit_on_user_error
 from spvit.images.sources import load_images
 
 
 def check():
-    """The bundle is whole, and this Pillow decodes its images."""
-    load_images("images", load_bundle(".").preprocessing)
+    """The bundle and its networks are whole, and this Pillow decodes the images."""
+    bundle = load_bundle(".")
+    for folder in bundle.networks:
+        load_images("images", load_network(folder, bundle).preprocessing)
 
 
 exit_on_user_error(check)'

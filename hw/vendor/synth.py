@@ -15,7 +15,7 @@ from typing import Any
 from hw import interface
 from hw.generate import check_request
 from hw.layout import Layout
-from hw.manifest import MANIFEST, read_manifest
+from hw.manifest import DESIGN, read_design
 from hw.model.resources import estimate_resources
 from hw.options import VendorOptions
 from hw.pragmas import read_folder, read_pragmas
@@ -107,7 +107,7 @@ def report(request: Request, stages: list[Figures], console: Console) -> int:
         read_pragmas(read_folder(request.folder / "src")),
         log.read_text(encoding="utf-8", errors="replace") if log.exists() else "",
     )  # fmt: skip
-    manifest = read_manifest(request.folder, BuildError)
+    manifest = read_design(request.folder, BuildError)
     values: dict[str, Any] = {"top": request.project.top, "digest": manifest.digest}
     values |= {figures.stage: figures.to_json() for figures in [estimate, *stages]}
     values["findings"] = [asdict(finding) for finding in found]
@@ -177,17 +177,17 @@ def comparison(request: Request, estimate: Figures, stages: list[Figures]) -> Ta
 
 
 def _require(request: Request) -> None:
-    if not (request.folder / MANIFEST).exists():
-        raise BuildError(f"{request.folder} has no {MANIFEST}: run make hls first")
+    if not (request.folder / DESIGN).exists():
+        raise BuildError(f"{request.folder} has no {DESIGN}: run make hls first")
     if not request.vectors.exists():
         raise BuildError(f"{request.vectors.parent} has no vectors for the testbench: make {request.stage} writes them")
 
 
 def _synthesized(request: Request) -> bool:
     """Whether there is a synthesis of what is there now."""
-    manifest, project = request.folder / MANIFEST, request.project
+    design, project = request.folder / DESIGN, request.project
     return all(
-        path.exists() and _newer(path, manifest) for path in (project.csynth, project.summary, project.exported_ip)
+        path.exists() and _newer(path, design) for path in (project.csynth, project.summary, project.exported_ip)
     )
 
 

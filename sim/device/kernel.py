@@ -15,7 +15,7 @@ from host.bundle import Bundle
 from hw import interface as names
 from hw.facts import read_top
 from hw.interface import AP_DONE, AP_IDLE, AP_READY, AP_START, STATUS_ERROR, STATUS_STAGES
-from hw.manifest import read_manifest
+from hw.manifest import read_design
 from hw.model.latency import assumptions
 from sim.bridge import CsimError, load_library, run_top
 from sim.build import build_library
@@ -120,26 +120,24 @@ class Kernel:
     def _run(self, generation: int, fault: Fault) -> None:
         interface = self.interface
         try:
-            stripes = [self._view(buffer.name, buffer.nbytes) for buffer in interface.weights]
-            image, logits, status = (
-                self._view(buffer.name, buffer.nbytes)
-                for buffer in (interface.image, interface.logits, interface.status)
-            )
+            registers = {name: self._register(name) for name in ("num_words", "digest", "image_words")}
+            stripes = [
+                self._view(buffer.name, registers["num_words"] * names.WORD_BYTES) for buffer in interface.weights()
+            ]
+            image = self._view("image", registers["image_words"] * interface.image_lanes)
+            logits, status = (self._view(buffer.name, buffer.nbytes) for buffer in (interface.logits, interface.status))
             scores, answer = logits.copy(), status.copy()
             with self._simulating:
-                counters = None if self.clock is None else self.clock.begin()
-                run_top(
-                    self.library, interface, [stripe.ctypes.data for stripe in stripes],
-                    (self._register("num_words"), self._register("digest")),
-                    (image.ctypes.data, scores.ctypes.data, answer.ctypes.data),
-                )  # fmt: skip
-                cycles = None if counters is None or self.clock is None else self.clock.cycles
+                if self.clock is not None:
+                    self.clock.begin()
+                run_top(self.library, stripes, registers, (image, scores, answer))
+                cycles = None if self.clock is None else self.clock.cycles
         except (BusError, CsimError) as error:
             self.failures.append(str(error))
             return  # hardware would hang, or read nonsense: the host sees a kernel that does not finish
         words = answer.view(np.int32)
         if fault.delay_s == NEVER:
-            last = min(1, interface.num_stages)
+            last = min(1, int(words[STATUS_STAGES]))
             words[STATUS_STAGES], words[STATUS_ERROR] = last, status.view(np.int32)[STATUS_ERROR]
             words[names.STATUS_HEADER + last * interface.stage_words :] = names.UNWRITTEN
             scores = logits.copy()
@@ -158,7 +156,8 @@ class Kernel:
             self._status |= self._enabled & 1
             rises = not was_high and bool(self._global and self._status)
             if self.cycles is not None:
-                cycles = self.cycles(words[names.STATUS_HEADER :: interface.stage_words].tolist())
+                passed = words[names.STATUS_HEADER :: interface.stage_words][: words[STATUS_STAGES]]
+                cycles = self.cycles(passed.tolist())
             if cycles is not None:
                 self.device.timer.capture(cycles, rises)
             self._wire()
@@ -171,14 +170,14 @@ class Kernel:
 
 
 class BundleClock(Clock):
-    """Of a bundle's timed C-simulation, with its target's memory."""
+    """Of a bundle's timed C-simulation, with its target's memory, for programs as long as the design takes."""
 
     def __init__(self, bundle: Bundle, library: ctypes.CDLL) -> None:
-        manifest = read_manifest(bundle.folder)
-        super().__init__(library, len(manifest.first_word_of_step))
-        self._assumed = assumptions(manifest.architecture, manifest.target)
+        super().__init__(library, bundle.hardware.max_steps)
+        self._assumed = assumptions(bundle.hardware.architecture, read_design(bundle.folder).target)
         self._facts = read_top(bundle.folder / "src")
+        self._counters: NDArray[np.int64] | None = None
 
-    def begin(self) -> NDArray[np.int64]:
+    def begin(self) -> None:
         """Before a run."""
-        return self.start(self._assumed, self._facts)
+        self._counters = self.start(self._assumed, self._facts)  # the library writes there until the next one

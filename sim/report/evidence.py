@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hw.architecture import Architecture
-from hw.manifest import MANIFEST
+from hw.manifest import DESIGN, NETWORK, WEIGHTS_FOLDER
 from hw.target import Target
 from hw.vendor.reports import Figures
 from quant.build import NETWORK_FOLDER
@@ -106,15 +106,17 @@ def _board(folder: Path) -> Document | None:
         return None
     measurement: Document = document["measurement"]
     _require_same(path, "digest", measurement.get("digest"), _digest(folder, path), "the notebook on the board")
+    own = _digest(folder, path, f"{WEIGHTS_FOLDER}/{NETWORK}", "network")
+    _require_same(path, "network", measurement.get("network"), own, "the notebook on the board")
     return measurement
 
 
-def _digest(folder: Path, path: Path) -> str:
-    """Of the design that the folder holds."""
-    manifest = _read(folder / MANIFEST, "make hls")
-    if manifest is None:
-        raise BuildError(f"{path}: there is no {MANIFEST} beside it to tell which design it is of; run make hls")
-    return str(manifest.get("digest"))
+def _digest(folder: Path, path: Path, manifest: str = DESIGN, of: str = "design") -> str:
+    """Of the design, or the network, that the folder holds."""
+    document = _read(folder / manifest, "make hls")
+    if document is None:
+        raise BuildError(f"{path}: there is no {manifest} beside it to tell which {of} it is of; run make hls")
+    return str(document.get("digest"))
 
 
 def _require_same(path: Path, field: str, found: object, expected: object, command: str) -> None:

@@ -98,7 +98,7 @@ def test_every_form_of_image(build, tmp_path):
         check(build, accelerator.infer(build.pixels[2]), [2])
         check(build, accelerator.infer(ImageSet(("x", "y"), build.pixels[:2], None)), [0, 1])
         check(build, accelerator.infer(iter([build.pixels[3], build.pixels[0]])), [3, 0])
-        seen = accelerator.pixels(shown.resize((40, 30)))
+        seen = accelerator.network.pixels(shown.resize((40, 30)))
         expected = accelerator.infer(seen).logits[0]
         for images in (tmp_path, [tmp_path / "a.png", str(tmp_path / "b.png")], [shown.resize((40, 30))] * 2):
             assert np.array_equal(accelerator.infer(images).logits, [expected] * 2)
@@ -113,7 +113,7 @@ def test_images_of_other_modes(build, tmp_path, mode):
     image = Image.fromarray(build.pixels[0])
     image = image.convert("L").convert(mode) if mode == "I;16" else image.convert(mode)
     with Accelerator(build.folder, build.device()) as accelerator:
-        seen = accelerator.bundle.preprocessing.to_uint8(image)
+        seen = accelerator.network.preprocessing.to_uint8(image)
         assert np.array_equal(accelerator.infer([image]).logits, accelerator.infer(seen).logits)
 
 
@@ -249,7 +249,7 @@ def test_the_weights_are_sent_once(build):
     flush = device.flush
     device.flush = lambda bo, *rest: (flushed.append(len(bo.ddr)), flush(bo, *rest))
     with Accelerator(build.folder, device) as accelerator:
-        weights = -(-build.bundle.interface.weights[0].nbytes // 4096) * 4096
+        weights = -(-build.packed.weights[0].stat().st_size // 4096) * 4096
         assert flushed == [weights] * 2
         flushed.clear()
         accelerator.infer(build.pixels)
@@ -312,7 +312,7 @@ def test_a_clock_below_the_designs_is_said_and_used(build):
     with accelerator:
         assert accelerator.clock_mhz == pytest.approx(187.498, abs=1e-3)
         result = accelerator.infer(build.pixels)
-        own, _ = measure(accelerator, list(build.pixels))
+        own, _ = measure(accelerator.network, list(build.pixels))
     check(build, result)
     assert result.images[0].timing.compute_ms == pytest.approx(1000 / 187.498e3, rel=1e-5)
     assert own.clock_mhz == accelerator.clock_mhz
@@ -352,29 +352,21 @@ FAULTS = [
     (
         Fault(delay_s=NEVER),
         DeviceTimeoutError,
-        r": no result after 0\.25 s; 1 of 3 token selectors were passed \(CTRL=0x1, running\); the accelerator was reset, "
+        r"/weights: no result after 0\.25 s; 1 of 3 token selectors were passed \(CTRL=0x1, running\); the accelerator was reset, "
         "raise timeout_s if the time was too short",
     ),
-    (Fault(delay_s=0.5), DeviceTimeoutError, r": no result after 0\.25 s; 0 of 3 token selectors were passed .*"),
+    (Fault(delay_s=0.5), DeviceTimeoutError, r"/weights: no result after 0\.25 s; 0 of 3 token selectors were passed .*"),
     (
         Fault(error=Error.NUM_WORDS),
         RefusedError,
-        ": the weight stream is not as long as the step table that heads it says; deploy the bundle again",
+        "/weights: the weight stream is not as long as the step table that heads it says; pack the network again, for "
+        "this design",
     ),
     (
         Fault(error=Error.TABLE_VERSION),
         RefusedError,
-        ": the bitstream reads another version of the step table that heads the weights; deploy the bundle again",
-    ),
-    (
-        Fault(error=Error.TABLE_CHECKSUM),
-        RefusedError,
-        ": the step table that heads the weights has not the checksum that it says; deploy the bundle again",
-    ),
-    (
-        Fault(error=Error.STEP),
-        RefusedError,
-        ": a step of the network leaves the memories of this design; deploy the bundle again",
+        "/weights: the bitstream reads another version of the step table that heads the weights; pack the network again, "
+        "for this design",
     ),
     (
         Fault(error=Error.DIGEST),
@@ -434,11 +426,11 @@ def test_a_flipped_bit_in_the_weights_is_found_and_mended(build, port, word, bit
     device = build.device()
     with Accelerator(build.folder, device) as accelerator:
         check(build, accelerator.infer(build.pixels))
-        device.flip_weight_bit(port, word % build.bundle.interface.port_words, bit)
+        device.flip_weight_bit(port, word % build.packed.shapes.num_words, bit)
         with pytest.raises(
             WeightsChangedError,
             match=r"^.*: the weights reached the accelerator changed, checksum 0x[0-9a-f]{8} in place of "
-            rf"0x{build.bundle.weights_checksum:08x}; the next call loads them again, .*$",
+            rf"0x{build.packed.weights_checksum:08x}; the next call loads them again, .*$",
         ):
             accelerator.infer(build.pixels)
         assert device.memory.bytes_in_use == 0
@@ -447,11 +439,12 @@ def test_a_flipped_bit_in_the_weights_is_found_and_mended(build, port, word, bit
 
 
 def test_no_contiguous_memory(build):
-    small = build.device(contiguous_bytes=build.bundle.interface.weights[0].nbytes + 8192)
+    small = build.device(contiguous_bytes=build.packed.weights[0].stat().st_size + 4 * 4096)
     with pytest.raises(
         DeviceMemoryError,
-        match=r"^no contiguous memory for weights_1, 0\.\d MB of 0\.\d MB in all \(BO allocation failed: Cannot allocate "
-        r"memory\); close other notebooks that hold buffers, or boot with a larger cma= on the kernel's command line$",
+        match=r"^no contiguous memory for weights_1, 0\.\d MB, beside the image and its results \(0\.0 MB\) and "
+        r".*/micro-zcu102/weights \(0\.\d MB\) \(BO allocation failed: Cannot allocate memory\); close networks that are "
+        r"not in use, or other notebooks that hold buffers, or boot with a larger cma= on the kernel's command line$",
     ):
         Accelerator(build.folder, small)
     assert small.memory.bytes_in_use == 0

@@ -30,8 +30,11 @@ from host.measure import (
 )
 from host.power import PowerMeter
 from host.result import ImageResult, Timing
+from hw.generate import make_project, write_project
+from hw.target import resolve_target
 from sim.device.emulated import NEVER, Fault
 from spvit.errors import BundleError, ConfigError, DeviceTimeoutError, ImageError
+from tests.sim.networks import design_of, micro
 
 ROOT = Path(__file__).parents[2]
 CLOCK_MHZ = 199.998
@@ -46,7 +49,7 @@ def images(build, tmp_path):
     """Files whose centre crop is the build's pixels."""
     folder = tmp_path / "images"
     folder.mkdir()
-    margin = (build.bundle.preprocessing.resize_to - build.pixels.shape[1]) // 2
+    margin = (build.packed.preprocessing.resize_to - build.pixels.shape[1]) // 2
     for i, pixels in enumerate(build.pixels):
         framed = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)))
         Image.fromarray(framed).save(folder / f"{i}.png")
@@ -116,14 +119,31 @@ def test_without_a_cycle_model_no_time_is_given(build, images, tmp_path, emulate
     assert {entry["latency_ms"] for entry in own["by_tokens"]} == {None}
 
 
-def test_a_baseline_stands_beside_it(build, images, tmp_path, emulated, capsys):
-    emulated(cycles=cycles)
+def test_a_baseline_stands_beside_it_on_the_same_bitstream(build, unpruned, images, tmp_path, monkeypatch, capsys):
+    devices = []
+    monkeypatch.setattr("sim.device.emulated.emulate", lambda _: devices.append(build.device(cycles=cycles)) or devices[0])
     out = tmp_path / "latency.json"
-    arguments = [str(build.folder), str(images), "--emulated", "--out", str(out), "--baseline", str(build.folder)]
+    arguments = [str(build.folder), str(images), "--emulated", "--out", str(out), "--baseline", str(unpruned.folder)]
     host.benchmark.main(arguments)
-    report = json.loads(out.read_text())
-    assert report["baseline"] == report["measurement"]
-    assert re.search(r"^ +micro +unpruned$", capsys.readouterr().out, re.M)
+    report, printed = json.loads(out.read_text()), capsys.readouterr().out
+    own, baseline, switch = (report[name] for name in ("measurement", "baseline", "switch"))
+    assert [device.downloads for device in devices] == [1]
+    assert (own["tokens"], baseline["tokens"]) == (build.tokens, unpruned.tokens)
+    assert baseline["classes"] == unpruned.golden.logits.argmax(axis=1).tolist()
+    assert (own["digest"], own["network"]) == (build.bundle.digest, build.packed.digest)
+    assert (baseline["digest"], baseline["network"]) == (own["digest"], unpruned.design.network.digest)
+    assert re.search(r"^ +micro +unpruned$", printed, re.M)
+    # the host's own time, said as what it is, and with a bound that only a copy of weights or a reload would break
+    assert switch["is_emulated"] and "EMULATED" in switch["label"] and switch["label"] in printed
+    assert 0 < switch["host_ms"]["median"] < 1000
+
+
+def test_a_baseline_of_another_design_is_refused(build, images, tmp_path, emulated):
+    emulated()
+    other = tmp_path / "other"
+    write_project(make_project(design_of(micro(), tile_in=8, tile_out=16), resolve_target("zcu102")), other)
+    with pytest.raises(BundleError, match=r"^.*/network.json: packed for design [0-9a-f]{12}, and .* is design [0-9a-f]{12};"):
+        host.benchmark.main([str(build.folder), str(images), "--emulated", "--baseline", str(other)])
 
 
 # --- as it is on a board: the same code with measured times ---
@@ -133,8 +153,8 @@ def test_on_a_board_times_are_measured(build, images):
     device = build.device(cycles=cycles)
     device.is_emulated = False
     with Accelerator(build.folder, device) as accelerator:
-        names, files = image_list(images, accelerator)
-        own, results = measure(accelerator, files, warm_up=3, repeats=2)
+        names, files = image_list(images, accelerator.network)
+        own, results = measure(accelerator.network, files, warm_up=3, repeats=2)
     count = len(build.pixels)
     assert names == tuple(f"{i}.png" for i in range(count))
     assert device.kernel.runs == 3 + 2 * count + 2 * count  # warm-up, one by one, pipelined
@@ -180,7 +200,7 @@ def test_power_is_the_mean_of_the_rails_that_have_a_sensor(monkeypatch):
 
 def test_the_paper_stands_beside_its_models(build):
     with Accelerator(build.folder, build.device(cycles=cycles)) as accelerator:
-        own, _ = measure(accelerator, list(build.pixels))
+        own, _ = measure(accelerator.network, list(build.pixels))
     assert latency_report(own, None)["paper_table_4_ms"] is None
     deit_s = replace(own, model="deit_s")
     assert latency_report(deit_s, None)["paper_table_4_ms"] == {"unpruned": 22.31, "pruned": 13.23}
@@ -209,7 +229,7 @@ def test_many_numbers_of_tokens_are_binned(build, span):
         assert row["images"] == len(own) and row["latency_ms"] == np.median(own)
         assert sum(row["tokens"]) == pytest.approx(np.mean(own))
     with Accelerator(build.folder, build.device(cycles=cycles)) as accelerator:
-        own, _ = measure(accelerator, list(build.pixels))
+        own, _ = measure(accelerator.network, list(build.pixels))
     table = tokens_table(replace(own, by_tokens=rows))
     assert table.startswith("mean tokens after each" if len(set(tokens)) > MOST_BINS else "tokens after each")
     assert table.count("\n") == len(rows)
@@ -229,7 +249,7 @@ def test_summaries():
 
 def test_errors_are_one_sentence_and_status_2(build, images, tmp_path):
     for arguments, sentence in (
-        ((tmp_path, images, "--emulated"), f"{tmp_path}: no manifest.json in there; .*"),
+        ((tmp_path, images, "--emulated"), f"{tmp_path}: no design.json in there; .*"),
         ((build.folder, tmp_path / "x", "--emulated"), f"{tmp_path}/x: no such file or folder; .*"),
         ((build.folder, images), "PYNQ finds no board here; .*"),
     ):
@@ -244,7 +264,8 @@ def test_errors_are_one_sentence_and_status_2(build, images, tmp_path):
     [
         (["--repeats", "0"], ConfigError, "--repeats 0 must be a whole number from 1 to 1,000,000; .*"),
         (["--warm-up", "-1"], ConfigError, "--warm-up -1 must be a whole number from 0 to 1,000,000; .*"),
-        (["--baseline", "nowhere"], BundleError, "nowhere: no manifest.json in there; .*"),
+        (["--baseline", "nowhere"], BundleError, "nowhere: no network.json in there; .*"),
+        (["--network", "nowhere"], BundleError, "nowhere: no network.json in there; .*"),
     ],
 )
 def test_wrong_arguments(build, images, tmp_path, emulated, arguments, kind, sentence):

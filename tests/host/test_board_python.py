@@ -23,12 +23,12 @@ LOOK = """
 import json, sys
 from pathlib import Path
 import PIL, numpy
-from host.bundle import load_bundle
+from host.bundle import load_bundle, load_network
 from spvit.images.drawing import draw_kept
 from host.images import load_images
-bundle = load_bundle(".")
-images = load_images(sys.argv[1], bundle.preprocessing)
-draw_kept(images.pixels[0], [numpy.arange(3)], bundle.patch_size)
+network = load_network(".", load_bundle("."))
+images = load_images(sys.argv[1], network.preprocessing)
+draw_kept(images.pixels[0], [numpy.arange(3)], network.patch_size)
 numpy.save(sys.argv[2], images.pixels)
 print(json.dumps([sys.version_info[:2], PIL.__version__, numpy.__version__, images.names]))
 """
@@ -69,7 +69,7 @@ def test_it_sees_the_pixels_that_calibration_saw(bundle, pictures, tmp_path, ima
     pinned = image.packages.read_text()
     assert ".".join(map(str, version)) == image.python
     assert f"pillow=={pillow}\n" in pinned and f"numpy=={numpy}\n" in pinned
-    manifest = json.loads((bundle / "manifest.json").read_text())["model"]
+    manifest = json.loads(next(bundle.glob("networks/*/network.json")).read_text())["model"]
     preprocessing = Preprocessing(
         manifest["img_size"], manifest["in_chans"], manifest["crop"], tuple(manifest["mean"]), tuple(manifest["std"])
     )

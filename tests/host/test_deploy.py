@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from host.accelerator import Accelerator
-from host.bundle import load_bundle
+from host.bundle import load_bundle, load_network
 from hw.deploy import RUNTIME, bundle_files, bundle_name, pack, sample_images
 from hw.generate import make_project
 from hw.target import resolve_target
@@ -69,8 +69,11 @@ def test_it_works_with_the_emulated_device(build, bundle):
 
 def test_every_file_has_its_digest(bundle):
     files = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
-    digests = json.loads((bundle / "manifest.json").read_text())["sha256"]
-    assert files == digests.keys() | {"manifest.json"}
+    digests = json.loads((bundle / "design.json").read_text())["sha256"]
+    of_network = json.loads((bundle / "networks" / "micro" / "network.json").read_text())["sha256"]
+    network = {f"networks/micro/{name}" for name in (*of_network, "network.json")}
+    assert files == digests.keys() | {"design.json"} | network
+    assert of_network.keys() == {"weights_0.bin", "weights_1.bin"}
     assert {"install.sh", "README.md", "latency.ipynb", "images/china.jpg", "images/README.txt"} <= files
 
 
@@ -111,7 +114,7 @@ def test_a_bitstream_goes_along(build, project, tmp_path):
     assert "There is no bitstream" not in (bundle / "README.md").read_text()
     os.utime(bitstream, (1, 1))
     with pytest.raises(
-        BuildError, match=r"^.*/spvit.bit: older than .*manifest.json, the design has changed since; run "
+        BuildError, match=r"^.*/spvit.bit: older than .*design.json, the design has changed since; run "
     ):
         bundle_files(project, folder)
 
@@ -130,7 +133,9 @@ def test_the_command(tmp_path, capsys):
         "without a bitstream (make bitstream was not run): it works with the emulated device alone\n"
     )
     bundle = unpack((folder / "deploy.tar.gz").read_bytes(), tmp_path / "board")
-    assert load_bundle(bundle).digest == load_bundle(folder).digest
+    packed, built = load_bundle(bundle), load_bundle(folder)
+    assert packed.digest == built.digest
+    assert load_network(bundle, packed).digest == load_network(folder, built).digest
 
 
 # --- the board needs nothing else ---
@@ -185,8 +190,8 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 sys.path.insert(0, ".")
 import host.benchmark, spvit.images.drawing, host.images
-from host.bundle import load_bundle
-print(load_bundle(".").name, host.__file__)
+from host.bundle import load_bundle, load_network
+print(load_network(".", load_bundle(".")).name, host.__file__)
 """
 
 
@@ -256,9 +261,9 @@ def test_install_refuses(bundle, tmp_path):
     assert (run.returncode, run.stdout) == (2, "")
     assert re.fullmatch(r"error: images/china.jpg: (not an image|cannot be decoded).*\n", run.stderr)
     image.write_bytes(whole)
-    weights = bundle / "weights" / "weights_0.bin"
+    weights = bundle / "networks" / "micro" / "weights_0.bin"
     weights.write_bytes(weights.read_bytes()[:-1])
     run = install(bundle, notebooks)
     assert (run.returncode, run.stdout) == (2, "")
-    assert re.fullmatch(r"error: weights/weights_0.bin: not the file that manifest.json was made with .*\n", run.stderr)
+    assert re.fullmatch(r"error: networks/micro/weights_0.bin: not the file that network.json was made with .*\n", run.stderr)
     assert list(notebooks.iterdir()) == []

@@ -15,7 +15,7 @@ ENTRIES = [
 
 def measurement(model="deit_t", kind="estimate", by_tokens=ENTRIES, latency_ms=None):
     return Measurement(
-        kind, model, "zcu102", "d" * 64, 200.0, 200.0, 4, 0, 4, True, 197, latency_ms, by_tokens=by_tokens
+        kind, model, "zcu102", "d" * 64, "e" * 64, 200.0, 200.0, 4, 0, 4, True, 197, latency_ms, by_tokens=by_tokens
     )
 
 

@@ -58,6 +58,8 @@ def check_executed(folder: Path, model: str) -> None:
         assert f"{name}: class {classes[image]}, " in printed
         assert f"tokens {chain}\n" in printed
     assert re.search(rf"^ +{model} +unpruned$", printed, re.M)
+    assert baseline["digest"] == own["digest"] and baseline["network"] != own["network"]
+    assert report["switch"]["is_emulated"] and report["switch"]["label"] in printed
 
 
 def test_the_notebook_from_nothing(tmp_path, capsys):
@@ -73,7 +75,7 @@ def test_deit_t_by_notebook_and_by_command_line(tmp_path):
     run("notebook", ["--model", "deit_t", "--target", "zcu102", "--out", str(folder)])
     check_executed(folder, "deit_t")
     by_command = tmp_path / "by_command.json"
-    arguments = [folder, folder / "images", "--baseline", f"{folder}-keep-none", "--emulated", "--out", by_command]
+    arguments = [folder, folder / "images", "--baseline", f"{folder}-keep-none/weights", "--emulated", "--out", by_command]
     benchmark.main([str(argument) for argument in arguments])
     by_notebook = json.loads((folder / "latency.json").read_text())
     for who in ("measurement", "baseline"):
@@ -88,7 +90,7 @@ def test_deit_t_by_notebook_and_by_command_line(tmp_path):
 
 
 def test_a_users_error_in_the_notebook_is_one_sentence(build, tmp_path):
-    with pytest.raises(BuildError, match=rf"^latency.ipynb: {tmp_path}: no manifest.json in there; .*$"):
+    with pytest.raises(BuildError, match=rf"^latency.ipynb: {tmp_path}: no design.json in there; .*$"):
         notebook.execute(tmp_path, None, tmp_path, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -7,15 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from host.result import Inference, kept_patches, stage_tokens
-from hw.interface import STATUS_HEADER, Interface
+from hw.interface import STATUS_HEADER, Interface, Shapes
 from spvit.images.drawing import DROPPED, GAP, VEIL, draw_kept, veil_dropped
 
 
 @st.composite
 def runs(draw):
-    """An interface, the status buffer of one run, and per selector the tokens and the patches that it kept."""
+    """A design's interface, a network's shapes, the status buffer of one run, and per selector the tokens and the patches that it kept."""
     prefix, patches, stages = draw(st.integers(1, 2)), draw(st.integers(1, 100)), draw(st.integers(0, 4))
-    interface = Interface(0, 1, 8, 8, 1, 2, stages, prefix, prefix + patches)
+    more_stages, more_rows = draw(st.integers(0, 2)), draw(st.integers(0, 70))  # that the design has room for
+    interface = Interface(0, 1, 8, 1, 8, 2, stages + more_stages, prefix + patches + more_rows)
+    shapes = Shapes(8, 8, 1, 2, stages, prefix, prefix + patches)
     status = np.full(interface.status_words, -1, np.int32)
     rows = ["prefix"] * prefix + list(range(patches))
     expected = []
@@ -32,19 +34,18 @@ def runs(draw):
         first = STATUS_HEADER + stage * interface.stage_words
         status[first : first + interface.stage_words] = record
         expected.append((len(rows), sorted(kept)))
-    return interface, status, expected
+    return interface, shapes, status, expected
 
 
 @given(runs())
 def test_kept_patches_and_tokens(run):
-    interface, status, expected = run
-    assert stage_tokens(interface, status) == tuple(tokens for tokens, _ in expected)
-    assert [patches.tolist() for patches in kept_patches(interface, status)] == [kept for _, kept in expected]
+    interface, shapes, status, expected = run
+    assert stage_tokens(interface, shapes, status) == tuple(tokens for tokens, _ in expected)
+    assert [patches.tolist() for patches in kept_patches(interface, shapes, status)] == [kept for _, kept in expected]
 
 
 def test_no_images_have_a_shape():
-    interface = Interface(0, 1, 8, 8, 1, 5, 2, 1, 17)
-    empty = Inference.of([], interface, 3)
+    empty = Inference.of([], Shapes(8, 8, 1, 5, 2, 1, 17), 3)
     assert (empty.logits.shape, empty.tokens.shape, empty.classes.shape) == ((0, 5), (0, 2), (0,))
 
 

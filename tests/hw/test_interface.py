@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from hw import interface as names
 from hw.generate import make_project
-from hw.interface import Error, Interface
-from hw.manifest import parse_manifest
+from hw.interface import Error, Interface, Shapes
+from hw.manifest import DESIGN, DesignManifest, parse_manifest
 from hw.target import resolve_target
 from hw.weights import stream_checksum
 from tests.sim.networks import design_of, micro
 
 TEMPLATES = Path(__file__).parents[2] / "hls_templates"
 DEIT_S = Interface(
-    digest=0x1234ABCD, weight_ports=4, port_words=690_000, img_size=224, in_chans=3, num_classes=1000, num_stages=3,
-    num_prefix_tokens=1, rows=197, stripe_lanes=16,
+    digest=0x1234ABCD, weight_ports=4, port_words=1 << 20, stripe_lanes=16, image_lanes=16, image_words=9408,
+    num_classes=1000, num_stages=4, rows=197,
 )  # fmt: skip
 
 
@@ -32,8 +32,8 @@ def test_registers_lie_as_vitis_hls_lays_them():
         "CTRL": 0x00, "GIER": 0x04, "IP_IER": 0x08, "IP_ISR": 0x0C,
         "weights_0_1": 0x10, "weights_0_2": 0x14, "weights_1_1": 0x1C, "weights_1_2": 0x20,
         "weights_2_1": 0x28, "weights_2_2": 0x2C, "weights_3_1": 0x34, "weights_3_2": 0x38,
-        "num_words": 0x40, "digest": 0x48, "image_1": 0x50, "image_2": 0x54,
-        "logits_1": 0x5C, "logits_2": 0x60, "status_1": 0x68, "status_2": 0x6C,
+        "num_words": 0x40, "digest": 0x48, "image_1": 0x50, "image_2": 0x54, "image_words": 0x5C,
+        "logits_1": 0x64, "logits_2": 0x68, "status_1": 0x70, "status_2": 0x74,
     }  # fmt: skip
     assert {register.name: register.offset for register in DEIT_S.registers} == expected
     assert expected["status_2"] + 4 <= names.ADDRESS_RANGE
@@ -42,13 +42,19 @@ def test_registers_lie_as_vitis_hls_lays_them():
 def test_buffers():
     shapes = {buffer.name: (buffer.bundle, buffer.dtype, buffer.shape, buffer.nbytes) for buffer in DEIT_S.buffers}
     assert shapes == {
-        **{f"weights_{p}": (f"weights_{p}", "int16", (690_000, 16), 690_000 * 32) for p in range(4)},
-        "image": ("image", "uint8", (224, 224, 3), 150_528),
+        **{f"weights_{p}": (f"weights_{p}", "int16", (1 << 20, 16), 32 << 20) for p in range(4)},
+        "image": ("image", "uint8", (224 * 224 * 3,), 150_528),
         "logits": ("logits", "int16", (1000,), 2000),
-        "status": ("status", "int32", (4 + 3 * 8,), 112),
+        "status": ("status", "int32", (4 + 4 * 8,), 144),
     }
     assert DEIT_S.bundles == ("weights_0", "weights_1", "weights_2", "weights_3", "image", "logits", "status")
     assert [buffer.name for buffer in DEIT_S.buffers if not buffer.is_read] == ["logits", "status"]
+
+
+def test_a_network_brings_its_own_sizes():
+    shapes = Shapes(690_000, img_size=160, in_chans=3, num_classes=7, num_stages=3, num_prefix_tokens=1, num_tokens=101)
+    assert [buffer.shape for buffer in DEIT_S.weights(shapes.num_words)] == [(690_000, 8)] * 4
+    assert DEIT_S.registers_of(shapes) == {"num_words": 690_000, "digest": 0x1234ABCD, "image_words": 160 * 160 * 3 // 16}
 
 
 def test_the_manifest_brings_it_back():
@@ -61,7 +67,7 @@ def test_the_manifest_brings_it_back():
 @pytest.mark.parametrize(("tile_in", "ports"), [(8, 1), (16, 2)])
 def test_the_top_function_says_the_same(tile_in, ports):
     project = make_project(design_of(micro(), tile_in=tile_in, tile_out=32), resolve_target("zcu102"))
-    interface = parse_manifest(json.loads(project.files["manifest.json"]), Path("manifest.json")).interface
+    interface = parse_manifest(DesignManifest, json.loads(project.files[DESIGN]), Path(DESIGN)).interface
     assert interface.weight_ports == ports
     top = project.files["src/top.cpp"]
     signature = re.search(r"void spvit_top\((.*?)\) \{", top, re.DOTALL)[1]
@@ -76,6 +82,7 @@ def test_the_top_function_says_the_same(tile_in, ports):
     assert depths["weights_0"] == interface.port_words
     assert depths["logits"] == interface.num_classes
     assert depths["status"] == interface.status_words
+    assert depths["image"] == interface.image_words
     assert f"kDigest = 0x{interface.digest:08x}U;" in top
 
 
@@ -84,8 +91,8 @@ def test_the_status_buffer_is_the_headers():
     constants = dict(re.findall(r"constexpr int k(\w+) = (\d+);", text))
     assert constants == {
         "StatusError": str(names.STATUS_ERROR), "StatusStages": str(names.STATUS_STAGES),
-        "StatusChecksum": str(names.STATUS_CHECKSUM), "StatusNetwork": str(names.STATUS_NETWORK),
-        "StatusHeader": str(names.STATUS_HEADER), "KeepRowsPerWord": str(names.KEEP_ROWS_PER_WORD),
+        "StatusChecksum": str(names.STATUS_CHECKSUM), "StatusNetwork": str(names.STATUS_NETWORK), "StatusHeader": str(names.STATUS_HEADER),
+        "KeepRowsPerWord": str(names.KEEP_ROWS_PER_WORD),
     }  # fmt: skip
     listed = re.search(r"enum class Error : \S+ \{(.*?)\}", text, re.DOTALL)[1]
     assert re.findall(r"^ +(\w+),?", listed, re.MULTILINE) == [error.name for error in Error]

@@ -11,17 +11,7 @@ from pynq import MMIO, Clocks, Overlay, allocate
 from host.accelerator import Accelerator
 from hw import interface as names
 from hw.facts import read_top
-from hw.interface import (
-    AP_DONE,
-    AP_IDLE,
-    AP_READY,
-    AP_START,
-    STATUS_CHECKSUM,
-    STATUS_ERROR,
-    STATUS_STAGES,
-    UNWRITTEN,
-    Error,
-)
+from hw.interface import AP_DONE, AP_IDLE, AP_READY, AP_START, STATUS_ERROR, STATUS_STAGES, UNWRITTEN, Error
 from hw.model.latency import assumptions
 from hw.target import resolve_target
 from sim.bridge import load_library, run_top
@@ -49,17 +39,19 @@ def kernel(device):
 
 def prepare(build, device, kernel):  # noqa: F811
     """Buffers filled and flushed, addresses set: ready to start."""
-    interface = build.bundle.interface
-    buffers = {buffer.name: allocate(buffer.shape, buffer.dtype, target=device) for buffer in interface.buffers}
-    for path, buffer in zip(build.bundle.weights, interface.weights, strict=True):
+    interface, packed = build.bundle.interface, build.packed
+    weights = interface.weights(packed.shapes.num_words)
+    needed = (*weights, interface.image, interface.logits, interface.status)
+    buffers = {buffer.name: allocate(buffer.shape, buffer.dtype, target=device) for buffer in needed}
+    for path, buffer in zip(packed.weights, weights, strict=True):
         buffers[buffer.name][:] = np.fromfile(path, np.int16).reshape(buffer.shape)
-    buffers["image"][:] = build.pixels[0]
+    buffers["image"][:] = build.pixels[0].reshape(-1)
     buffers["status"][:] = UNWRITTEN
     for name, buffer in buffers.items():
         buffer.flush()
         kernel.write(interface.offsets[name], buffer.physical_address)
-    kernel.write(interface.offsets["num_words"], interface.port_words)
-    kernel.write(interface.offsets["digest"], interface.digest)
+    for name, value in interface.registers_of(packed.shapes).items():
+        kernel.write(interface.offsets[name], value)
     device.held = buffers  # PYNQ frees what nobody holds
     return buffers
 
@@ -85,12 +77,12 @@ def test_a_run_register_by_register(build, device, kernel):  # noqa: F811
     buffers["logits"].invalidate()
     assert np.array_equal(buffers["logits"], build.golden.logits[0])
     buffers["status"].invalidate()
-    assert buffers["status"][:2].tolist() == [Error.NONE, build.bundle.interface.num_stages]
+    assert buffers["status"][:2].tolist() == [Error.NONE, build.packed.shapes.num_stages]
 
 
 def test_what_was_not_flushed_does_not_arrive(build, device, kernel):  # noqa: F811
     buffers = prepare(build, device, kernel)
-    buffers["image"][:] = build.pixels[1]
+    buffers["image"][:] = build.pixels[1].reshape(-1)
     for flushed, expected in ((False, 0), (True, 1)):
         if flushed:
             buffers["image"].flush()
@@ -143,40 +135,44 @@ def test_memory_that_nobody_allocated(build, device, kernel, name):  # noqa: F81
     assert kernel.read(0) == AP_START  # a bus error leaves a kernel that does not end
 
 
-@pytest.mark.parametrize(("register", "error"), [("num_words", Error.NUM_WORDS), ("digest", Error.DIGEST)])
-def test_the_accelerator_itself_refuses_another_host(build, device, kernel, register, error):  # noqa: F811
+@pytest.mark.parametrize(
+    ("register", "change", "error", "is_read"),
+    [
+        ("num_words", -1, Error.NUM_WORDS, True),
+        ("digest", 4, Error.DIGEST, False),
+        ("image_words", -1, Error.IMAGE_WORDS, True),
+    ],
+)
+def test_the_accelerator_itself_refuses_another_host(build, device, kernel, register, change, error, is_read):  # noqa: F811
     """The C++ says so, not the emulation."""
     buffers = prepare(build, device, kernel)
     interface = build.bundle.interface
-    kernel.write(
-        interface.offsets[register], getattr(interface, {"num_words": "port_words"}.get(register, register)) ^ 4
-    )
+    kernel.write(interface.offsets[register], interface.registers_of(build.packed.shapes)[register] + change)
     kernel.write(0, AP_START)
     finish(kernel)
     for buffer in (buffers["status"], buffers["logits"]):
         buffer.invalidate()
     assert buffers["status"][STATUS_ERROR] == error
     assert buffers["status"][STATUS_STAGES] == 0
-    assert (buffers["status"][STATUS_CHECKSUM] == UNWRITTEN) == (error is Error.DIGEST)  # no weights were read
-    assert (buffers["status"][STATUS_CHECKSUM + 1 :] == UNWRITTEN).all()
+    assert (buffers["status"][names.STATUS_CHECKSUM] != UNWRITTEN) == is_read
+    assert (buffers["status"][names.STATUS_NETWORK :] == UNWRITTEN).all()
     assert not buffers["logits"].any()
 
 
 @pytest.mark.parametrize("exact", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_both_builds_of_the_top_leave_the_same_status(build, exact):  # noqa: F811
-    interface = build.bundle.interface
+    interface, packed = build.bundle.interface, build.packed
     library = load_library(build_library(build.folder / "src", exact=exact))
-    stripes = [np.fromfile(path, np.int16) for path in build.bundle.weights]
+    stripes = [np.fromfile(path, np.int16) for path in packed.weights]
     for image in range(len(build.pixels)):
-        pixels, logits = build.pixels[image].copy(), np.zeros(interface.num_classes, np.int16)
+        logits = np.zeros(packed.shapes.num_classes, np.int16)
         status = np.full(interface.status_words, UNWRITTEN, np.int32)
-        run_top(
-            library, interface, [stripe.ctypes.data for stripe in stripes], (interface.port_words, interface.digest),
-            (pixels.ctypes.data, logits.ctypes.data, status.ctypes.data),
-        )  # fmt: skip
+        run_top(library, stripes, interface.registers_of(packed.shapes), (build.pixels[image].copy(), logits, status))
         assert np.array_equal(logits, build.golden.logits[image])
-        assert int(status[names.STATUS_CHECKSUM]) & 0xFFFF_FFFF == build.bundle.weights_checksum
-        assert status[names.STATUS_HEADER :: interface.stage_words].tolist() == build.tokens[image]
+        assert int(status[names.STATUS_CHECKSUM]) & 0xFFFF_FFFF == packed.weights_checksum
+        stages = status[names.STATUS_HEADER :: interface.stage_words].tolist()
+        assert stages[: packed.shapes.num_stages] == build.tokens[image]
+        assert set(stages[packed.shapes.num_stages :]) <= {UNWRITTEN}
 
 
 # --- memory ---
