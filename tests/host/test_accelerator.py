@@ -355,7 +355,11 @@ FAULTS = [
         r"/weights: no result after 0\.25 s; 1 of 3 token selectors were passed \(CTRL=0x1, running\); the accelerator was reset, "
         "raise timeout_s if the time was too short",
     ),
-    (Fault(delay_s=0.5), DeviceTimeoutError, r"/weights: no result after 0\.25 s; 0 of 3 token selectors were passed .*"),
+    (
+        Fault(delay_s=0.5),
+        DeviceTimeoutError,
+        r"/weights: no result after 0\.25 s; 0 of 3 token selectors were passed .*",
+    ),
     (
         Fault(error=Error.NUM_WORDS),
         RefusedError,

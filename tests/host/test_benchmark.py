@@ -121,7 +121,9 @@ def test_without_a_cycle_model_no_time_is_given(build, images, tmp_path, emulate
 
 def test_a_baseline_stands_beside_it_on_the_same_bitstream(build, unpruned, images, tmp_path, monkeypatch, capsys):
     devices = []
-    monkeypatch.setattr("sim.device.emulated.emulate", lambda _: devices.append(build.device(cycles=cycles)) or devices[0])
+    monkeypatch.setattr(
+        "sim.device.emulated.emulate", lambda _: devices.append(build.device(cycles=cycles)) or devices[0]
+    )
     out = tmp_path / "latency.json"
     arguments = [str(build.folder), str(images), "--emulated", "--out", str(out), "--baseline", str(unpruned.folder)]
     host.benchmark.main(arguments)
@@ -142,7 +144,9 @@ def test_a_baseline_of_another_design_is_refused(build, images, tmp_path, emulat
     emulated()
     other = tmp_path / "other"
     write_project(make_project(design_of(micro(), tile_in=8, tile_out=16), resolve_target("zcu102")), other)
-    with pytest.raises(BundleError, match=r"^.*/network.json: packed for design [0-9a-f]{12}, and .* is design [0-9a-f]{12};"):
+    with pytest.raises(
+        BundleError, match=r"^.*/network.json: packed for design [0-9a-f]{12}, and .* is design [0-9a-f]{12};"
+    ):
         host.benchmark.main([str(build.folder), str(images), "--emulated", "--baseline", str(other)])
 
 

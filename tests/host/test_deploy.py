@@ -23,6 +23,7 @@ from hw.generate import make_project
 from hw.target import resolve_target
 from sim.device.emulated import EmulatedDevice
 from spvit.errors import BuildError, ConfigError
+from spvit.files import seal
 from spvit_fpga.cli import run as run_command
 
 deploy = partial(run_command, "deploy")
@@ -136,6 +137,23 @@ def test_the_command(tmp_path, capsys):
     packed, built = load_bundle(bundle), load_bundle(folder)
     assert packed.digest == built.digest
     assert load_network(bundle, packed).digest == load_network(folder, built).digest
+
+
+def test_a_newer_network_does_not_make_the_bitstream_stale(tmp_path):
+    folder = tmp_path / "micro-zcu102"
+    arguments = ["--model", "micro", "--target", "zcu102", "--out", str(folder)]
+    deploy(arguments)
+    before = load_network(folder, load_bundle(folder)).digest
+    (folder / "bitstream").mkdir()
+    for name in ("spvit.bit", "spvit.hwh"):
+        (folder / "bitstream" / name).write_text("<EDKSYSTEM/>")
+        seal(folder / "bitstream" / name)
+    deploy([*arguments, "--seed", "1"])
+    after = load_network(folder, load_bundle(folder)).digest
+    bundle = unpack((folder / "deploy.tar.gz").read_bytes(), tmp_path / "board")
+    packed = load_bundle(bundle)
+    assert packed.bitstream is not None and load_network(bundle, packed).digest == after != before
+    assert (folder / "weights" / "network.json").stat().st_mtime > (folder / "bitstream" / "spvit.bit").stat().st_mtime
 
 
 # --- the board needs nothing else ---
@@ -265,5 +283,7 @@ def test_install_refuses(bundle, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1])
     run = install(bundle, notebooks)
     assert (run.returncode, run.stdout) == (2, "")
-    assert re.fullmatch(r"error: networks/micro/weights_0.bin: not the file that network.json was made with .*\n", run.stderr)
+    assert re.fullmatch(
+        r"error: networks/micro/weights_0.bin: not the file that network.json was made with .*\n", run.stderr
+    )
     assert list(notebooks.iterdir()) == []

@@ -16,7 +16,7 @@ from host.bundle import load_bundle, load_network
 from host.measure import measure_switch, switch_line
 from hw.generate import make_project, write_project
 from hw.interface import PORT_BITS, Error
-from hw.step_table import HEADER, STEP
+from hw.step_table import HEADER, STEP, table_checksum
 from hw.target import resolve_target
 from hw.weights import stream_checksum
 from sim.device.emulated import NEVER, Fault
@@ -113,7 +113,9 @@ def test_a_switch_writes_registers_and_nothing_else(build, unpruned):
         assert other.activate() == 0
         switch = measure_switch(accelerator.network, other, 4)
         assert switch.registers == registers and switch.is_emulated and switch.host_ms.median > 0
-        line = f"from one network to the other: {registers} registers, .* ms .*EMULATED.*; one bitstream, no weights sent"
+        line = (
+            f"from one network to the other: {registers} registers, .* ms .*EMULATED.*; one bitstream, no weights sent"
+        )
         assert re.fullmatch(line, switch_line(switch))
 
 
@@ -174,7 +176,9 @@ def test_of_several_networks_none_is_guessed(build, unpruned, tmp_path):
         assert str(caught.value) == (
             f"{bundle}: it holds several networks (a, b); load one with Accelerator.load, or name it with --network"
         )
-        with pytest.raises(BundleError, match=r"^.*/bundle: several networks \(a, b\) in there; give a folder with netw"):
+        with pytest.raises(
+            BundleError, match=r"^.*/bundle: several networks \(a, b\) in there; give a folder with netw"
+        ):
             accelerator.load(bundle)
         for name, one in (("b", unpruned), ("a", build)):
             check(one, accelerator.load(bundle / "networks" / name).infer(one.pixels))
@@ -185,7 +189,9 @@ def test_a_design_alone_takes_networks(build, unpruned, tmp_path):
     with Accelerator(bundle, build.device()) as accelerator:
         with pytest.raises(BundleError, match=r"^.*/bundle: it holds no network; load one with Accelerator.load, or "):
             accelerator.stream(build.pixels)
-        with pytest.raises(BundleError, match=r"^.*/bundle: no network.json in there; give a folder with network.json "):
+        with pytest.raises(
+            BundleError, match=r"^.*/bundle: no network.json in there; give a folder with network.json "
+        ):
             accelerator.load(bundle)
         check(unpruned, accelerator.load(unpruned.folder).infer(unpruned.pixels))
 
@@ -255,7 +261,9 @@ def test_a_stream_longer_than_the_ports(build, tmp_path):
     shutil.copytree(build.folder / "weights", folder)
     shapes = json.loads((folder / "network.json").read_text())["shapes"]
     rewrite(folder, shapes=shapes | {"num_words": most + 1})
-    with pytest.raises(BundleError, match=rf"too large for the design in .*: num_words={most + 1} \(room for {most}\); "):
+    with pytest.raises(
+        BundleError, match=rf"too large for the design in .*: num_words={most + 1} \(room for {most}\); "
+    ):
         load_network(folder, build.bundle)
 
 
@@ -265,18 +273,27 @@ def test_a_stream_longer_than_the_ports(build, tmp_path):
 def with_field(record, fields, name, value):
     """A change of the stream: another value in one field of a record."""
 
+    first, bits = fields.first_bit(name), next(field.bits for field in fields.fields if field.name == name)
+
     def change(words):
-        lanes = words.reshape(-1)[record * 16 : record * 16 + 16].view(np.uint16)
-        bits = sum(int(lane) << 16 * i for i, lane in enumerate(lanes))
-        first = 0
-        for field in fields.fields:
-            if field.name == name:
-                bits = bits & ~(((1 << field.bits) - 1) << first) | value << first
-            first += field.bits
-        lanes[:] = [bits >> 16 * i & 0xFFFF for i in range(16)]
+        lanes = words.reshape(-1)[record * 16 :][:16]
+        whole = int.from_bytes(lanes.tobytes(), "little") & ~(((1 << bits) - 1) << first) | value << first
+        lanes[:] = np.frombuffer(whole.to_bytes(32, "little"), np.int16)
         return words
 
     return change
+
+
+def with_true_checksum(change):
+    """The change, and a table that says so: as if it had been packed like this."""
+
+    def changed(words):
+        words = change(words)
+        lanes = words.reshape(-1)
+        records = lanes[: 16 * (1 + HEADER.unpack(lanes[:16])["num_steps"])].reshape(-1, 16)
+        return with_field(0, HEADER, "checksum", table_checksum(records))(words)
+
+    return changed
 
 
 def shortened(words):
@@ -285,10 +302,26 @@ def shortened(words):
 
 REFUSED = [
     (shortened, "the weight stream is not as long as its step table says"),
-    (with_field(0, HEADER, "version", 0), "the bitstream reads another version of the step table that heads the weights"),
+    (
+        with_field(0, HEADER, "version", 0),
+        "the bitstream reads another version of the step table that heads the weights",
+    ),
     (with_field(0, HEADER, "checksum", 7), "the step table that heads the weights has not the checksum that it says"),
     (with_field(0, HEADER, "num_heads", 255), "the network is larger than the memories of this design"),
     (with_field(0, HEADER, "grid", 3), "the step table that heads the weights has not the checksum that it says"),
+    (
+        with_true_checksum(with_field(1, STEP, "source_lane", 40_000)),
+        "a step of the network leaves the memories of this design",
+    ),
+    (
+        with_true_checksum(with_field(1, STEP, "out_tiles", 0)),
+        "a step of the network leaves the memories of this design",
+    ),
+    (with_true_checksum(with_field(0, HEADER, "grid", 3)), "the network's image is not as large as its manifest says"),
+    (
+        with_true_checksum(with_field(0, HEADER, "num_rows", 9)),
+        "the weight stream is not as long as its step table says",
+    ),
     (with_field(1, STEP, "op", 1), "the step table that heads the weights has not the checksum that it says"),
 ]
 
@@ -316,7 +349,9 @@ def test_an_image_of_another_size(build, smaller, tmp_path):
     tokens = build.packed.shapes.num_tokens
     rewrite(folder, model=model | {"img_size": 16}, shapes=shapes | {"img_size": 16, "num_tokens": tokens})
     with Accelerator(build.folder, build.device()) as accelerator:
-        with pytest.raises(RefusedError, match=r"^.*/x: the network's image is not as large as its manifest says; pack "):
+        with pytest.raises(
+            RefusedError, match=r"^.*/x: the network's image is not as large as its manifest says; pack "
+        ):
             accelerator.load(folder).infer(build.pixels)
         check(build, accelerator.infer(build.pixels))
 
@@ -327,7 +362,9 @@ def test_another_network_than_the_manifests(build, unpruned, tmp_path):
     ran = json.loads((folder / "network.json").read_text())["digest"][:8]
     rewrite(folder, digest="0" * 64)
     with Accelerator(build.folder, build.device()) as accelerator:
-        with pytest.raises(RefusedError, match=rf"^.*/x: the accelerator ran network {ran}, and this is network 00000000;"):
+        with pytest.raises(
+            RefusedError, match=rf"^.*/x: the accelerator ran network {ran}, and this is network 00000000;"
+        ):
             accelerator.load(folder).infer(build.pixels)
         check(build, accelerator.infer(build.pixels))
 
@@ -360,7 +397,9 @@ def test_a_flipped_bit_is_of_the_network_that_ran(build, unpruned):
         check(unpruned, other.infer(unpruned.pixels))
         device.flip_weight_bit(0, 40, 3)
         check(build, accelerator.infer(build.pixels))
-        with pytest.raises(WeightsChangedError, match=r"^.*/micro-keep-none/weights: the weights reached the accelerator "):
+        with pytest.raises(
+            WeightsChangedError, match=r"^.*/micro-keep-none/weights: the weights reached the accelerator "
+        ):
             other.infer(unpruned.pixels)
         check(build, accelerator.infer(build.pixels))
         check(unpruned, other.infer(unpruned.pixels))
@@ -394,7 +433,9 @@ def test_a_bitstream_that_hangs_is_loaded_again_for_whoever_comes_next(build, un
         other = accelerator.load(unpruned.folder)
         check(build, accelerator.infer(build.pixels))
         device.faults = [Fault(delay_s=NEVER)]
-        with pytest.raises(DeviceTimeoutError, match=r"micro-keep-none/weights: no result after 0\.5 s; 0 of 0 token sel"):
+        with pytest.raises(
+            DeviceTimeoutError, match=r"micro-keep-none/weights: no result after 0\.5 s; 0 of 0 token sel"
+        ):
             other.infer(unpruned.pixels)
         assert device.downloads == 2
         check(build, accelerator.infer(build.pixels))

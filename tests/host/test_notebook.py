@@ -75,7 +75,15 @@ def test_deit_t_by_notebook_and_by_command_line(tmp_path):
     run("notebook", ["--model", "deit_t", "--target", "zcu102", "--out", str(folder)])
     check_executed(folder, "deit_t")
     by_command = tmp_path / "by_command.json"
-    arguments = [folder, folder / "images", "--baseline", f"{folder}-keep-none/weights", "--emulated", "--out", by_command]
+    arguments = [
+        folder,
+        folder / "images",
+        "--baseline",
+        f"{folder}-keep-none/weights",
+        "--emulated",
+        "--out",
+        by_command,
+    ]
     benchmark.main([str(argument) for argument in arguments])
     by_notebook = json.loads((folder / "latency.json").read_text())
     for who in ("measurement", "baseline"):
