@@ -16,7 +16,7 @@ import pytest
 from hw import interface as names
 from hw.clock import UNCERTAINTY
 from hw.generate import make_project, write_project
-from hw.manifest import read_manifest
+from hw.manifest import read_design
 from hw.target import resolve_target
 from hw.vendor.scripts import memory_ports, render_scripts
 from hw.vendor.tools import FORMS, HlsProject, bitstream_step
@@ -51,7 +51,7 @@ def export_ip(folder, root):
 
 
 def own_interface(folder):
-    return read_manifest(folder).interface
+    return read_design(folder).interface
 
 
 def run_tcl(script, folder, **environment):
@@ -420,7 +420,7 @@ def test_the_clock_comes_from_a_wizard_whose_lock_holds_the_reset(block_design):
 @uses_tclsh
 def test_the_clock_is_the_targets(tmp_path, source, mhz, pl0):
     target = replace(TARGET, clock_mhz=mhz, clock_source=source)
-    scripts = render_scripts(DESIGN, target, "micro", 1)
+    scripts = render_scripts(DESIGN.layout, target, "micro")
     path = tmp_path / "tcl" / "vivado.tcl"
     path.parent.mkdir()
     path.write_text(scripts["tcl/vivado.tcl"])
@@ -573,7 +573,7 @@ def test_the_other_boards_with_a_processor_have_a_block_design(tmp_path, name):
 
 
 def test_a_card_without_a_processor_has_none():
-    scripts = render_scripts(DESIGN, resolve_target("u50"), "micro", 1)
+    scripts = render_scripts(DESIGN.layout, resolve_target("u50"), "micro")
     assert "tcl/vivado.tcl" not in scripts and "set_part xcu50-fsvh2104-2-e" in scripts["tcl/hls.tcl"]
 
 

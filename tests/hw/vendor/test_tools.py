@@ -181,7 +181,7 @@ def test_cosim_and_bitstream_synthesize_only_when_they_must(workplace):
     assert workplace.run("cosim") == 0
     assert steps() == ["cosim"]
     newer = time.time_ns() + 10**9
-    os.utime(workplace.build / "manifest.json", ns=(newer, newer))
+    os.utime(workplace.build / "design.json", ns=(newer, newer))
     assert workplace.run("cosim") == 0
     assert steps() == ["csim csynth export", "cosim"]
 
@@ -210,7 +210,7 @@ def test_figures_stand_beside_the_estimate_with_the_difference(workplace, capsys
     assert found["cosim"] == {"stage": "cosim", "cycles_min": 912345, "cycles_max": 923456}
     assert found["estimate"]["cycles_max"] == 900000
     assert "cycles_min" not in found["csynth"]  # undef is no number
-    assert found["digest"] == json.loads((workplace.build / "manifest.json").read_text())["digest"]
+    assert found["digest"] == json.loads((workplace.build / "design.json").read_text())["digest"]
     difference = 142 / found["estimate"]["dsp"] - 1
     row = next(line for line in shown.splitlines() if line.startswith("DSP "))
     cells = re.split("  +", row)
@@ -345,8 +345,8 @@ def test_a_project_and_its_vectors_must_be_there(workplace):
         BuildError, match=r"micro-zcu102/tb/spvit_top has no vectors for the testbench: make synth writes them"
     ):
         workplace.run("synth")
-    (workplace.build / "manifest.json").unlink()
-    with pytest.raises(BuildError, match=r"micro-zcu102 has no manifest.json: run make hls first"):
+    (workplace.build / "design.json").unlink()
+    with pytest.raises(BuildError, match=r"micro-zcu102 has no design.json: run make hls first"):
         workplace.run("synth")
 
 

@@ -23,6 +23,11 @@ def lay(folder, **files):
     return folder
 
 
+def lay_network(folder, digest):
+    (folder / "weights").mkdir()
+    lay(folder / "weights", network={"digest": digest})
+
+
 def refusal(folder):
     with pytest.raises(BuildError) as caught:
         read_evidence(folder, "micro", "zcu102", "8x16 fast")
@@ -35,15 +40,16 @@ def test_nothing_was_run(tmp_path):
 
 
 def test_everything_was_run(tmp_path):
-    measured = {"kind": "board", "digest": "a" * 64, "latency_ms": {"median": 1.5}}
+    measured = {"kind": "board", "digest": "a" * 64, "network": "c" * 64, "latency_ms": {"median": 1.5}}
     lay(
         tmp_path,
         csim=CSIM,
         timing=TIMING,
         reports=REPORTS,
-        manifest={"digest": "a" * 64},
+        design={"digest": "a" * 64},
         latency={"measurement": measured},
     )
+    lay_network(tmp_path, "c" * 64)
     found = read_evidence(tmp_path, "micro", "zcu102", "8x16 fast")
     assert (found.csim, found.timing) == (CSIM, TIMING)
     assert found.stages == {"csynth": Figures("csynth", dsp=99.0)}
@@ -83,7 +89,7 @@ def test_timings_on_other_engines_and_clocks_have_names_of_their_own():
 
 
 def test_another_designs_synthesis_is_refused(tmp_path):
-    lay(tmp_path, reports=REPORTS, manifest={"digest": "b" * 64})
+    lay(tmp_path, reports=REPORTS, design={"digest": "b" * 64})
     assert refusal(tmp_path) == (
         f"{tmp_path}/reports.json: digest is aaaaaaaaaaaa, this design's is bbbbbbbbbbbb; "
         "remove the file, or run make synth again"
@@ -91,14 +97,25 @@ def test_another_designs_synthesis_is_refused(tmp_path):
 
 
 def test_another_designs_board_is_refused(tmp_path):
-    lay(tmp_path, latency={"measurement": {"kind": "board", "digest": "a" * 64}}, manifest={"digest": "b" * 64})
+    lay(tmp_path, latency={"measurement": {"kind": "board", "digest": "a" * 64}}, design={"digest": "b" * 64})
     assert refusal(tmp_path).endswith("remove the file, or run the notebook on the board again")
+
+
+def test_another_networks_board_is_refused(tmp_path):
+    """On the same design."""
+    measured = {"kind": "board", "digest": "a" * 64, "network": "c" * 64}
+    lay(tmp_path, latency={"measurement": measured}, design={"digest": "a" * 64})
+    assert "latency.json: there is no weights/network.json beside it to tell which network it is of" in refusal(
+        tmp_path
+    )
+    lay_network(tmp_path, "d" * 64)
+    assert "latency.json: network is cccccccccccc, this design's is dddddddddddd; remove" in refusal(tmp_path)
 
 
 def test_a_synthesis_without_its_design_is_refused(tmp_path):
     lay(tmp_path, reports=REPORTS)
     assert refusal(tmp_path) == (
-        f"{tmp_path}/reports.json: there is no manifest.json beside it to tell which design it is of; run make hls"
+        f"{tmp_path}/reports.json: there is no design.json beside it to tell which design it is of; run make hls"
     )
 
 
