@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import host.bundle
 from host.bundle import load_bundle
 from hw.generate import make_project, write_project
 from hw.target import TARGETS, resolve_target
@@ -207,13 +208,19 @@ def test_bundles_and_networks(total, tmp_path):
     network = micro()
     save_network(network, build / "network")
     write_project(make_project(design_of(network), resolve_target("zcu102")), build)
-    manifest, description = (build / "manifest.json").read_text(), (build / "network" / "network.json").read_text()
+    design, packed, description = (
+        (build / path).read_text() for path in ("design.json", "weights/network.json", "network/network.json")
+    )
+    bundle = load_bundle(build)
     tensors = (build / "network" / "network.safetensors").read_bytes()
 
     def make(chance, number):
-        if number % 2:
-            written(build / "manifest.json", mutated_table(manifest, chance), chance)
+        if number % 3 == 0:
+            written(build / "design.json", mutated_table(design, chance), chance)
             return lambda: load_bundle(build)
+        if number % 3 == 1:
+            written(build / "weights" / "network.json", mutated_table(packed, chance), chance)
+            return lambda: host.bundle.load_network(build, bundle)
         written(build / "network" / "network.json", mutated_table(description, chance), chance)
         content = mutated_bytes(tensors, chance) if chance.random() < 0.2 else tensors
         written(build / "network" / "network.safetensors", content, chance)

@@ -420,7 +420,10 @@ def test_late_but_in_time_is_no_fault(build):
 @pytest.mark.parametrize(
     ("port", "word", "bit"),
     [
-        *((0, 0, HEADER.first_bit(name)) for name in ("checksum", "version", "num_steps", "num_classes")),
+        *(
+            (bit // 128, 0, bit % 128)
+            for bit in map(HEADER.first_bit, ("checksum", "version", "num_steps", "num_classes"))
+        ),
         (0, 1, 0),  # of a step
         (1, 77, 127),
         (0, -1, 64),

@@ -301,7 +301,7 @@ def shortened(words):
 
 
 REFUSED = [
-    (shortened, "the weight stream is not as long as its step table says"),
+    (shortened, "the weight stream is not as long as the step table that heads it says"),
     (
         with_field(0, HEADER, "version", 0),
         "the bitstream reads another version of the step table that heads the weights",
@@ -320,7 +320,7 @@ REFUSED = [
     (with_true_checksum(with_field(0, HEADER, "grid", 3)), "the network's image is not as large as its manifest says"),
     (
         with_true_checksum(with_field(0, HEADER, "num_rows", 9)),
-        "the weight stream is not as long as its step table says",
+        "the weight stream is not as long as the step table that heads it says",
     ),
     (with_field(1, STEP, "op", 1), "the step table that heads the weights has not the checksum that it says"),
 ]
