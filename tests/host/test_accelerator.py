@@ -320,7 +320,7 @@ def test_a_clock_below_the_designs_is_said_and_used(build):
 
 
 def test_a_clock_at_which_the_wizard_does_not_lock_is_refused(build):
-    with pytest.raises(DeviceError, match=r"and its MMCM does not lock with PL0 below 50\.00; load it beside"):
+    with pytest.raises(DeviceError, match=r"and its MMCM does not lock with PL0 below 66\.67; load it beside"):
         Accelerator(build.folder, build.device(pl0_mhz=46.87))
 
 

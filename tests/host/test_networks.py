@@ -326,7 +326,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("change", "sentence"), REFUSED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("change", "sentence"), REFUSED, ids=[f"{i}: {one[1][:40]}" for i, one in enumerate(REFUSED)])
 def test_a_stream_that_the_accelerator_refuses(build, tmp_path, change, sentence):
     folder = repack(build, tmp_path / "corrupt", change)
     device = build.device()

@@ -188,7 +188,10 @@ def test_and_escaped_where_it_leaves(text):
     plain_target = resolve_target("kv260")
     hostile = unchecked(network, model=unchecked(network.model, name=text))
     target = unchecked(plain_target, name=text, part=text, board_part=text)
-    plain, ours = make_project(design_of(network), plain_target), make_project(design_of(hostile), target)
+    plain, ours = (
+        make_project(design_of(network), plain_target, "micro"),
+        make_project(design_of(hostile), target, "micro"),  # a name of its own is checked where it enters
+    )
     files = {**ours.files, "README.md": _readme(ours, "x", True, text).decode()}
     expected = {**plain.files, "README.md": _readme(plain, "x", True, "x").decode()}
     for path, content in files.items():

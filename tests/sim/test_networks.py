@@ -44,13 +44,13 @@ def refusal(accelerator: Accelerator, words: int | None = None) -> Error:
 
     words  of the stream that are sent; None: all
     """
-    interface = accelerator._interface
-    sent = interface.port_words if words is None else words
-    status = accelerator.answer(sent, interface.digest)
+    interface, whole = accelerator._interface, accelerator.stripe_words
+    sent = whole if words is None else words
+    status = accelerator.answer(num_words=sent)
     expected = np.full(interface.status_words, UNWRITTEN, np.int32)
     expected[STATUS_ERROR], expected[STATUS_STAGES] = status[STATUS_ERROR], 0
     if sent >= num_table_words(accelerator.design.architecture, 0):
-        stream = np.ascontiguousarray(accelerator._stripes.swapaxes(0, 1)).reshape(interface.port_words, -1)
+        stream = np.ascontiguousarray(accelerator._stripes.swapaxes(0, 1)).reshape(whole, -1)
         expected[STATUS_CHECKSUM] = np.uint32(stream_checksum(stream[:sent])).astype(np.int32)
     assert np.array_equal(status, expected)
     return Error(int(status[STATUS_ERROR]))
@@ -75,9 +75,10 @@ def test_each_bit_of_a_corrupt_table(accelerator):
     assert weight_stream(accelerator.design)[0].shape[1] * 16 == WORD_BITS
     other = {
         "version": {Error.TABLE_VERSION},
-        "num_steps": {Error.STEP, Error.NUM_WORDS},
-        "num_classes": {Error.STEP},
-        "logits_lane": {Error.STEP},
+        "num_steps": {Error.SIZES, Error.NUM_WORDS},
+        **{name: {Error.SIZES} for name in ("num_rows", "num_prefix", "num_heads", "package")},
+        "num_classes": {Error.SIZES},
+        "logits_lane": {Error.SIZES},
     }
     seen = set()
     for record in range(2):
@@ -91,7 +92,7 @@ def test_each_bit_of_a_corrupt_table(accelerator):
             allowed = set() if name == "version" else {Error.TABLE_CHECKSUM}
             assert error in allowed | other.get(name, set()), (record, bit, name)
             seen.add((name, error))
-    assert {("num_steps", Error.STEP), ("num_steps", Error.TABLE_CHECKSUM), ("num_classes", Error.STEP)} <= seen
+    assert {("num_steps", Error.SIZES), ("num_steps", Error.TABLE_CHECKSUM), ("num_classes", Error.SIZES)} <= seen
     assert_right(accelerator)
 
 
