@@ -192,8 +192,8 @@ def test_and_escaped_where_it_leaves(text):
         make_project(design_of(network), plain_target, "micro"),
         make_project(design_of(hostile), target, "micro"),  # a name of its own is checked where it enters
     )
-    files = {**ours.files, "README.md": _readme(ours, "x", True, text).decode()}
-    expected = {**plain.files, "README.md": _readme(plain, "x", True, "x").decode()}
+    files = {**ours.files, "README.md": _readme(ours, Path("x"), True, text).decode()}
+    expected = {**plain.files, "README.md": _readme(plain, Path("x"), True, "x").decode()}
     for path, content in files.items():
         if path == "design.json":
             continue  # json.dumps

@@ -91,7 +91,7 @@ SEEN_BY_THEM_ALONE = [
         pytest.param(mutation, marks=pytest.mark.slow)
         for mutation in [
             Mutation("token_selector.hpp", "quotient > 0 ? quotient : Int<24>(1)", "quotient", "keep"),
-            Mutation("token_selector.hpp", "count > 0 ? divide", "true ? divide", ""),
+            Mutation("token_selector.hpp", "count > 0 && lane", "lane", ""),
             Mutation("fixed_point.hpp", "x > largest ? Int<Bits>(largest)", "x > largest + 1 ? Int<Bits>(largest)", ""),
         ]
     ),

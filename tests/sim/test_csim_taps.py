@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hw.layout import NUM_BANKS
+from hw.hardware import NUM_BANKS
 from quant.network import QuantizedNetwork
 from sim.bridge import Accelerator
 from sim.constructed import deciding, with_linear
