@@ -33,6 +33,7 @@ from host.network import Network, OneImage
 from host.result import ImageResult, Inference, Timing, kept_patches, stage_tokens
 from hw.interface import STATUS_STAGES, UNWRITTEN, Buffer
 from spvit.errors import BundleError, DeviceBusyError, DeviceError, DeviceTimeoutError
+from spvit.files import read_bytes
 from spvit.images.preprocess import Pixels
 from spvit.images.sources import ImageSet
 
@@ -226,20 +227,20 @@ class Accelerator:
         )
 
     def _bring(self, network: Network) -> None:
-        """Allocate what is not allocated, and send the network's weights: once, or again after an error."""
+        """Allocate what is not allocated, and send the network's weights: once, or again after an error.
+
+        Raises BundleError, DeviceError.
+        """
         if not self._is_open:
             raise DeviceError(f"{self.bundle.folder}: closed; make a new Accelerator")
         if network not in self.networks:
             raise DeviceError(f"{network.packed.folder}: this network was closed; load it again")
         if not self._board.is_ready:  # its loading was interrupted
-            self._active = None
             self._board.program()
         interface = self.bundle.interface
         if not self._buffers:
-            self._active = None
             self._allocate((interface.image, interface.logits, interface.status), self._buffers)
         if not network.memory:
-            self._active = None if self._active is network else self._active
             self._send_weights(network)
 
     def _send_weights(self, network: Network) -> None:
@@ -248,8 +249,11 @@ class Accelerator:
         self._allocate(buffers, network.memory)
         try:
             for path, buffer in zip(packed.weights, buffers, strict=True):
+                content = read_bytes(path, "copy the bundle again", BundleError, buffer.nbytes)
+                if len(content) != buffer.nbytes:  # it was whole when the network was loaded
+                    raise BundleError(f"{path}: {len(content)} bytes of {buffer.nbytes}; copy the bundle again")
                 memory = network.memory[buffer.name]
-                memory[:] = np.fromfile(path, buffer.dtype).reshape(buffer.shape)
+                memory[:] = np.frombuffer(content, buffer.dtype).reshape(buffer.shape)
                 memory.flush()
         except BaseException:
             _free(network.memory)

@@ -6,10 +6,10 @@ Leaves, beside it:
     src/            the C++ of the accelerator and of each kernel's own top
     tcl/            the scripts of Vitis HLS and Vivado
     tb/             testbenches, one per top function
-    weights/        one file per AXI port: its stripe of the weight stream
-    manifest.json   what was made from what: configuration, digests, sizes, preprocessing
+    design.json     of these: configuration, clock, capacities, digests (hw.manifest)
+    weights/        the network: a file per AXI port, its stripe of the weight stream, and network.json
 
-Each appears whole or not at all; equal inputs give byte-equal files.
+Each appears whole or not at all, and what is there already keeps its date; equal inputs give byte-equal files.
 """
 
 from __future__ import annotations

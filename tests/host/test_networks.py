@@ -405,6 +405,27 @@ def test_a_flipped_bit_is_of_the_network_that_ran(build, unpruned):
         check(unpruned, other.infer(unpruned.pixels))
 
 
+def test_a_stripe_that_was_cut_since_it_was_loaded(build, unpruned, tmp_path):
+    folder = tmp_path / "x"
+    shutil.copytree(unpruned.folder / "weights", folder)
+    stripe = folder / "weights_1.bin"
+    whole = stripe.read_bytes()
+    device = build.device()
+    with Accelerator(build.folder, device) as accelerator:
+        other = accelerator.load(folder)
+        device.faults = [Fault(error=77)]
+        with pytest.raises(DeviceError):
+            other.infer(unpruned.pixels)
+        stripe.write_bytes(whole[:-2])
+        with pytest.raises(BundleError) as caught:
+            other.infer(unpruned.pixels)
+        assert str(caught.value) == f"{stripe}: {len(whole) - 2} bytes of {len(whole)}; copy the bundle again"
+        assert not other.memory
+        check(build, accelerator.infer(build.pixels))
+        stripe.write_bytes(whole)
+        check(unpruned, other.infer(unpruned.pixels))
+
+
 def test_ddr_too_small_for_another_network_says_what_is_resident(build, unpruned):
     device = build.device()
     with Accelerator(build.folder, device) as accelerator:
