@@ -390,6 +390,22 @@ def test_after_an_error_only_what_was_lost_is_loaded_again(build, unpruned, faul
     assert device.memory.bytes_in_use == 0 and device.kernel.failures == []
 
 
+@pytest.mark.parametrize("fault", [Fault(error=77), Fault(error=Error.STEP)], ids=str)
+def test_what_is_loaded_again_may_lie_elsewhere(build, unpruned, fault):
+    """Another network took its place meanwhile; the registers still speak of that."""
+    device = build.device()
+    with Accelerator(build.folder, device) as accelerator:
+        before = {name: memory.physical_address for name, memory in accelerator.network.memory.items()}
+        device.faults = [fault]
+        with pytest.raises(DeviceError):
+            accelerator.infer(build.pixels)
+        other = accelerator.load(unpruned.folder)
+        check(build, accelerator.infer(build.pixels))
+        assert before != {name: memory.physical_address for name, memory in accelerator.network.memory.items()}
+        check(unpruned, other.infer(unpruned.pixels))
+    assert device.kernel.failures == []
+
+
 def test_a_flipped_bit_is_of_the_network_that_ran(build, unpruned):
     device = build.device()
     with Accelerator(build.folder, device) as accelerator:
