@@ -27,7 +27,7 @@ struct PositionLoader {
     static constexpr int kStepsPerHead = A::kHeadLanes / kLanes;
 
     static constexpr int kWordsPerHead = A::kHeadLanes / A::kFillLanes;
-    using Words = UInt<bits_for(A::kRows * A::kHeads * kWordsPerHead)>;
+    using Words = UInt<bits_for(A::kRows* A::kHeads* kWordsPerHead)>;
 
     FrontWord<A> front;
     Words unread;                          // words behind it, down to zero,
@@ -45,7 +45,7 @@ struct PositionLoader {
     Statistics row_sums;
     Statistics head_sums;
 
-    PositionLoader(int num_rows, int num_heads) : part(A::kFillLanes / kLanes), step(kStepsPerHead), head(num_heads) {
+    PositionLoader(int num_rows, int num_heads) : head(num_heads) {
         const int words = num_rows * num_heads * kWordsPerHead;
         front.there = false;
         unread = words;

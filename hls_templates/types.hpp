@@ -180,7 +180,7 @@ struct Counter {
     UInt<bits_for(larger(Most - 1, 1))> last_value;
     bool last;
 
-    explicit Counter(int bound) : value(0), last_value(bound - 1), last(bound == 1) {}
+    explicit Counter(int bound = Most) : value(0), last_value(bound - 1), last(bound == 1) {}
 
     void advance() {
 #pragma HLS INLINE

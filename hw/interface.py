@@ -168,6 +168,11 @@ class Interface:
     def status_words(self) -> int:
         return STATUS_HEADER + self.num_stages * self.stage_words
 
+    @property
+    def stripe_bytes(self) -> int:
+        """Of a word, that come through one port."""
+        return 2 * self.stripe_lanes
+
     def weights(self, num_words: int | None = None) -> tuple[Buffer, ...]:
         """Each port's stripe: a file of a network's weights/ as it is.
 

@@ -87,18 +87,20 @@ using Ports = std::make_index_sequence<Arch::kWeightPorts>;
 #ifndef SPVIT_UNIT_TOP
 
 /// The accelerator.
-///   stripes                         [ports][stripe_words][a port's lanes of a word]
+///   stripes                         [ports][words][a port's lanes of a word], stripe_bytes long each
 ///   image                           [image_lanes]
 ///   num_words, digest, image_words  what the host writes to these registers
 ///   sinks              where each step's values go, or null
 /// Returns 0, or 1 with a sentence in `error` when the C-simulation stopped.
-SPVIT_EXPORT int spvit_run(const std::int16_t* const* stripes, std::int64_t stripe_words, std::int32_t num_words,
+SPVIT_EXPORT int spvit_run(const std::int16_t* const* stripes, std::int64_t stripe_bytes, std::int32_t num_words,
                            std::uint32_t digest, const std::uint8_t* image, std::int64_t image_lanes,
                            std::int32_t image_words, std::int16_t* logits, std::int32_t* status,
                            const spvit::trace::Sink* sinks, char* error, std::int32_t error_size) {
     return guarded(sinks, error, error_size, [&] {
-        Stripes ports = read_stripes(stripes, stripe_words);
-        for (auto& port : ports) port.resize(static_cast<std::size_t>(std::max<std::int64_t>(stripe_words, num_words)));
+        constexpr std::int64_t kWordBytes = kBeats * Arch::kPortLanes * std::int64_t(sizeof(std::int16_t));
+        Stripes ports = read_stripes(stripes, stripe_bytes / kWordBytes);
+        const auto told = static_cast<std::size_t>(std::max(num_words, 0)) * kBeats;
+        for (auto& port : ports) port.resize(std::max(port.size(), told));
         auto pixels = port_words<ImageWord>(image, image_lanes / Arch::kImageLanes, Arch::kImageLanes);
         pixels.resize(std::max(pixels.size(), static_cast<std::size_t>(std::max(image_words, 0))));
         call_with_ports(spvit_top, ports, Ports(), num_words, digest, pixels.data(), image_words, logits, status);

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.interface import STATUS_ERROR, STATUS_HEADER, UNWRITTEN, WORD_BYTES, Error
+from hw.interface import STATUS_ERROR, STATUS_HEADER, UNWRITTEN, Error
 from hw.layout import Design, Layout
 from hw.program import Op, Step, build_program
 from hw.render import design_digest, design_interface
@@ -194,7 +194,7 @@ def run_top(
     image, logits, status = buffers
     error = ctypes.create_string_buffer(ERROR_SIZE)
     stopped = library.spvit_run(
-        _pointers(stripes), ctypes.c_int64(stripes[0].nbytes // WORD_BYTES),
+        _pointers(stripes), ctypes.c_int64(stripes[0].nbytes),
         ctypes.c_int32(registers["num_words"]), ctypes.c_uint32(registers["digest"]),
         _pointer(image), ctypes.c_int64(image.nbytes), ctypes.c_int32(registers["image_words"]),
         _pointer(logits), _pointer(status), sinks, error, ERROR_SIZE,

@@ -122,7 +122,8 @@ class Kernel:
         try:
             registers = {name: self._register(name) for name in ("num_words", "digest", "image_words")}
             stripes = [
-                self._view(buffer.name, registers["num_words"] * names.WORD_BYTES) for buffer in interface.weights()
+                self._view(buffer.name, registers["num_words"] * interface.stripe_bytes)
+                for buffer in interface.weights()
             ]
             image = self._view("image", registers["image_words"] * interface.image_lanes)
             logits, status = (self._view(buffer.name, buffer.nbytes) for buffer in (interface.logits, interface.status))
