@@ -15,7 +15,7 @@ from host.accelerator import Accelerator
 from host.bundle import load_bundle, load_network
 from host.measure import measure_switch, switch_line
 from hw.generate import make_project, write_project
-from hw.interface import PORT_BITS, Error
+from hw.interface import Error
 from hw.step_table import HEADER, STEP, table_checksum
 from hw.target import resolve_target
 from hw.weights import stream_checksum
@@ -48,7 +48,7 @@ def repack(build, folder, change):
     shutil.copytree(build.folder / "weights", folder)
     manifest = json.loads((folder / "network.json").read_text())
     paths = sorted(folder.glob("weights_*.bin"))
-    words = np.stack([np.fromfile(path, np.int16).reshape(-1, PORT_BITS // 16) for path in paths], axis=1)
+    words = np.stack([np.fromfile(path, np.int16).reshape(manifest["shapes"]["num_words"], -1) for path in paths], axis=1)
     words = change(words.reshape(len(words), -1))
     for path, stripe in zip(paths, words.reshape(len(words), len(paths), -1).swapaxes(0, 1), strict=True):
         path.write_bytes(np.ascontiguousarray(stripe).tobytes())

@@ -53,7 +53,7 @@ def test_buffers():
 
 def test_a_network_brings_its_own_sizes():
     shapes = Shapes(690_000, img_size=160, in_chans=3, num_classes=7, num_stages=3, num_prefix_tokens=1, num_tokens=101)
-    assert [buffer.shape for buffer in DEIT_S.weights(shapes.num_words)] == [(690_000, 8)] * 4
+    assert [buffer.shape for buffer in DEIT_S.weights(shapes.num_words)] == [(690_000, 16)] * 4
     assert DEIT_S.registers_of(shapes) == {
         "num_words": 690_000,
         "digest": 0x1234ABCD,
