@@ -15,9 +15,10 @@ from typing import Annotated, Any
 
 from hw.architecture import Architecture
 from hw.target import Target
-from spvit.config import MOST_BLOCKS, ModelConfig, PruningConfig
+from spvit.config import ModelConfig, PruningConfig
 from spvit.errors import ConfigError
 from spvit.files import read_toml
+from spvit.model_config import MOST_BLOCKS
 from spvit.schema import Whole, check_fields, from_table, shown, shown_text
 
 DESIGNS = Path(__file__).with_name("designs")

@@ -253,7 +253,9 @@ def test_steps_that_would_leave_the_memories(world, name, good, bad):
 
     def error_of(fields):
         steps = [first, PASS | {"next_engine": 2} | fields]
-        table = pack_table(header_of(world, 2, num_prefix=world.prefix), [(str(i), step) for i, step in enumerate(steps)])
+        table = pack_table(
+            header_of(world, 2, num_prefix=world.prefix), [(str(i), step) for i, step in enumerate(steps)]
+        )
         words = words_of(world, table)
         rest = ROWS * world.embed_lanes // world.fill_lanes + sum(streamed(world, step) for step in steps)
         stream = np.concatenate([words, np.zeros((rest, world.fill_lanes), np.int64)])

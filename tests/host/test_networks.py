@@ -48,7 +48,9 @@ def repack(build, folder, change):
     shutil.copytree(build.folder / "weights", folder)
     manifest = json.loads((folder / "network.json").read_text())
     paths = sorted(folder.glob("weights_*.bin"))
-    words = np.stack([np.fromfile(path, np.int16).reshape(manifest["shapes"]["num_words"], -1) for path in paths], axis=1)
+    words = np.stack(
+        [np.fromfile(path, np.int16).reshape(manifest["shapes"]["num_words"], -1) for path in paths], axis=1
+    )
     words = change(words.reshape(len(words), -1))
     for path, stripe in zip(paths, words.reshape(len(words), len(paths), -1).swapaxes(0, 1), strict=True):
         path.write_bytes(np.ascontiguousarray(stripe).tobytes())
