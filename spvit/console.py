@@ -173,16 +173,19 @@ def _shown() -> Progress:
 
 
 @contextmanager
-def stage(what: str, total: float | None = None, done: float = 0, shown: bool = True) -> Iterator[Stage]:
+def stage(
+    what: str, total: float | None = None, done: float = 0, shown: bool = True, stays: bool = True
+) -> Iterator[Stage]:
     """While it lasts, a terminal shows that it does; stages within stages are shown below it.
 
     total, done  steps, where they are known: how many, and how many were done before
     shown        False: nothing is said, as in all processes but the first
+    stays        False: no line of it remains; only who watches is told to wait
     """
     global _depth
     console = Console(stderr=True)
     if not shown or not console.is_terminal:
-        if shown and not _depth:
+        if shown and stays and not _depth:
             console.print(what)
         _depth += 1
         try:
@@ -207,7 +210,7 @@ def stage(what: str, total: float | None = None, done: float = 0, shown: bool = 
         _shown().remove_task(task)
         if not _depth:
             _live.pop().stop()
-    if not _depth:
+    if stays and not _depth:
         console.print(f"{what}: {time.monotonic() - start:.1f} s")
 
 

@@ -11,6 +11,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from spvit.command import Parser, add_options, hint, name_of, plain_options, read_options, variable_of
 from spvit.errors import ConfigError, UserError, exit_on_user_error
@@ -33,7 +34,17 @@ def run(name: str, arguments: Sequence[str], face: str = PROGRAM) -> int | None:
     face  who asks, as a person knows it: spvit or make
     """
     command = COMMANDS[name]
-    return command.load()(read_options(parser_of(command, face), command.options, arguments))
+    options = read_options(parser_of(command, face), command.options, arguments)
+    with waiting():
+        function = command.load()
+    return function(options)
+
+
+def waiting() -> AbstractContextManager[object]:
+    """While modules are imported, torch among them. rich is only there where the environment is."""
+    from spvit.console import stage
+
+    return stage("loading", stays=False)
 
 
 def parser_of(command: Command, face: str = PROGRAM) -> Parser:

@@ -11,6 +11,7 @@ from hw.generate import check_request
 from hw.options import HlsOptions, ScheduleOptions, VendorOptions
 from sim.options import VectorsOptions
 from spvit.command import handed_on
+from spvit.console import stage
 from spvit_fpga.commands import NoOptions
 
 
@@ -19,7 +20,8 @@ def hls(options: HlsOptions) -> None:
     check_request(options)
     if options.check:
         return
-    from quant.quantize import ensure_network  # torch: what is refused need not wait for it
+    with stage("loading", stays=False):  # torch: what is refused need not wait for it
+        from quant.quantize import ensure_network
 
     ensure_network(options)
     hw.generate.run(options)
@@ -27,9 +29,10 @@ def hls(options: HlsOptions) -> None:
 
 def schedule(options: ScheduleOptions) -> None:
     """The schedule of a design that is made first where that is needed."""
-    from quant.quantize import ensure_network
-
     check_request(options)
+    with stage("loading", stays=False):
+        from quant.quantize import ensure_network
+
     ensure_network(options)
     hw.schedule.command.run(options)
 

@@ -27,7 +27,7 @@ from sim.report.flow import draw_flow
 from sim.report.paper import paper_ms, paper_rows
 from sim.report.pictures import count_images, engine_text, paper_picture, pictures
 from spvit.config import ModelSpec
-from spvit.console import Console
+from spvit.console import Console, stage
 from spvit.cost import tokens_per_stage
 from spvit.files import write_whole
 
@@ -198,6 +198,7 @@ def write_page(spec: ModelSpec, target: Target, board: Target, architecture: Arc
     """
     timing = timing_name(architecture, board, architecture, target.clock_mhz)
     evidence = read_evidence(folder, spec.model.name, target.name, engine_name(architecture), timing)
-    text = render(make_estimate(spec, target), evidence)
+    with stage("drawing the report"):
+        text = render(make_estimate(spec, target), evidence)
     write_whole(folder / REPORT, text)
     return folder / REPORT

@@ -102,6 +102,13 @@ def test_lines_within_a_stage_stand_above_it(terminal, capsys):
     assert "a result" in lines_of(said.err if terminal else said.out)
 
 
+def test_a_wait_leaves_no_line(terminal, capsys):
+    with stage("loading", stays=False):
+        pass
+    lines = lines_of(capsys.readouterr().err)
+    assert not any(re.fullmatch(r"loading: .* s", line) for line in lines) and bool(lines) == terminal
+
+
 def test_what_is_printed_where_stdout_is_redirected_stays_there(terminal, capsys):
     with stage("compiling"):
         print("a result for a file")
