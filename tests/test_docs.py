@@ -164,10 +164,9 @@ def network_documents():
     return json.loads(_header(network)) | {"sha256": "0"}
 
 
-def manifest():
+def packed():
     _, network = quantized(MICRO.model, MICRO.pruning)
-    files = make_project(make_design(network, Architecture(16, 16, "fast", 2)), ZCU102).files
-    return json.loads(files["manifest.json"])
+    return make_project(make_design(network, Architecture(16, 16, "fast", 2)), ZCU102)
 
 
 def quantization_report():
@@ -227,7 +226,7 @@ def board_document():
     summary = Summary(1, 1, 1, 1, 1, 1)
     result = ImageResult(np.zeros(2), (3,), (), SimpleNamespace(compute_ms=1.0))
     one = Measurement(
-        "board", "deit_s", "zcu102", "", 200, 200, 1, 0, 1, True, 197, summary, summary, 1.0, {"compute": 1.0}, [[3]], [0],
+        "board", "deit_s", "zcu102", "", "", 200, 200, 1, 0, 1, True, 197, summary, summary, 1.0, {"compute": 1.0}, [[3]], [0],
         _by_tokens([result]), {"int": 1.0},
     )  # fmt: skip
     return latency_report(one, None)
@@ -260,7 +259,8 @@ DOCUMENTS = {
     "network/network.json": network_documents,
     "network/report.json": quantization_report,
     "network/inputs.json": lambda: asdict(Inputs("", "", "", "", "", "")),
-    "manifest.json": manifest,
+    "design.json": lambda: json.loads(packed().files["design.json"]),
+    "weights/network.json": lambda: json.loads(packed().network),
     "csim.json": csim_document,
     "estimate.json": lambda: make_estimate(MICRO, ZCU102).document(),
     "schedule.json": schedule_document,
