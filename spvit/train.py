@@ -9,6 +9,7 @@ cost over the training images is the asked one; OUT.json with what it reaches; w
 `--resume` goes on exactly; the log of it (`spvit.training.log`): OUT-log.csv, OUT-events/, OUT-curve.png.
 """
 
+import importlib
 import json
 import sys
 from dataclasses import asdict, dataclass, field, replace
@@ -230,6 +231,15 @@ def open_journal(options: TrainOptions, spec: ModelSpec, recipe: Recipe) -> tupl
     return out, Journal.beside(out, options.resume, identity)
 
 
+def has_hardware(spec: ModelSpec) -> bool:
+    """Whether `make hls` takes the model, as the hardware half says, which is asked by name: SPViT needs none of it."""
+    try:
+        importlib.import_module("quant.build").refuse_what_has_no_unit(spec, spec.model.name)
+    except ConfigError:
+        return False
+    return True
+
+
 def run(options: TrainOptions) -> None:
     request = request_of(options)
     recipe = resolve_recipe(request.spec.model.name, options.recipe, options.changes)
@@ -260,6 +270,7 @@ def train_and_write(request: Request, run: Run, out: Path, options: TrainOptions
         for line in (*trained.result.tables(), *trained.result.lines()):
             console.print(line)
         model = out.with_suffix(".toml") if trained.steps else f"{options.model} KEEP={keep}"
-        console.print(f"{out}: make hls TARGET={options.target or 'zcu102'} CKPT={out} MODEL={model}")
+        step = f"hls TARGET={options.target or 'zcu102'}" if has_hardware(trained.spec) else "eval"
+        console.print(f"{out}: make {step} CKPT={out} MODEL={model}")
     distributed.wait_for_all()
     journal.remove()

@@ -213,6 +213,13 @@ def test_weights_that_cannot_be_written_are_not_lost(command, monkeypatch, capsy
     assert Path("w.safetensors").exists() and not Path("w.state").exists()
 
 
+def test_what_has_no_hardware_is_evaluated_next(command, capsys):
+    Path("tiny.toml").write_text(MODEL.replace("[pruning]", "aux_head = true\n[pruning]"))
+    command("--out", "weights.safetensors")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("weights.safetensors: make eval CKPT=weights.safetensors MODEL=tiny.toml KEEP=")
+
+
 @pytest.mark.parametrize(
     ("more", "kind", "sentence"),
     [
