@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from spvit.budget import solve_keep
-from spvit.calibration import kept_patches
+from spvit.calibration import kept_patches, mean_macs
 from spvit.checkpoints import load_checkpoint_with_report, save_checkpoint
-from spvit.config import resolve_model
+from spvit.config import resolve_model, shipped_weights
 from spvit.cost import count_macs, num_units, tokens_per_stage
 from spvit.errors import CheckpointError
 from spvit.initialisation import seeded
 from spvit.train import Request, train
+from spvit.training.data import InMemory, load_digits
 from spvit.training.measure import accuracy
 from spvit.training.progressive import meet_budget
 from spvit.training.similarity import centred_kernel_alignment, similarity_to_class_token
@@ -124,3 +125,23 @@ def test_blocks_of_all_stages_against_the_last_class_token():
     for tokens, value in zip(seen, found, strict=True):
         each = [centred_kernel_alignment(tokens[:, at], seen[-1][:, 0]).item() for at in range(1, tokens.shape[1])]
         assert value == pytest.approx(sum(each) / len(each), rel=1e-5)
+
+
+@pytest.mark.parametrize(("spec", "saved"), [(LVVIT, 0.21), (PIT, 0.14)], ids=["lvvit", "pit"])
+def test_the_weights_that_come_along(spec, saved):
+    """Their accuracy and cost on all test images, and in float64 one function in both forms."""
+    net, report = load_checkpoint_with_report(shipped_weights(spec.model.name), spec.model, spec.pruning)
+    assert (
+        report.source == "own" and report.selectors_found and len(report.calibrated_keep) == net.pruning.num_selectors
+    )
+    test = InMemory(*load_digits("test", spec.model))
+    assert accuracy(net, test) >= 0.98
+    kept = kept_patches(net, test.images)
+    unpruned = count_macs(spec.model, spec.pruning.without()).total
+    assert 1 - mean_macs(net, kept) / unpruned == pytest.approx(saved, abs=0.02)
+    assert len({tuple(counts) for counts in kept.tolist()}) > 50  # images keep what they need
+    images = test.images[:40].double()
+    with torch.no_grad():
+        masked, gathered = net.double().forward_masked(images), net.forward_gathered(images)
+    assert (masked.logits - gathered.logits).abs().max() < 1e-10
+    assert torch.equal(masked.keep, gathered.keep)
