@@ -192,6 +192,7 @@ int engine_run(int index, const Network& network, const Tokens& tokens, WeightFi
     static Accumulators<A> accumulators[A::kRows];
     static FrontWord<A> front;
 #pragma HLS ARRAY_PARTITION variable = front.lanes.lane complete
+#pragma HLS ARRAY_PARTITION variable = front.rest.lane complete
 #pragma HLS ARRAY_PARTITION variable = tile.active complete dim = 0
 #pragma HLS ARRAY_PARTITION variable = tile.shadow complete dim = 0
 #pragma HLS ARRAY_PARTITION variable = tile.bias complete
@@ -261,16 +262,18 @@ ENGINE:
 
         const bool word_there = front.there;
         const bool border = at.at_border(word_there);
-        const bool starves = at.fill.streams && !word_there;
+        const bool starves = at.fill.takes && !word_there;
         timing::spend(border, starves,
                       at.has_token()    ? timing::Cycle::TOKEN
                       : !at.fill.done() ? timing::Cycle::FILL
                                         : timing::Cycle::DRAIN);
         if (starves) trace::expect_data(fifo);
         if (at.fill.accesses(word_there)) {
-            fill_column<A>(at.fill, {front.lanes, words.work[kKeyBank], words.values}, tokens.num_tokens, tile);
+            fill_column<A>(at.fill, {streamed_lanes<A>(at.fill, front), words.work[kKeyBank], words.values},
+                           tokens.num_tokens, tile);
         }
-        front.follow(at.fill.streams, fifo);
+        if (at.fill.takes) front.keep(at.fill.bytes);
+        front.follow(at.fill.takes, fifo);
         swap_tiles<A>(tile, border, planned[kPlanCycles - 1].first_in);
         advance<A>(at, word_there, planned[kPlanCycles - 1]);
         if (border && at.running) timing::begin_step(at.tile.index);

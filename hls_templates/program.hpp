@@ -108,7 +108,8 @@ inline bool pass_fits(const Step& step, const Network& network) {
     const int dest_room = step.dest == Buffer::WORK ? work_lanes : A::kEmbedLanes;
     const int weights_lane = to_int(step.weights_lane);
     bool fits = step.source != Buffer::V && step.source <= Buffer::V && step.dest <= Buffer::V;
-    fits &= step.prologue <= Prologue::CONCAT && step.weights <= Weights::V && step.epilogue <= Epilogue::CONTEXT;
+    fits &= step.prologue <= Prologue::CONCAT && step.weights <= Weights::V && step.weight_width <= WeightWidth::W8 &&
+            step.epilogue <= Epilogue::CONTEXT;
     fits &= lies_within(to_int(step.source_lane), in_lanes, A::kTileIn, source_room);
     fits &= lies_within(to_int(step.dest_lane), out_lanes, A::kTileOut, dest_room);
     fits &= !streams || (step.in_tiles != 0 && step.out_tiles != 0);
@@ -152,8 +153,12 @@ template <class A>
 inline int streamed_words(const Step& step) {
 #pragma HLS INLINE
     if (step.op != Op::ENGINE || step.weights != Weights::STREAM) return 0;
-    const int words_per_output_tile =
-        Fill<A>::kParamWords + to_int(step.in_tiles) * (A::kTileOut * Fill<A>::kWordsPerColumn);
+    // a tile is so many quarters of one of 16 bits
+    const int in_tiles = to_int(step.in_tiles);
+    const int quarters = step.weight_width == WeightWidth::W8    ? in_tiles << 1
+                         : step.weight_width == WeightWidth::W12 ? (in_tiles << 1) + in_tiles
+                                                                 : in_tiles << 2;
+    const int words_per_output_tile = Fill<A>::kParamWords + quarters * (A::kTileOut * Fill<A>::kWordsPerColumn / 4);
     return to_int(step.out_tiles) * words_per_output_tile;
 }
 

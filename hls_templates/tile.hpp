@@ -43,26 +43,38 @@ struct Fill {
     using Accesses = UInt<bits_for(A::kTileOut* kWordsPerColumn + kParamWords)>;
 
     // what decides about the border is said, not compared
-    bool streams;    // the next access takes a word of the weight FIFO
-    bool looks_up;   // or a column of K or V; neither: it is done
-    bool last;       // it is the last one
-    bool from_keys;  // K, not V
-    bool params;     // the word brings columns' parameters
-    Accesses left;   // down to zero
-    Accesses place;  // of the next one: among the parameters, or the columns and their parts
-    Lane<A> index;   // K: the column's token; V: its dimension
-    Lane<A> lane;    // K: the column's first dimension; V: its first token
+    bool streams;     // the next access brings streamed weights or parameters
+    bool looks_up;    // or a column of K or V; neither: it is done
+    bool takes;       // a streamed one takes a word of the weight FIFO: there must be one
+    bool ready;       // or what is left of those that were taken; a column of K or V is ready, too
+    bool last;        // it is the last one
+    bool from_keys;   // K, not V
+    bool params;      // the word brings columns' parameters
+    bool packed;      // its weights are narrow: of four columns' parts, three words bring the fourth
+    bool bytes;       // or of two, one brings the second
+    bool keeps_next;  // the access behind the next takes no word
+    UInt<2> phase;    // of the next column's part among four
+    Accesses left;    // down to zero
+    Accesses place;   // of the next one: among the parameters, or the columns and their parts
+    Lane<A> index;    // K: the column's token; V: its dimension
+    Lane<A> lane;     // K: the column's first dimension; V: its first token
 
     bool done() const { return !streams && !looks_up; }
 
     /// Whether this iteration brings it on; to its end.
     ///   word_there  the weight FIFO has one
-    bool accesses(bool word_there) const { return looks_up || (streams && word_there); }
+    bool accesses(bool word_there) const { return ready || (takes && word_there); }
     bool ends(bool word_there) const { return done() || (last && accesses(word_there)); }
 
     void advance() {
 #pragma HLS INLINE
         const bool last_params = params && place == kParamWords - 1;
+        // decided two accesses ahead, from registers: of what the word brings, the second of two is kept, the fourth of four
+        const bool kept = bytes ? (to_int(phase) & 1) != 0 : packed && phase == 1;
+        takes = streams && !last && !keeps_next;
+        ready = !last && (looks_up || (streams && keeps_next));
+        keeps_next = params ? last_params && bytes : kept;
+        phase = params ? 0 : (to_int(phase) + 1) & 3;
         params = params && !last_params;
         place = last_params ? 0 : to_int(place) + 1;
         index = index + 1;
@@ -86,6 +98,12 @@ inline Fill<A> begin_fill(const Step& step, int out_tile, int in_tile) {
     F fill;
     fill.streams = works && streams;
     fill.looks_up = works && !streams;
+    fill.takes = works && streams;
+    fill.ready = works && !streams;
+    fill.packed = step.weight_width != WeightWidth::W16;
+    fill.bytes = step.weight_width == WeightWidth::W8;
+    fill.keeps_next = fill.bytes && in_tile != 0;
+    fill.phase = 0;
     fill.last = false;
     fill.from_keys = step.weights == Weights::K;
     fill.params = streams && in_tile == 0;
@@ -115,6 +133,23 @@ struct FillWords {
     Vec<Int<16>, A::kWord> key;
     Vec<Int<16>, A::kTileIn> values;
 };
+
+/// Streamed weights as int16: a word's highest bits, or those that words before it brought below theirs.
+template <class A>
+inline FillWord<A> streamed_lanes(const Fill<A>& fill, const FrontWord<A>& front) {
+#pragma HLS INLINE
+    static_assert(A::kTileOut * Fill<A>::kWordsPerColumn % 4 == 0, "a tile must be whole groups of packed words");
+    const int below = fill.params || !fill.packed ? 0 : fill.bytes ? 0xFF : 0xF;
+    FillWord<A> lanes;
+STREAMED_LANES:
+    for (int i = 0; i < A::kFillLanes; ++i) {
+#pragma HLS UNROLL
+        const Int<16> taken = to_int(front.lanes[i]) & ~below;
+        const Int<16> kept = shift_left<16>(front.rest[i], 4);
+        lanes[i] = fill.takes ? taken : kept;
+    }
+    return lanes;
+}
 
 /// One column from on-chip memory; keys that are no tokens give zero.
 template <class A>

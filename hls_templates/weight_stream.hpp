@@ -71,11 +71,25 @@ template <class A>
 using WeightFifo = Stream<FillWord<A>>;
 
 /// The FIFO's first word, in a register: whether there is one is known when an iteration begins, and nothing that the
-/// iteration decides waits for the FIFO.
+/// iteration decides waits for the FIFO. Below narrow weights, words bring the bits of others (hw/weights.py), which gather
+/// in `rest` until their turn comes.
 template <class A>
 struct FrontWord {
     FillWord<A> lanes;
+    Vec<UInt<12>, A::kFillLanes> rest;
     bool there;
+
+    /// Keeps what lies below the weights.
+    ///   bytes  weights have 8 bits, not 12
+    void keep(bool bytes) {
+#pragma HLS INLINE
+    KEEP_REST:
+        for (int i = 0; i < A::kFillLanes; ++i) {
+#pragma HLS UNROLL
+            const int word = to_int(lanes[i]);
+            rest[i] = bytes ? (word & 0xFF) << 4 : (to_int(rest[i]) << 4 & 0xFF0) | (word & 0xF);
+        }
+    }
 
     /// The next one comes. Never waits: a stalled read would stop the whole array.
     void follow(bool taken, WeightFifo<A>& fifo) {

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from hw.steps import Buffer, Epilogue, Op, Program, Prologue, Rows, Step, Weights, check_formats
+from hw.steps import Buffer, Epilogue, Op, Program, Prologue, Rows, Step, Weights, WeightWidth, check_formats
 from quant.functions import layer_norm_epsilon
 from quant.network import SELECTOR_LAYER_NORM_EPS
 from spvit.config import ModelConfig, PruningConfig
@@ -29,14 +29,20 @@ class Lowerable(Protocol):
     def frac_bits(self) -> Mapping[str, int]: ...
     @property
     def thresholds(self) -> Sequence[int]: ...
+    @property
+    def weight_bits(self) -> Mapping[str, int]: ...
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """A network before it is quantized: every format and threshold is 0."""
+    """A network before it is quantized: every format and threshold is 0.
+
+    weight_bits  by layer, where weights have less than 16
+    """
 
     model: ModelConfig
     pruning: PruningConfig
+    weight_bits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def frac_bits(self) -> Mapping[str, int]:
@@ -71,7 +77,10 @@ def build_program(network: Lowerable) -> Program:
         steps += _mlp_block(network, block, residual_bits)
         residual_bits = bits[f"blocks.{block}.mlp.fc2"]
     steps.append(_head(network, residual_bits))
-    program = Program(tuple(steps))
+    widths = network.weight_bits
+    program = Program(
+        tuple(replace(step, weight_width=WeightWidth(widths.get(step.linear, WeightWidth.W16.value))) for step in steps)
+    )
     if not isinstance(network, Sizes):
         check_formats(program)
     return program

@@ -83,6 +83,7 @@ def step_values(design: Design, position: int, steps: range) -> Values:
         "frac_bits": function_bits(step),
         "aux_frac_bits": step.branch_bits,
         "threshold": step.threshold,
+        "weight_width": step.weight_width,
         "next_engine": min(design.program.next_engine(position), steps.stop) - steps.start,
     }
 

@@ -14,11 +14,11 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.steps import Epilogue, Memory, Op, Package, Prologue, Rows, Weights
+from hw.steps import Epilogue, Memory, Op, Package, Prologue, Rows, Weights, WeightWidth
 from spvit.errors import NetworkError
 
-VERSION = 1
-ENUMERATIONS: tuple[type[Enum], ...] = (Op, Memory, Prologue, Weights, Rows, Epilogue, Package)
+VERSION = 2
+ENUMERATIONS: tuple[type[Enum], ...] = (Op, Memory, Prologue, Weights, WeightWidth, Rows, Epilogue, Package)
 """In the kernels under the same names, but for Memory, which is Buffer there."""
 LANE_BITS = 16
 RECORD_BITS = 256
@@ -164,6 +164,7 @@ STEP = Record(
         Field("aux_frac_bits", 4, "DECIDE: the head branch's"),
         Field("threshold", 23, "DECIDE"),
         Field("next_engine", 12, "the engine's next step after this one"),
+        Field("weight_width", 2, "of the streamed weights", WeightWidth),
     ),
 )
 

@@ -69,6 +69,14 @@ class Weights(Enum):
     V = "v"  # column = a dimension of the values, over the tokens
 
 
+class WeightWidth(Enum):
+    """Bits of each streamed weight; the others, an int16's lowest, are zero."""
+
+    W16 = 16
+    W12 = 12
+    W8 = 8
+
+
 class Rows(Enum):
     ALL = "all"
     PATCHES = "patches"  # all but the prefix
@@ -105,6 +113,7 @@ class Step:
     source_bits      of the source as it lies in memory
     input_bits       of what enters the array (after the prologue)
     weight_bits      of K or V; the streamed layers carry theirs per channel
+    weight_width     of the streamed layers' weights
     output_bits      of what leaves
     gelu_bits        before GELU
     residual_bits    of the row of X that is added
@@ -139,6 +148,7 @@ class Step:
     epsilon: int = 0
     norm_features: int = 0
     threshold: int = 0
+    weight_width: WeightWidth = WeightWidth.W16
 
 
 @dataclass(frozen=True)

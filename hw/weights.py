@@ -1,7 +1,7 @@
 """The weight stream: every word the engine takes from DDR, in order of use.
 
     step table | position rows | for each streamed step, for each tile of outputs: biases and shifts (less MIN_SHIFT),
-    then for each tile of inputs its columns, one after the other
+    then for each tile of inputs its columns, one after the other, packed where the layer's weights are narrow
 
 A word is `fill_lanes` int16 wide. Each port carries an equal share of its lanes, the first port the first, and the
 shares of all words are one contiguous stripe.
@@ -18,6 +18,7 @@ from hw.layout import Design
 from hw.program import Epilogue, Op, Step, Weights
 from hw.records import program_table
 from hw.step_table import RECORD_LANES, Lanes
+from hw.steps import WeightWidth
 from quant.formats import MAX_RESIDUAL_UP, MAX_SHIFT, MIN_SHIFT, RESIDUAL_GUARD_BITS
 from quant.network import QuantizedLinear
 from spvit.errors import NetworkError
@@ -60,26 +61,49 @@ def step_words(design: Design, step: Step) -> Words:
     architecture, layout = design.architecture, design.layout
     if step.op is not Op.ENGINE or step.weights is not Weights.STREAM:
         return np.zeros((0, architecture.fill_lanes), np.int16)
-    tile_in, tile_out = architecture.tile_in, architecture.tile_out
-    in_tiles, out_tiles = layout.in_tiles(step), layout.out_tiles(step)
+    tile_out, out_tiles = architecture.tile_out, layout.out_tiles(step)
     linear = design.network.linears[step.linear]
-    rows, columns = layout.out_columns(step)[:, None], layout.in_columns(step)
-
-    weight = np.zeros((out_tiles * tile_out, in_tiles * tile_in), np.int16)
-    weight[rows, columns] = linear.weight
+    rows = layout.out_columns(step)[:, None]
     bias = np.zeros(out_tiles * tile_out, np.int64)
     bias[rows[:, 0]] = linear.bias_at(step.input_bits)
     shift = np.full(out_tiles * tile_out, MIN_SHIFT)
     shift[rows[:, 0]] = shifts(step, linear)
 
-    # [out_tiles, in_tiles, tile_out, tile_in]
-    tiles = weight.reshape(out_tiles, tile_out, in_tiles, tile_in).swapaxes(1, 2)
+    tiles = step_tiles(design, step)
     if architecture.is_fast:
         bias -= pair_terms(tiles).sum(axis=1).reshape(-1)
     params = _param_words(bias, shift - MIN_SHIFT, architecture).reshape(out_tiles, -1)
-    stream = np.concatenate([params, tiles.reshape(out_tiles, -1)], axis=1)
+    packed = pack_words(tiles.reshape(-1, architecture.fill_lanes), step.weight_width.value)
+    stream = np.concatenate([params, packed.reshape(out_tiles, -1)], axis=1)
     words: Words = stream.reshape(-1, architecture.fill_lanes)
     return words
+
+
+def step_tiles(design: Design, step: Step) -> NDArray[np.int16]:
+    """A streamed step's weights. [out_tiles, in_tiles, tile_out, tile_in]"""
+    architecture, layout = design.architecture, design.layout
+    tile_in, tile_out = architecture.tile_in, architecture.tile_out
+    in_tiles, out_tiles = layout.in_tiles(step), layout.out_tiles(step)
+    weight = np.zeros((out_tiles * tile_out, in_tiles * tile_in), np.int16)
+    weight[layout.out_columns(step)[:, None], layout.in_columns(step)] = design.network.linears[step.linear].weight
+    return weight.reshape(out_tiles, tile_out, in_tiles, tile_in).swapaxes(1, 2)
+
+
+def pack_words(words: Words, bits: int) -> Words:
+    """Weights of 16, 12 or 8 bits, the highest of their lanes, as they travel: in place of the zeros below them lie the
+    bits of others. Of 8, a word brings the one behind it; of 12, three words bring the fourth, four bits each, the
+    first its highest. Every tile is whole such groups. [words, lanes] -> [words * bits / 16, lanes]
+    """
+    if bits == WeightWidth.W16.value:
+        return words
+    lanes = words.view(np.uint16)
+    if bits == WeightWidth.W8.value:
+        packed = lanes[0::2] | lanes[1::2] >> 8
+    else:
+        fourth = lanes[3::4]
+        packed = np.stack([lanes[i::4] | (fourth >> 12 - 4 * i & 0xF) for i in range(3)], axis=1)
+    narrow: Words = packed.astype(np.uint16).view(np.int16).reshape(-1, words.shape[1])
+    return narrow
 
 
 def shifts(step: Step, linear: QuantizedLinear) -> NDArray[np.int64]:

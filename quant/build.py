@@ -11,7 +11,8 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from quant.options import BuildOptions
+from quant.options import BuildOptions, FinetuneOptions
+from quant.widths import layer_widths, with_weight_bits
 from spvit.checkpoint_options import checkpoint_options
 from spvit.config import LATER_FIELDS, ModelSpec, resolve_model
 from spvit.errors import ConfigError
@@ -33,7 +34,10 @@ NETWORK_FOLDER = "network"  # within the build folder: the quantized network, th
 def model_spec(args: ModelOptions) -> ModelSpec:
     """The model that the arguments ask for. Raises ConfigError, also for parts that the accelerator has no unit for."""
     spec = resolve_model(args.model, args.keep)
+    if isinstance(args, BuildOptions | FinetuneOptions):
+        spec = with_weight_bits(spec, args.weight_bits)
     refuse_what_has_no_unit(spec, args.model)
+    layer_widths(spec)
     return spec
 
 
@@ -81,6 +85,8 @@ def build_folder(args: BuildOptions, root: Path = ROOT) -> Path:
         parts += ["ckpt", Path(args.ckpt).stem, *checkpoint_options(args).parts]
     if args.calib is not None:
         parts += ["calib", Path(args.calib).stem]
+    if args.weight_bits is not None:
+        parts += ["weights", args.weight_bits]
     if args.seed:
         parts += ["seed", str(args.seed)]
     return root / "-".join(_shell_friendly(part) for part in parts)

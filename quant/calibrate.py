@@ -15,7 +15,7 @@ All scores have one format, and so has all that enters a GELU: the coarsest that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,7 @@ from quant.functions import (
     SIGMOID_MAX_FRAC_BITS,
 )
 from quant.model import Formats
+from quant.modules import WEIGHT_BITS
 from quant.network import activation_names
 from quant.wiring import Wire, wiring
 
@@ -83,11 +84,22 @@ def observe_ranges(folded: FoldedNetwork, pixels: Tensor) -> dict[str, float]:
     return largest
 
 
-def choose_formats(folded: FoldedNetwork, ranges: dict[str, float], headroom: Headroom | None = None) -> Formats:
-    """The finest formats that hold `ranges` with their head-room, and that the engine can shift between."""
+def choose_formats(
+    folded: FoldedNetwork,
+    ranges: dict[str, float],
+    headroom: Headroom | None = None,
+    weight_bits: Mapping[str, int] | None = None,
+) -> Formats:
+    """The finest formats that hold `ranges` with their head-room, and that the engine can shift between.
+
+    weight_bits  by layer, where there are less than 16
+    """
+    weight_bits = weight_bits or {}
     headroom = headroom or Headroom()
     wires = wiring(folded.model, folded.pruning)
-    finest_weights = {name: _finest_weights(linear) for name, linear in folded.linears.items()}
+    finest_weights = {
+        name: _finest_weights(linear, weight_bits.get(name, WEIGHT_BITS)) for name, linear in folded.linears.items()
+    }
     activations = {
         name: FixedPoint.fitting(
             ranges.get(name, UNSEEN_RANGE), headroom=headroom.of(name), max_frac_bits=_cap(name)
@@ -99,7 +111,7 @@ def choose_formats(folded: FoldedNetwork, ranges: dict[str, float], headroom: He
     weights, biases = {}, {}
     for name, wire in wires.items():
         weights[name], biases[name] = _layer_formats(folded.linears[name], wire, activations, finest_weights[name])
-    return Formats(activations, weights, biases)
+    return Formats(activations, weights, biases, weight_bits)
 
 
 def gelu_inputs(names: Iterable[str]) -> list[str]:
@@ -118,10 +130,11 @@ def _cap(name: str) -> int:
     return min(GELU_MAX_FRAC_BITS, MAX_FRAC_BITS)
 
 
-def _finest_weights(linear: FoldedLinear) -> Tensor:
-    """int64 [out]"""
-    largest = linear.weight.abs().amax(dim=1).tolist()
-    return torch.tensor([FixedPoint.fitting(w, max_frac_bits=MAX_WEIGHT_FRAC_BITS).frac_bits for w in largest])
+def _finest_weights(linear: FoldedLinear, bits: int) -> Tensor:
+    """Of weights with so many bits, as int16: int64 [out]"""
+    largest, more = linear.weight.abs().amax(dim=1).tolist(), WEIGHT_BITS - bits
+    formats = [FixedPoint.fitting(w, bits, max_frac_bits=MAX_WEIGHT_FRAC_BITS - more) for w in largest]
+    return torch.tensor([one.frac_bits + more for one in formats])
 
 
 def _coarsen_to_shifts(

@@ -34,7 +34,9 @@ def to_network(net: QuantizedSPViT) -> QuantizedNetwork:
 
 def _linear(linear: Linear) -> QuantizedLinear:
     weight, bias = linear.integers()
-    return QuantizedLinear(_int16(weight), _int16(linear.weight_frac_bits), _int16(bias), linear.bias_frac_bits)
+    return QuantizedLinear(
+        _int16(weight), _int16(linear.weight_frac_bits), _int16(bias), linear.bias_frac_bits, linear.weight_bits
+    )
 
 
 def _int16(values: Tensor) -> NDArray[np.int16]:
@@ -58,6 +60,7 @@ def from_network(network: QuantizedNetwork) -> QuantizedSPViT:
         activations,
         {name: torch.from_numpy(linear.weight_frac_bits.astype(np.int64)) for name, linear in network.linears.items()},
         {name: linear.bias_frac_bits for name, linear in network.linears.items()},
+        network.weight_bits,
     )
     folded = FoldedNetwork(
         network.model,

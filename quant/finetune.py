@@ -8,6 +8,7 @@ gradient: the selectors stand still, and at the end their thresholds are calibra
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 import torch
@@ -20,6 +21,7 @@ from quant.calibrate import choose_formats, observe_ranges
 from quant.fold import fold, fold_with_gradients
 from quant.model import QuantizedSPViT
 from quant.options import FinetuneOptions
+from quant.widths import layer_widths, narrow
 from spvit import distributed
 from spvit.calibration import calibrate_thresholds
 from spvit.checkpoint_options import checkpoint_options
@@ -45,15 +47,16 @@ WEIGHT_KL = 1.0  # of the float model's logits, beside the labels
 class RoundedSPViT(SPViT):
     """An SPViT whose forward in training is the accelerator's, rounding and all; its weights are the float ones.
 
-    images  training images, normalised, from which the formats are chosen
+    images       training images, normalised, from which the formats are chosen
+    weight_bits  by layer, where weights have less than 16
     """
 
-    def __init__(self, net: SPViT, images: Tensor) -> None:
+    def __init__(self, net: SPViT, images: Tensor, weight_bits: Mapping[str, int] | None = None) -> None:
         super().__init__(net.config, net.pruning)
         self.load_state_dict(net.state_dict())
         self.selectors.requires_grad_(False)
         folded = fold(net)
-        formats = choose_formats(folded, observe_ranges(folded, to_pixels(images, net.config)))
+        formats = choose_formats(folded, observe_ranges(folded, to_pixels(images, net.config)), weight_bits=weight_bits)
         self._rounded = (QuantizedSPViT(folded, formats),)  # in a tuple, so that its copy of the weights is not ours
 
     def forward(self, images: Tensor) -> Output:
@@ -93,13 +96,14 @@ class Following(Objective):
         return cross_entropy(logits, targets) + WEIGHT_KL * logits_loss(logits, taught)
 
 
-def finetune(net: SPViT, run: Run, epochs: int, rate: float) -> SPViT:
+def finetune(net: SPViT, run: Run, epochs: int, rate: float, weight_bits: Mapping[str, int] | None = None) -> SPViT:
     """An SPViT whose weights know that they will be rounded, in evaluation mode; `net` stays as it is.
 
-    rate  AdamW's, after the recipe's warm-up and before its cosine
+    rate         AdamW's, after the recipe's warm-up and before its cosine
+    weight_bits  by layer, where weights have less than 16
     Raises TrainingError, CheckpointError.
     """
-    rounded = RoundedSPViT(net, run.data.calibration(FORMAT_IMAGES))
+    rounded = RoundedSPViT(net, run.data.calibration(FORMAT_IMAGES), weight_bits)
     learning = [(name, parameter) for name, parameter in rounded.named_parameters() if parameter.requires_grad]
     fit(Phase(PHASE, rounded, [Group(learning, rate)], epochs, Following(net.to(run.device).eval())), run)
     tuned = SPViT(net.config, net.pruning)
@@ -110,10 +114,10 @@ def finetune(net: SPViT, run: Run, epochs: int, rate: float) -> SPViT:
 
 
 @torch.no_grad()
-def accuracies(net: SPViT, data: Data) -> tuple[float, float]:
+def accuracies(net: SPViT, data: Data, weight_bits: Mapping[str, int] | None = None) -> tuple[float, float]:
     """Fractions of (at most COMPARED_IMAGES) test images whose class the float and the rounded model find."""
     net = net.cpu().eval()
-    rounded, right, count = RoundedSPViT(net, data.calibration(FORMAT_IMAGES)), torch.zeros(2), 0
+    rounded, right, count = RoundedSPViT(net, data.calibration(FORMAT_IMAGES), weight_bits), torch.zeros(2), 0
     images = sample(data.test, COMPARED_IMAGES)
     what = f"comparing the rounded model with the float one on {len(images)} test images"
     total, shown = -(-len(images) // INFERENCE_BATCH), distributed.is_first()
@@ -140,23 +144,25 @@ def run(options: FinetuneOptions) -> None:
         net.pruning = replace(net.pruning, keep=found.calibrated_keep)
     if not found.selectors_found:
         raise CheckpointError(f"{checkpoint}: its selectors are not trained; run make train CKPT={checkpoint} first")
-    device = distributed.start(options.device)
+    device, widths = distributed.start(options.device), narrow(layer_widths(spec))
     try:
         asked = {"data": name, "ckpt": str(checkpoint), "epochs": options.epochs, "rate": options.rate}
         asked |= {"reading": checkpoint_options(options).parts or None}
+        asked |= {"weight_bits": widths} if widths else {}
         parts = {"model": asdict(spec.model), "pruning": asdict(spec.pruning), "recipe": recipe.identity}
         with Journal.beside(out, options.resume, parts | {"asked": asked}) as journal:
             if distributed.is_first():
                 console.print(f"weights: {found}")
             log = Log(out if distributed.is_first() else None, resumed=options.resume is not None)
-            before = accuracies(net, data)
-            tuned = finetune(net, Run(data, recipe, journal, device, log=log), options.epochs, options.rate)
-            after = accuracies(tuned, data)
+            before = accuracies(net, data, widths)
+            tuned = finetune(net, Run(data, recipe, journal, device, log=log), options.epochs, options.rate, widths)
+            after = accuracies(tuned, data, widths)
             if distributed.is_first():
                 save_checkpoint(out, tuned)
                 show(before, after, min(COMPARED_IMAGES, len(data.test)), console)
                 keep = "" if options.keep is None else f" KEEP={options.keep}"
-                console.print(f"{out}: make hls TARGET=zcu102 MODEL={options.model} CKPT={out}{keep}")
+                bits = "" if options.weight_bits is None else f" WEIGHT_BITS={options.weight_bits}"
+                console.print(f"{out}: make hls TARGET=zcu102 MODEL={options.model} CKPT={out}{keep}{bits}")
             distributed.wait_for_all()
             journal.remove()
     finally:
@@ -164,7 +170,7 @@ def run(options: FinetuneOptions) -> None:
 
 
 def show(before: tuple[float, float], after: tuple[float, float], images: int, console: Console) -> None:
-    table = Table(f"accuracy on {images} test images", "fine-tuning", (("float", "%"), ("16-bit", "%")))
+    table = Table(f"accuracy on {images} test images", "fine-tuning", (("float", "%"), ("rounded", "%")))
     for name, (floating, fixed) in (("before", before), ("after", after)):
         table.add_row(name, f"{100 * floating:.2f}", f"{100 * fixed:.2f}")
     console.print(table)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from quant.build import NETWORK_FOLDER, build_folder, model_spec
 from quant.options import BuildOptions
+from quant.widths import layer_widths, narrow
 from spvit.checkpoint_options import CheckpointOptions, ThresholdRequest, checkpoint_options, threshold_request
 from spvit.config import ModelSpec, shipped_weights
 from spvit.cost import count_macs
@@ -86,6 +87,8 @@ class Plan:
 
 def inputs_of(spec: ModelSpec, weights: str, thresholds: ThresholdRequest, pixels: Pixels) -> Inputs:
     """What decides the network that this model becomes now."""
+    if widths := narrow(layer_widths(spec)):
+        weights += f" rounded to {widths}"
     return Inputs(
         repr(spec.model), repr(spec.pruning), weights, repr(thresholds), _sha256(pixels.tobytes()), _code_digest()
     )

@@ -31,14 +31,14 @@ A selector that has no candidates leaves no taps.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from quant.dataflow import Arithmetic, Observer, run_image
 from quant.fold import FoldedNetwork
-from quant.modules import Activation, Linear
+from quant.modules import WEIGHT_BITS, Activation, Linear
 from quant.network import activation_names, linear_shapes
 
 Taps = dict[str, Tensor]
@@ -51,11 +51,13 @@ class Formats:
     activations  by the names of `network.activation_names`
     weights      by linear layer, int64 [out]
     biases       by linear layer
+    weight_bits  by linear layer, where there are less than 16; `weights` are those of int16 even so
     """
 
     activations: Mapping[str, int]
     weights: Mapping[str, Tensor]
     biases: Mapping[str, int]
+    weight_bits: Mapping[str, int] = field(default_factory=dict)
 
 
 class QuantizedSPViT(nn.Module):
@@ -71,7 +73,12 @@ class QuantizedSPViT(nn.Module):
         self.position = nn.Parameter(folded.position.clone())
         self.linears = nn.ModuleDict(
             {
-                _key(name): Linear(folded.linears[name], formats.weights[name], formats.biases[name])
+                _key(name): Linear(
+                    folded.linears[name],
+                    formats.weights[name],
+                    formats.biases[name],
+                    formats.weight_bits.get(name, WEIGHT_BITS),
+                )
                 for name in linear_shapes(self.model, self.pruning)
             }
         )

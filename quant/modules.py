@@ -1,4 +1,5 @@
-"""The Brevitas quantizers: 16-bit signed integers whose scales are powers of two, fixed by calibration.
+"""The Brevitas quantizers: 16-bit signed integers whose scales are powers of two, fixed by calibration; weights may
+have 12 or 8 bits.
 
 Enters and leaves: real values in float64, where `integer * 2**-frac_bits` and the products of such are exact.
 The scales are Brevitas's own parameters (the logarithm of the range), so that a state dict carries them; training
@@ -34,8 +35,11 @@ class _BiasQuant(IntQuant, PerTensorPoTScaling8bit, BiasQuantSolver):
     requires_input_scale = False
 
 
+WEIGHT_BITS = 16
+
+
 def _range(frac_bits: Tensor) -> Tensor:
-    """What Brevitas divides by 2^15 to get the scale."""
+    """What Brevitas divides by 2^15 to get the scale, by 2^7 where the integers have 8 bits: the range is the same."""
     return torch.exp2(ACTIVATION_BITS - 1 - frac_bits.to(torch.float64))
 
 
@@ -73,16 +77,20 @@ class Activation(nn.Module):
 class Linear(nn.Module):
     """A `QuantLinear`: weights with a format per output channel, int16 bias with one format per layer.
 
-    weight_frac_bits  int64 [out]
+    weight_frac_bits  int64 [out], of the weights as int16: with fewer bits, the lowest are zero
+    weight_bits       of the weights
     """
 
-    def __init__(self, folded: FoldedLinear, weight_frac_bits: Tensor, bias_frac_bits: int) -> None:
+    def __init__(
+        self, folded: FoldedLinear, weight_frac_bits: Tensor, bias_frac_bits: int, weight_bits: int = WEIGHT_BITS
+    ) -> None:
         super().__init__()
+        self.weight_bits = weight_bits
         out_features, in_features = folded.weight.shape
         self.layer = qnn.QuantLinear(
             in_features,
             out_features,
-            weight_quant=_WeightQuant.let(scaling_init=_range(weight_frac_bits)[:, None]),
+            weight_quant=_WeightQuant.let(bit_width=weight_bits, scaling_init=_range(weight_frac_bits)[:, None]),
             bias_quant=_BiasQuant.let(scaling_init=_range(torch.tensor(bias_frac_bits))),
             dtype=torch.float64,
         )
@@ -105,8 +113,9 @@ class Linear(nn.Module):
         return self.layer.quant_weight().value, self.layer.quant_bias().value
 
     def integers(self) -> tuple[Tensor, Tensor]:
-        """int32 weight [out, in] and bias [out], as Brevitas counts them."""
-        return self.layer.quant_weight().int(), self.layer.quant_bias().int()
+        """int32 weight [out, in] and bias [out], as Brevitas counts them; narrow weights in an int16's highest bits."""
+        weight, bias = self.layer.quant_weight().int(), self.layer.quant_bias().int()
+        return weight.to(torch.int32) << WEIGHT_BITS - self.weight_bits, bias  # 8 bits come as int8
 
     @torch.no_grad()
     def saturations(self) -> int:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from spvit.config import ModelConfig, PruningConfig, to_table
+from spvit.config import WEIGHT_BITS, WEIGHT_WIDTHS, ModelConfig, PruningConfig, to_table
 from spvit.errors import NetworkError
 from spvit.files import read_bytes, read_json, write_whole
 from spvit.model_config import MOST_BLOCKS
@@ -49,12 +49,14 @@ class QuantizedLinear:
     weight_frac_bits  int16 [out], one format per output channel
     bias              int16 [out]
     bias_frac_bits    one for the layer
+    weight_bits       16, or 12 or 8: then the others of each weight's, the lowest, are zero
     """
 
     weight: Int16Array
     weight_frac_bits: Int16Array
     bias: Int16Array
     bias_frac_bits: int
+    weight_bits: int = 16
 
     @property
     def out_features(self) -> int:
@@ -96,9 +98,19 @@ class QuantizedNetwork:
                     f"layer {name} of the quantized network has shape {linear.weight.shape}, its configuration says "
                     f"{shape}; quantize it again"
                 )
+            if linear.weight_bits not in WEIGHT_WIDTHS or np.any(linear.weight & ((1 << 16 - linear.weight_bits) - 1)):
+                raise NetworkError(
+                    f"layer {name} of the quantized network says that its weights have {linear.weight_bits} bits, and "
+                    "they don't; quantize it again"
+                )
         missing = [name for name in activation_names(self.model, self.pruning) if name not in self.frac_bits]
         if missing:
             raise NetworkError(f"the quantized network lacks the format of {missing[0]}; quantize it again")
+
+    @property
+    def weight_bits(self) -> dict[str, int]:
+        """The width of each layer's weights."""
+        return {name: linear.weight_bits for name, linear in self.linears.items()}
 
     @property
     def digest(self) -> str:
@@ -161,6 +173,7 @@ class _Description:
     frac_bits: Annotated[Mapping[str, int], Entries(FRAC_BITS, "formats", 1_000_000)]
     thresholds: Annotated[tuple[int, ...], Items(Whole(0, 1 << 22), "thresholds", MOST_BLOCKS)]
     sha256: Annotated[str, SHA256]
+    weight_bits: Annotated[Mapping[str, int], Entries(WEIGHT_BITS, "widths", 1_000_000)] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -203,6 +216,7 @@ def load_network(folder: Path) -> QuantizedNetwork:
                     tensors[f"{name}.weight_frac_bits"],
                     tensors[f"{name}.bias"],
                     bias_frac_bits,
+                    described.weight_bits.get(name, 16),
                 )
                 for name, bias_frac_bits in described.bias_frac_bits.items()
             },
@@ -235,6 +249,9 @@ def _header(network: QuantizedNetwork) -> str:
         "frac_bits": dict(network.frac_bits),
         "thresholds": list(network.thresholds),
     }
+    narrow = {name: bits for name, bits in network.weight_bits.items() if bits != 16}
+    if narrow:  # what was written before there were such stays as it is
+        header["weight_bits"] = narrow
     return json.dumps(header, sort_keys=True)
 
 

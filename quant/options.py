@@ -21,6 +21,12 @@ RECIPE_FIELDS = (
 """Of the training's recipe, what fine-tuning uses."""
 
 
+WEIGHT_BITS_HELP = (
+    "of the weights: 16, 12 or 8, and of layers that differ: 12,head=16 (default: as [quantization] of the model says, "
+    "or 16)"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions(SelectorOptions):
     """What is built: what every step from the checkpoint to the board shares."""
@@ -29,6 +35,7 @@ class BuildOptions(SelectorOptions):
     calib: str | None = option(
         "images to calibrate with: a folder, an image, or digits:train (default: bundled ones)", None, "FOLDER"
     )
+    weight_bits: str | None = option(WEIGHT_BITS_HELP, None, "B")
     seed: Annotated[int, SEED] = option("of the weights, where none are given", 0)
     out: Path | None = option("build folder (default: build/<model>-<target>...)", None, "DIR")
 
@@ -41,6 +48,7 @@ class ExportOptions(BuildOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(WeightOptions):
+    weight_bits: str | None = option(WEIGHT_BITS_HELP, None, "B")
     data: str | None = option(f"what is trained on: {DATA} (default: digits, for their model)", None, "FOLDER")
     out: Path | None = option("the weights (default: build/train/<model>-tuned.safetensors)", None, "FILE")
     epochs: Annotated[int, Whole(1, 100_000)] = option("over the training images", 1)

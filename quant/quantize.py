@@ -12,7 +12,7 @@ The folder appears whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from quant.model import QuantizedSPViT
 from quant.network import QuantizedNetwork, save_network
 from quant.options import BuildOptions
 from quant.report import Report, compare
+from quant.widths import layer_widths, narrow
 from spvit.calibration import settle_thresholds
 from spvit.checkpoint_options import ThresholdRequest
 from spvit.checkpoints import LoadReport, load_checkpoint_with_report, save_checkpoint
@@ -72,7 +73,8 @@ class Quantized:
 def quantize(todo: Plan, console: Console) -> Report:
     """Make the network of a plan, write it, and print how good it is."""
     net, found = _weights(todo, console)
-    made = quantized(net, found, todo.pixels, todo.thresholds, f"calibrating with {todo.calibration}")
+    widths = layer_widths(todo.spec)
+    made = quantized(net, found, todo.pixels, todo.thresholds, f"calibrating with {todo.calibration}", widths)
     if made.thresholds:
         console.print(f"thresholds: {made.thresholds}")
     write(made, todo.inputs, todo.folder)
@@ -82,13 +84,19 @@ def quantize(todo: Plan, console: Console) -> Report:
 
 
 def quantized(
-    net: SPViT, found: LoadReport | None, pixels: Pixels, thresholds: ThresholdRequest, what: str = "calibrating"
+    net: SPViT,
+    found: LoadReport | None,
+    pixels: Pixels,
+    thresholds: ThresholdRequest,
+    what: str = "calibrating",
+    weight_bits: Mapping[str, int] | None = None,
 ) -> Quantized:
     """The network of a float model, whose thresholds are settled on the way.
 
     found   what the file of its weights was; None: there was none, and its selectors are fresh
     pixels  calibration images, uint8 [N, S, S, chans]
     what    is said while it calibrates
+    weight_bits  by layer, where there may be less than 16
     """
     with _one_thread():
         images = torch.from_numpy(Preprocessing.from_model(net.config).normalise(pixels)).float()
@@ -97,7 +105,7 @@ def quantized(
         folded, raw = fold(net), torch.from_numpy(np.ascontiguousarray(pixels))
         with stage("choosing formats"):
             ranges = observe_ranges(folded, raw)
-            rounded = QuantizedSPViT(folded, choose_formats(folded, ranges))
+            rounded = QuantizedSPViT(folded, choose_formats(folded, ranges, weight_bits=narrow(weight_bits or {})))
         with stage("comparing with float"):
             report = compare(rounded, folded, ranges, raw[_spread(len(raw), COMPARED_IMAGES)])
             return Quantized(net, to_network(rounded), report, settled)

@@ -25,6 +25,10 @@ LATER_FIELDS = (
     *("patch_stride", "stem_chans", "stage_depths", "stage_dims", "stage_heads", "qkv_bias", "skip_lam", "aux_head"),
     *("pos_embed", "refill", "after_pooling"),
 )
+DEFAULT_LAYER = "default"
+WEIGHT_WIDTHS = (8, 12, 16)
+WEIGHT_BITS = Choice(*WEIGHT_WIDTHS)
+"""Of the weights: what the stream's words are made of. Activations have 16."""
 ENGINE_KEYS = (
     "tile_in", "tile_out", "inner_product", "weight_ports", "port_bits", "fill_lanes", "fifo_words", "uram",
 )  # fmt: skip
@@ -106,11 +110,15 @@ class PruningConfig:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What MODEL= resolves to. Of [engine], only the names are checked here; its values are the hardware flow's."""
+    """What MODEL= resolves to. Of [engine], only the names are checked here; its values are the hardware flow's, and so
+    are the layers of [quantization]'s `weight_bits`: the weights' widths, by layers' names or parts of them
+    (`quant.widths`).
+    """
 
     model: ModelConfig
     pruning: PruningConfig
     engine: Mapping[str, int | str] = field(default_factory=dict)
+    weight_bits: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_selectors_fit(self.model, self.pruning)
@@ -242,9 +250,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _spec_from_tables(tables: Mapping[str, Any], source: str, default_name: str) -> ModelSpec:
     for section, values in tables.items():
-        if section not in ("model", "pruning", "engine"):
+        if section not in ("model", "pruning", "engine", "quantization"):
             raise ConfigError(
-                f"{source}: there is no [{shown_text(section)}]; the tables are [model], [pruning] and [engine]"
+                f"{source}: there is no [{shown_text(section)}]; the tables are [model], [pruning], [engine] and "
+                "[quantization]"
             )
         if not isinstance(values, Mapping):
             raise ConfigError(f"{source}: {section}={shown(values)} must be a table, [{section}]")
@@ -258,9 +267,22 @@ def _spec_from_tables(tables: Mapping[str, Any], source: str, default_name: str)
     pruning_table = tables.get("pruning", {"locations": []})  # no [pruning] table: an unpruned transformer
     pruning = from_table(PruningConfig, pruning_table, f"{source}: [pruning]")
     try:
-        return ModelSpec(model, pruning, dict(tables.get("engine", {})))
+        return ModelSpec(model, pruning, dict(tables.get("engine", {})), _weight_bits(tables.get("quantization", {})))
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
+
+
+def _weight_bits(table: Mapping[str, Any]) -> dict[str, int]:
+    """[quantization]'s widths, by layer. Raises ConfigError."""
+    for key in table:
+        if key != "weight_bits":
+            raise ConfigError(f"[quantization] has no {shown_text(key)}; it knows weight_bits")
+    asked = table.get("weight_bits", {})
+    widths = dict(asked) if isinstance(asked, Mapping) else {DEFAULT_LAYER: asked}
+    for name, bits in widths.items():
+        what = "" if name == DEFAULT_LAYER else f" of {shown_text(name)}"
+        WEIGHT_BITS.check(f"[quantization] weight_bits{what}", bits)
+    return widths
 
 
 def _with_mlp_ratio(table: dict[str, Any], where: str) -> dict[str, Any]:

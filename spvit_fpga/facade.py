@@ -35,6 +35,7 @@ from quant.inputs import Inputs, calibration_images, inputs_of, weights_of
 from quant.network import QuantizedNetwork
 from quant.quantize import Quantized, quantized, write
 from quant.report import Report
+from quant.widths import layer_widths
 from sim.compiler import Compiler
 from sim.csim import CsimReport, default_images, simulate
 from sim.report.page import write_page
@@ -196,7 +197,7 @@ def quantize(model: Model | SPViT, images: Images = None, *, threshold: float | 
         pixels, _ = calibration_images(own.spec, None if images is None else str(images))
     else:
         pixels = _image_set(images, own.spec.model).pixels
-    made = quantized(deepcopy(own.net), own.found, pixels, request)
+    made = quantized(deepcopy(own.net), own.found, pixels, request, weight_bits=layer_widths(own.spec))
     return QuantizedModel(own, made, inputs_of(own.spec, own.weights, request, pixels))
 
 

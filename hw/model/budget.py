@@ -15,6 +15,7 @@ from hw.model.latency import assumptions
 from hw.program import Sizes, build_program
 from hw.target import Target
 from quant.build import refuse_what_has_no_unit
+from quant.widths import layer_widths
 from spvit.budget import Cost
 from spvit.config import ModelSpec
 
@@ -26,7 +27,7 @@ def cycles(spec: ModelSpec, target: Target, architecture: Architecture | None = 
     refuse_what_has_no_unit(spec, spec.model.name)
     engine = Architecture.for_target(target, spec.engine) if architecture is None else architecture
     layout, assumed = Layout(spec.model, engine), assumptions(engine, target)
-    program = build_program(Sizes(spec.model, spec.pruning))
+    program = build_program(Sizes(spec.model, spec.pruning, layer_widths(spec)))
 
     def cost(kept: Sequence[int]) -> float:
         return estimate_cycles(program, layout, spec.pruning, assumed, kept).cycles

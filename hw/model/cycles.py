@@ -136,9 +136,10 @@ class Pass:
     rows: int
     in_tiles: int
     out_tiles: int
-    first_words: int  # of an output tile's first fill
-    words: int  # of its others
-    streams: bool
+    first_words: int  # that an output tile's first fill takes cycles for
+    words: int  # its others
+    first_taken: int  # of the stream, likewise
+    taken: int
 
 
 class Walk:
@@ -160,7 +161,7 @@ class Walk:
         self.level = 0.0
         self.least = -(-RMW_CYCLES * assumed.scale_percent // 100)
         self.least_of_pass = -(-pipeline_cycles(architecture) * assumed.scale_percent // 100)
-        self.idle = Pass(0, 1, 1, 0, 0, False)
+        self.idle = Pass(0, 1, 1, 0, 0, 0, 0)
 
     def image(self, kept: Sequence[int]) -> None:
         """All of one image; `kept` patches are alive after each selector."""
@@ -229,7 +230,9 @@ class Walk:
         if steps[span.start].op is not Op.ENGINE:
             first = self.idle
         # the weight FIFO's first word goes into a register (FrontWord) before a fill can take it
-        self.tile(self.idle, first.first_words, first.streams, 1, self.least_of_pass, front=int(first.streams))
+        self.tile(
+            self.idle, first.first_words, first.first_taken, 1, self.least_of_pass, front=int(first.first_taken > 0)
+        )
         running = True
         for index in span:
             step = steps[index]
@@ -274,7 +277,8 @@ class Walk:
             self.layout.out_tiles(step) or -(-tokens // architecture.tile_out),
             words + params,
             words,
-            streams,
+            words * step.weight_width.value // 16 + params if streams else 0,
+            words * step.weight_width.value // 16 if streams else 0,
         )
 
     def _rows(self, rows: Rows) -> int:
@@ -289,10 +293,10 @@ class Walk:
     def _engine(self, one: Pass, following: Pass) -> None:
         for out_tile in range(one.out_tiles):
             if one.in_tiles > 1:
-                self.tile(one, one.words, one.streams, one.in_tiles - 1, self.least)
+                self.tile(one, one.words, one.taken, one.in_tiles - 1, self.least)
             if out_tile + 1 < one.out_tiles:
-                self.tile(one, one.first_words, one.streams, 1, self.least)
-        self.tile(one, following.first_words, following.streams, 1, self.least_of_pass)
+                self.tile(one, one.first_words, one.first_taken, 1, self.least)
+        self.tile(one, following.first_words, following.first_taken, 1, self.least_of_pass)
 
     def _package(self, kept: int) -> None:
         layout, policy = self.layout, self.pruning.package
@@ -326,10 +330,10 @@ class Walk:
     def _elapse(self, count: float) -> None:
         self.level = min(self.capacity, self.level + self.rate * count)
 
-    def tile(self, one: Pass, words: int, streams: bool, count: int, least: int, front: int = 0) -> None:
-        """`count` equal tiles, each of which fills one of `words`, `front` cycles late."""
+    def tile(self, one: Pass, words: int, taken: int, count: int, least: int, front: int = 0) -> None:
+        """`count` equal tiles, each of which fills one of `words` from `taken` of the stream, `front` cycles late."""
         while count > 0:
-            lasts, repeats = self._same(one.rows, words if streams else 0, words, count, least)
+            lasts, repeats = self._same(one.rows, taken, words, count, least)
             lasts = max(lasts, words + front)
             step = self.steps[-1]
             step.tokens += repeats * one.rows
@@ -337,7 +341,7 @@ class Walk:
             step.fill += repeats * (unstalled - one.rows)
             step.fifo += repeats * (front + max(0.0, lasts - max(unstalled + front, least)))
             step.drain += repeats * max(0, least - unstalled - front)
-            self.level = min(self.capacity, self.level + repeats * (self.rate * lasts - (words if streams else 0)))
+            self.level = min(self.capacity, self.level + repeats * (self.rate * lasts - taken))
             count -= repeats
 
     def _same(self, rows: int, taken: int, words: int, count: int, least: int) -> tuple[float, int]:
@@ -345,7 +349,7 @@ class Walk:
         plain = float(max(rows, words, least))
         if taken == 0:
             return plain, count
-        reserve = taken * (1 - self.rate)  # level at which the words just last
+        reserve = max(0.0, taken - self.rate * words)  # level at which the words just last
         change = self.rate * plain - taken  # of the level, per tile
         if self.level >= reserve:
             if change >= 0:

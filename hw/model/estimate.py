@@ -21,6 +21,7 @@ from hw.program import Op, Program, Sizes, Weights, build_program
 from hw.target import Target, resolve_target, with_clock
 from hw.weights import num_table_words
 from quant.build import build_folder, model_spec
+from quant.widths import layer_widths
 from spvit.config import ModelSpec
 from spvit.console import Console, Table, tokens
 from spvit.cost import count_macs, kept_patches, macs_text
@@ -107,7 +108,7 @@ def make_estimate(spec: ModelSpec, target: Target, kept: Sequence[int] | None = 
     """
     architecture = Architecture.for_target(target, spec.engine)
     layout = Layout(spec.model, architecture)
-    program = build_program(Sizes(spec.model, spec.pruning))
+    program = build_program(Sizes(spec.model, spec.pruning, layer_widths(spec)))
     counts = tuple(kept_patches(spec.model, spec.pruning) if kept is None else kept)
     cycles = estimate_cycles(program, layout, spec.pruning, assumptions(architecture, target), counts)
     return Estimate(spec, target, layout, program, counts, cycles, estimate_resources(layout))
@@ -120,7 +121,7 @@ def stream_words(program: Program, layout: Layout) -> int:
     words += layout.model.num_tokens * layout.model_lanes // architecture.fill_lanes
     for step in program.steps:
         if step.op is Op.ENGINE and step.weights is Weights.STREAM:
-            lanes = layout.in_tiles(step) * architecture.tile_in + PARAM_LANES
+            lanes = layout.in_tiles(step) * architecture.tile_in * step.weight_width.value // 16 + PARAM_LANES
             words += layout.out_tiles(step) * architecture.tile_out * lanes // architecture.fill_lanes
     return words
 

@@ -23,7 +23,7 @@ from hw.model.resources import HEADROOM
 from hw.options import ClockedOptions
 from hw.program import Op, Weights
 from hw.target import Target, resolve_target, with_clock
-from hw.weights import step_words
+from hw.weights import step_tiles
 from quant.build import model_spec, network_folder
 from quant.network import load_network
 from spvit.console import Console, Table, stage
@@ -54,12 +54,12 @@ class TwoImages(Walk):
     come twice, as do the loops beside the engine.
     """
 
-    def tile(self, one: Pass, words: int, streams: bool, count: int, least: int, front: int = 0) -> None:
-        if one.streams:
-            super().tile(replace(one, rows=2 * one.rows), words, streams, count, least, front)
+    def tile(self, one: Pass, words: int, taken: int, count: int, least: int, front: int = 0) -> None:
+        if one.taken:
+            super().tile(replace(one, rows=2 * one.rows), words, taken, count, least, front)
             return
-        super().tile(one, one.words, False, count, least)
-        super().tile(one, words, streams, count, least, front)
+        super().tile(one, one.words, 0, count, least)
+        super().tile(one, words, taken, count, least, front)
 
     def other(self, count: float) -> None:
         super().other(2 * count)
@@ -88,12 +88,10 @@ def two_images_bram36(layout: Layout) -> float:
 
 def tiles(design: Design) -> Iterator[NDArray[np.int16]]:
     """Every tile of the stream, parameters left out. [tile_out, tile_in]"""
-    architecture, layout = design.architecture, design.layout
+    architecture = design.architecture
     for step in design.program.steps:
         if step.op is Op.ENGINE and step.weights is Weights.STREAM:
-            words = step_words(design, step).reshape(layout.out_tiles(step), -1)
-            weights = words[:, -layout.in_tiles(step) * architecture.tile_in * architecture.tile_out :]
-            yield from weights.reshape(-1, architecture.tile_out, architecture.tile_in)
+            yield from step_tiles(design, step).reshape(-1, architecture.tile_out, architecture.tile_in)
 
 
 def width(values: NDArray[np.int16]) -> NDArray[np.int64]:

@@ -110,6 +110,10 @@ ASSUMED: dict[str, tuple[Cost, str]] = {
         Cost(4000, 6000),
         "PG247: with a 256-bit master, converted to 128 bits at the clock of the memory's port",
     ),
+    "unpacked weight": (
+        Cost(16 + 12, 12),
+        "what lies below narrow weights: 12 bits that gather, chosen by the width; they, or a word",
+    ),
     "arriving weight": (
         Cost(36, 5 * 16),
         "an int16 through read_port, join_ports, checksum_words and FrontWord: registers of five stages; the "
@@ -243,6 +247,7 @@ def _parts(layout: Hardware) -> list[Part]:
         Part("memory ports", narrow, assumed("m_axi adapter")),
         Part("memory ports: weights", architecture.weight_ports, assumed("m_axi adapter") * port_width),
         Part("weights: readers, checksum, first word", architecture.fill_lanes, assumed("arriving weight")),
+        Part("weights: unpacking", architecture.fill_lanes, assumed("unpacked weight")),
         Part(
             "block design",
             1,

@@ -15,6 +15,7 @@ from hw.model.estimate import Estimate, make_estimate
 from hw.model.latency import assumptions
 from hw.program import Op, Rows, Sizes, Step, Weights, build_program
 from hw.target import Target
+from quant.widths import layer_widths
 from spvit.config import ModelConfig, ModelSpec
 
 DIRECT: Mapping[str, int | str] = {"tile_in": 32, "tile_out": 64, "inner_product": "direct"}
@@ -139,7 +140,7 @@ class TokenCurve:
 def latency_against_tokens(spec: ModelSpec, target: Target, architecture: Architecture) -> TokenCurve:
     """For images with a single token up to the model's all."""
     layout = Layout(spec.model, architecture)
-    program = build_program(Sizes(spec.model, spec.pruning.without()))
+    program = build_program(Sizes(spec.model, spec.pruning.without(), layer_widths(spec)))
     assumed = assumptions(architecture, target)
     curve = TokenCurve([], [])
     for tokens in range(1, layout.model.num_tokens + 1):

@@ -83,7 +83,7 @@ def parameters(design: Design) -> dict[str, int]:
 def program_words(design: Design) -> str:
     """program.hex: what the control reads of the program's records (`hw.records.step_values`); idle to the end."""
     sizes = parameters(design)
-    digits = -(-(6 + 3 * sizes["LANE_BITS"] + 2 * sizes["TILE_BITS"] + sizes["INDEX_BITS"]) // 4)
+    digits = -(-(8 + 3 * sizes["LANE_BITS"] + 2 * sizes["TILE_BITS"] + sizes["INDEX_BITS"]) // 4)
     records = _records(design)
     rows = [_word(record, sizes) for record in records]
     rows += [_word({**records[0], "op": Op.IDLE}, sizes)] * ((1 << sizes["INDEX_BITS"]) - len(rows))
@@ -109,6 +109,7 @@ def _word(record: Values, sizes: Mapping[str, int]) -> int:
         (_code("in_tiles", record), tile),
         (_code("out_tiles", record), tile),
         (_code("next_engine", record), sizes["INDEX_BITS"]),
+        (_code("weight_width", record), 2),
     )
     word = 0
     for value, bits in packed:
@@ -167,7 +168,7 @@ class _Around(Walk):
 def run_skeleton(skeleton: Path, design: Design, assumed: Assumptions, kept: Sequence[int]) -> tuple[RtlStep, ...]:
     """One image: loading, the program's steps, storing."""
     layout, model, pruning = design.layout, design.network.model, design.network.pruning
-    around = _Around(build_program(Sizes(model, pruning)), layout, pruning, assumed)
+    around = _Around(build_program(Sizes(model, pruning, design.network.weight_bits)), layout, pruning, assumed)
     around.image(kept)
     arguments = {
         "words": len(weight_stream(design)[0]),

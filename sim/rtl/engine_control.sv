@@ -89,8 +89,9 @@ module engine_control #(
         logic [TILE_BITS-1:0] in_tiles;
         logic [TILE_BITS-1:0] out_tiles;
         logic [INDEX_BITS-1:0] next_engine;
+        logic [1:0] weight_width;  // 0: 16 bits, 1: 12, 2: 8
     } step_t;
-    localparam int STEP_BITS = 6 + 3 * LANE_BITS + 2 * TILE_BITS + INDEX_BITS;
+    localparam int STEP_BITS = 8 + 3 * LANE_BITS + 2 * TILE_BITS + INDEX_BITS;
 
     // a tile's place in its pass
     typedef struct packed {
@@ -120,9 +121,15 @@ module engine_control #(
     typedef struct packed {
         logic streams;
         logic looks_up;
+        logic takes;  // a word of the FIFO: there must be one
+        logic ready;
         logic last;
         logic from_keys;
         logic params;
+        logic packed_words;
+        logic bytes;
+        logic keeps_next;
+        logic [1:0] phase;
         logic [ACCESS_BITS-1:0] left;
         logic [ACCESS_BITS-1:0] place;
         logic [LANE_BITS-1:0] index;
@@ -294,6 +301,12 @@ module engine_control #(
         else plan6.more_cycles = longer_than_rmw5 ? rows_more5 : LENGTH_BITS'(RMW_CYCLES - 1);
         plan6.fill.streams = filled5.engine && filled5.weights == STREAM;
         plan6.fill.looks_up = filled5.engine && filled5.weights != STREAM;
+        plan6.fill.takes = plan6.fill.streams;
+        plan6.fill.ready = plan6.fill.looks_up;
+        plan6.fill.packed_words = filled5.weight_width != 0;
+        plan6.fill.bytes = filled5.weight_width == 2;
+        plan6.fill.keeps_next = filled5.weight_width == 2 && !decided5.last_in;
+        plan6.fill.phase = 0;
         plan6.fill.last = 0;
         plan6.fill.from_keys = filled5.weights == KEYS;
         plan6.fill.params = filled5.weights == STREAM && decided5.last_in;
@@ -334,12 +347,13 @@ module engine_control #(
     end
 
     // ---- an iteration: all from registers
-    wire accesses = (running && fill.looks_up) || (running && fill.streams && front_there);
+    wire accesses = running && (fill.ready || (fill.takes && front_there));
     wire fill_done = !fill.streams && !fill.looks_up;
-    assign border = may_end && (fill_done || (fill.last && (fill.looks_up || (fill.streams && front_there))));
+    assign border = may_end && (fill_done || (fill.last && (fill.ready || (fill.takes && front_there))));
     wire begins = border || planned_first;
     wire last_params = fill.params && fill.place == ACCESS_BITS'(PARAM_WORDS - 1);
-    wire looks_for_word = running && (fill.streams || !front_there);
+    wire looks_for_word = running && (fill.takes || !front_there);
+    wire kept = fill.bytes ? fill.phase[0] : fill.packed_words && fill.phase == 1;
     assign word_pop = looks_for_word && word_valid;
     assign has_token = running && tokens_left != 0;
 
@@ -361,6 +375,10 @@ module engine_control #(
                 fill.params <= fill.params && !last_params;
                 fill.place <= last_params ? '0 : fill.place + 1'b1;
                 fill.index <= fill.index + 1'b1;
+                fill.takes <= fill.streams && !fill.last && !fill.keeps_next;
+                fill.ready <= !fill.last && (fill.looks_up || (fill.streams && fill.keeps_next));
+                fill.keeps_next <= fill.params ? last_params && fill.bytes : kept;
+                fill.phase <= fill.params ? 2'd0 : fill.phase + 2'd1;
                 fill.streams <= fill.streams && !fill.last;
                 fill.looks_up <= fill.looks_up && !fill.last;
                 fill.last <= fill.left == 2;

@@ -250,7 +250,7 @@ struct World {
     // words [num_words][kFillLanes] fill tiles one after the other; after each, active weights [kTileOut][kTileIn],
     // biases and shifts [kTileOut]
     static std::int64_t fill_from_words(In words, std::int64_t num_words, std::int64_t in_tiles, Out active, Out bias,
-                                        Out shift) {
+                                        Out shift, std::int64_t width) {
         WeightFifo<A> fifo("fifo");
         for (std::int64_t w = 0; w < num_words; ++w) {
             FillWord<A> word;
@@ -259,14 +259,17 @@ struct World {
         }
         Step step = {};
         step.weights = Weights::STREAM;
+        step.weight_width = static_cast<WeightWidth>(width);
         FrontWord<A> front = {};
         for (int tile = 0; tile < in_tiles; ++tile) {
             Fill<A> fill = begin_fill<A>(step, 0, tile);
             while (!fill.done()) {
                 if (fill.accesses(front.there)) {
-                    fill_column<A>(fill, {front.lanes, {}, {}}, A::kRows, active_tile);
+                    const bool takes = fill.takes;
+                    fill_column<A>(fill, {streamed_lanes<A>(fill, front), {}, {}}, A::kRows, active_tile);
+                    if (takes) front.keep(fill.bytes);
                     fill.advance();
-                    front.follow(true, fifo);
+                    front.follow(takes, fifo);
                 } else {
                     front.follow(false, fifo);
                 }

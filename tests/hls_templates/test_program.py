@@ -5,7 +5,7 @@ import pytest
 
 from hw.interface import Error
 from hw.step_table import HEADER, RECORD_LANES, STEP, pack_table, table_checksum
-from hw.steps import Epilogue, Memory, Op, Package, Prologue, Rows, Weights
+from hw.steps import Epilogue, Memory, Op, Package, Prologue, Rows, Weights, WeightWidth
 from tests.hls_templates.worlds import NUM_BANKS
 
 MAX_STEPS = 5
@@ -15,6 +15,7 @@ PASS = {
     "head": 0, "weights": Weights.STREAM, "weights_lane": 0, "in_tiles": 1, "out_tiles": 1, "epilogue": Epilogue.STORE,
     "dest": Memory.WORK, "dest_lane": 0, "pool": False, "shift": 0, "norm_shift": 3, "epsilon": 0, "residual_shift": 0,
     "second_shift": 16, "norm_channels": 1, "frac_bits": 0, "aux_frac_bits": 0, "threshold": 0, "next_engine": 1,
+    "weight_width": WeightWidth.W16,
 }  # fmt: skip
 PACKAGE = PASS | {"op": Op.PACKAGE}
 ROWS = 2
@@ -48,7 +49,8 @@ def streamed(world, step):
     if step["op"] is not Op.ENGINE or step["weights"] is not Weights.STREAM:
         return 0
     params = -(-world.tile_out * 4 // world.fill_lanes)
-    return step["out_tiles"] * (params + step["in_tiles"] * world.tile_out * world.tile_in // world.fill_lanes)
+    tile = world.tile_out * world.tile_in * step["weight_width"].value // 16 // world.fill_lanes
+    return step["out_tiles"] * (params + step["in_tiles"] * tile)
 
 
 def load(world, steps, header=None, more_words=0, damage=lambda table: None):
@@ -82,9 +84,12 @@ def test_records_arrive_as_they_were_packed(world, count):
     assert np.array_equal(records[:count], table[1:])
 
 
-def test_a_stream_of_another_length(world):
+@pytest.mark.parametrize("width", list(WeightWidth))
+def test_a_stream_of_another_length(world, width):
+    steps = chain(world, PASS, PASS | {"weight_width": width})
+    assert load(world, steps)[0] is Error.NONE
     for more in (-1, 1):
-        assert load(world, chain(world, PASS, PASS), more_words=more)[0] is Error.NUM_WORDS
+        assert load(world, steps, more_words=more)[0] is Error.NUM_WORDS
 
 
 def test_a_table_longer_than_the_stream(world):

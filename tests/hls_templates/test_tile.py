@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hw.weights import port_stripes, stream_checksum
+from hw.weights import pack_words, port_stripes, stream_checksum
 from tests.hls_templates.worlds import KEY_BANK, NUM_BANKS
 
 
@@ -36,19 +36,26 @@ def test_every_bit_is_in_the_checksum(world):
         assert stream_checksum(changed) == naive(changed) != naive(words)
 
 
-def test_a_tile_from_the_stream(world):
-    """Two tiles of inputs: parameters come with the first, shifts stay, weights change, column after column."""
+@pytest.mark.parametrize(("code", "bits"), [(0, 16), (1, 12), (2, 8)])
+def test_a_tile_from_the_stream(world, code, bits):
+    """Two tiles of inputs: parameters come with the first, shifts stay, weights change, column after column; narrow ones
+    come in fewer words, whose lowest bits are others'."""
     rng = np.random.default_rng(2)
-    weights = rng.integers(-32768, 32768, (2, world.tile_out, world.tile_in))
+    weights = rng.integers(-(1 << bits - 1), 1 << bits - 1, (2, world.tile_out, world.tile_in)) << 16 - bits
+    weights[0, 0, :2] = -32768, (1 << bits - 1) - 1 << 16 - bits
     bias = rng.integers(-(2**47), 2**47, world.tile_out)
     bias[:4] = -(2**47), 2**47 - 1, -1, 2**16
     shift = rng.integers(0, 16, world.tile_out)
     params = np.stack([bias & 0xFFFF, bias >> 16 & 0xFFFF, bias >> 32 & 0xFFFF, shift], axis=1)
-    lanes = np.concatenate([params.ravel(), weights[0].ravel(), weights[1].ravel()])
-    lanes = (lanes & 0xFFFF).astype(np.uint16).view(np.int16).astype(np.int64).reshape(-1, world.fill_lanes)
+    words = [
+        (part & 0xFFFF).astype(np.uint16).view(np.int16).reshape(-1, world.fill_lanes) for part in (params, *weights)
+    ]
+    packed = [words[0], *(pack_words(tile, bits) for tile in words[1:])]
+    assert sum(map(len, packed)) == len(words[0]) + 2 * len(words[1]) * bits // 16
+    lanes = np.concatenate(packed).astype(np.int64)
     active = np.zeros((2, world.tile_out, world.tile_in), np.int64)
     biases, shifts = np.zeros((2, world.tile_out), np.int64), np.zeros((2, world.tile_out), np.int64)
-    left = world.call("fill_from_words", lanes, len(lanes), 2, active, biases, shifts)
+    left = world.call("fill_from_words", lanes, len(lanes), 2, active, biases, shifts, code)
     assert left == 0
     assert np.array_equal(active, weights)
     assert np.array_equal(biases, [bias, 0 * bias])  # a bias is added once

@@ -15,7 +15,7 @@ from hw.render import UNITS, design_digest, kernel_sources, render_sources
 from hw.step_table import HEADER, STEP
 from hw.steps import Memory, Package, Prologue, Rows, Weights
 from hw.target import resolve_target
-from tests.sim.networks import MICRO, design_of, micro, quantized
+from tests.sim.networks import MICRO, design_of, micro, narrowed, quantized
 
 ZCU102 = resolve_target("zcu102")
 CONFIG = """\
@@ -176,8 +176,8 @@ def test_each_kernel_gets_a_top_whatever_network_is_to_run(design):
 
 
 def test_the_digest_is_the_design_s_alone(design):
-    """Another engine or another size is another design. Another checkpoint, calibration, threshold or package policy,
-    more or fewer selectors, a smaller model in the same capacities: none."""
+    """Another engine or another size is another design. Another checkpoint, calibration, threshold, width of the weights or package
+    policy, more or fewer selectors, a smaller model in the same capacities: none."""
     digest, room = design_digest(design.layout), design.layout.capacities
     others = [
         make_design(design.network, replace(design.architecture, inner_product="direct")),
@@ -193,6 +193,7 @@ def test_the_digest_is_the_design_s_alone(design):
         replace(design.network, thresholds=thresholds),
         micro(package="add"),
         micro(locations=(), keep=()),
+        narrowed(design.network),
     ):
         same = make_design(network, design.architecture)
         assert same.network.digest != design.network.digest

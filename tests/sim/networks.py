@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import cycle
 from typing import Any
 
 import array_api_compat.numpy as arrays
@@ -69,14 +70,20 @@ def _with_threshold(network: QuantizedNetwork, selector: int, quantile: float) -
 
 
 @cache
-def quantized(model: ModelConfig, pruning: PruningConfig, seed: int = 0) -> tuple[QuantizedSPViT, QuantizedNetwork]:
-    """A seeded float model, calibrated on random images: the Brevitas model and its integers."""
+def quantized(
+    model: ModelConfig, pruning: PruningConfig, seed: int = 0, widths: tuple[int, ...] = ()
+) -> tuple[QuantizedSPViT, QuantizedNetwork]:
+    """A seeded float model, calibrated on random images: the Brevitas model and its integers.
+
+    widths  of the weights, layer by layer in turn; none: 16 bits
+    """
     net, pixels = seeded(model, pruning, seed), random_images(model, 4)
     if pruning.keep:
         images = torch.from_numpy(Preprocessing.from_model(model).normalise(pixels)).float()
         calibrate_thresholds(net, images, pruning.keep)
     folded = fold(net)
-    formats = choose_formats(folded, observe_ranges(folded, torch.from_numpy(pixels)))
+    weight_bits = dict(zip(linear_shapes(model, pruning), cycle(widths), strict=False)) if widths else {}
+    formats = choose_formats(folded, observe_ranges(folded, torch.from_numpy(pixels)), weight_bits=weight_bits)
     quantized_net = QuantizedSPViT(folded, formats)
     return quantized_net, to_network(quantized_net)
 
@@ -95,6 +102,14 @@ def random_images(model: ModelConfig, count: int, seed: int = 0) -> NDArray[np.u
     """[count, S, S, chans]"""
     shape = (count, model.img_size, model.img_size, model.in_chans)
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def narrowed(network: QuantizedNetwork, widths: Sequence[int] = (12, 8, 16)) -> QuantizedNetwork:
+    """The network with weights of these widths, layer by layer in turn: their lowest bits are cut off."""
+    for name, bits in zip(network.linears, cycle(widths), strict=False):
+        weight = network.linears[name].weight & np.int16(-(1 << 16 - bits))
+        network = with_linear(network, name, weight=weight, weight_bits=bits)
+    return network
 
 
 def with_extreme_tensors(network: QuantizedNetwork, rng: np.random.Generator) -> QuantizedNetwork:

@@ -14,7 +14,16 @@ from sim.bridge import Accelerator
 from sim.constructed import deciding, with_linear
 from spvit.config import ModelConfig, resolve_model
 from tests.sim.conftest import Simulators, golden_of, simulate
-from tests.sim.networks import MICRO, design_of, micro, quantized, random_images, random_network, with_extreme_tensors
+from tests.sim.networks import (
+    MICRO,
+    design_of,
+    micro,
+    narrowed,
+    quantized,
+    random_images,
+    random_network,
+    with_extreme_tensors,
+)
 
 DISTILLED = replace(MICRO.model, distilled=True)
 PIXELS = random_images(MICRO.model, 3)
@@ -76,6 +85,15 @@ def test_more_classes_than_a_row_has_lanes(simulators, exact):
     design = design_of(random_network(np.random.default_rng(0), model, MICRO.pruning))
     assert NUM_BANKS * design.layout.bank_lanes < 600
     simulate(simulators(design, exact=exact), PIXELS)
+
+
+@pytest.mark.parametrize("exact", [False, pytest.param(True, marks=slow)])
+def test_narrow_weights_on_the_same_hardware(simulators, exact):
+    """One compiled design takes networks of any widths, layer by layer: they are the program's, not the source's."""
+    accelerator = simulators(design_of(micro()), exact=exact)
+    for widths in ((12, 8, 16), (8,), (12,)):
+        simulate_network(accelerator, narrowed(micro(), widths), images=2)
+    simulate_network(accelerator, narrowed(with_extreme_tensors(micro(), np.random.default_rng(0)), (8, 12)), images=1)
 
 
 @uses_clang

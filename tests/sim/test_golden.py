@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw.layout import Design
+from quant.export import from_network, to_network
 from sim.constructed import deciding, with_linear
 from sim.golden import Golden, GoldenResult, cut_patches
 from spvit.config import ModelConfig
@@ -66,6 +67,19 @@ def check_taps(design: Design, golden: GoldenResult, image: int, taps: dict[str,
             assert np.array_equal(got, expected), f"image {image}: {name}"
     assert names == list(golden.taps)
     assert all(name.endswith(UNTAPPED) for name in taps.keys() - noted.asked)
+
+
+@pytest.mark.parametrize("widths", [(12,), (8,), (8, 16, 12)])
+def test_every_tap_equals_the_brevitas_model_with_narrow_weights(widths):
+    net, network = quantized(MICRO.model, MICRO.pruning, 0, widths)
+    assert set(network.weight_bits.values()) == set(widths)
+    pixels, taps = random_images(MICRO.model, 2), []
+    with torch.no_grad():
+        net(torch.from_numpy(pixels), taps)
+    golden = run(network, pixels)
+    for image in range(2):
+        check_taps(design_of(network), golden, image, taps[image])
+    assert to_network(from_network(network)).digest == network.digest
 
 
 @pytest.mark.parametrize(

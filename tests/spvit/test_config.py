@@ -376,7 +376,7 @@ def test_a_file_without_pruning_is_unpruned(tmp_path):
             "[model]\n[engine]\ntile = 1\n",
             "own.toml: [engine] has no tile; it knows tile_in, tile_out, inner_product, weight_ports, port_bits, fill_lanes, fifo_words, uram",
         ),
-        ("[modle]\n", "own.toml: there is no [modle]; the tables are [model], [pruning] and [engine]"),
+        ("[modle]\n", "own.toml: there is no [modle]; the tables are [model], [pruning], [engine] and [quantization]"),
         ("model = 3\n", "own.toml: model=3 must be a table, [model]"),
         ("", "own.toml: there is no [model] table; it holds img_size, embed_dim, depth and the other sizes"),
         ("[model\n", "own.toml: not valid TOML: "),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hw.generate import make_design
 from hw.layout import Design
 from hw.model.latency import Assumptions, assumptions
 from hw.program import Op
@@ -17,7 +18,7 @@ from hw.target import resolve_target
 from sim.rtl.anchor import build_skeleton, entry_cycles, run_skeleton
 from sim.timed.timing import TimedAccelerator
 from tests.sim.conftest import Simulators
-from tests.sim.networks import MICRO, design_of, micro, quantized, random_images
+from tests.sim.networks import MICRO, design_of, micro, narrowed, quantized, random_images
 from tests.sim.timed.test_timing_agreement import kept_patches, random_design, timed
 
 pytestmark = pytest.mark.needs("verilator")
@@ -86,6 +87,14 @@ def assert_entry_is_known(accelerator: TimedAccelerator, skeleton: Path, plain: 
     runs = 1 + sum(ended and not goes_on for ended, goes_on in others)
     more = sum(step.cycles for step in steps) - timing.cycles
     assert more == runs * (entry_cycles() - plain.loop_entry) > 0
+
+
+def test_micro_with_narrow_weights(simulators: Simulators, skeletons: Skeletons):
+    """Words that bring the bits of others, in two beats of one port."""
+    design = design_of(narrowed(micro()), 16, 16)
+    design = make_design(design.network, replace(design.architecture, weight_ports=1, fill_lanes=16))
+    assert design.architecture.beats_per_word == 2
+    assert_same_cycles(timed(simulators, design), skeletons(design))
 
 
 def test_micro_with_two_ports(simulators: Simulators, skeletons: Skeletons):

@@ -25,7 +25,7 @@ from sim.timed.closed_form import disagreements
 from sim.timed.timing import TimedAccelerator, Timing
 from spvit.config import resolve_model
 from tests.sim.conftest import Simulators
-from tests.sim.networks import MICRO, design_of, micro, quantized, random_images, random_network
+from tests.sim.networks import MICRO, design_of, micro, narrowed, quantized, random_images, random_network
 
 ZCU102 = resolve_target("zcu102")
 slow = pytest.mark.slow
@@ -49,7 +49,8 @@ def kept_patches(design: Design, trace: dict[str, np.ndarray]) -> list[int]:
 def estimate(design: Design, assumed: Assumptions, kept: Sequence[int]) -> CycleEstimate:
     """Of the sizes alone: it must not need the quantized network."""
     model, pruning = design.network.model, design.network.pruning
-    return estimate_cycles(build_program(Sizes(model, pruning)), design.layout, pruning, assumed, kept)
+    program = build_program(Sizes(model, pruning, design.network.weight_bits))
+    return estimate_cycles(program, design.layout, pruning, assumed, kept)
 
 
 def assert_agrees(estimated: CycleEstimate, timing: Timing, assumed: Assumptions) -> None:
@@ -135,6 +136,12 @@ def test_a_slow_memory_and_a_shallow_fifo(simulators):
     design = design_of(micro())
     for assumed in ({"beat_cost": 1500}, {"beat_cost": 1500, "fifo_words": 16}, {"beat_cost": 400}):
         assert_image_agrees(simulators, design, **assumed)
+
+
+@pytest.mark.parametrize(("widths", "beat_cost"), [((12, 8, 16), 256), ((12,), 700), ((8,), 700)])
+def test_narrow_weights(simulators, widths, beat_cost):
+    """Fills as long, of fewer words; a slow memory lets them wait less."""
+    assert_image_agrees(simulators, design_of(narrowed(micro(), widths), 16, 16), images=1, beat_cost=beat_cost)
 
 
 @slow
