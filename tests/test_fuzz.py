@@ -182,7 +182,7 @@ def options_of(name: str) -> list[str]:
 
 
 def test_every_command_is_here():
-    without = {"schedule", "explore", "means", "measure", "bench"}
+    without = {"schedule", "explore", "means", "measure", "bench", "pictures"}
     assert set(ALL_COMMANDS) - without == set(COMMANDS), (
         "a new command belongs into COMMANDS, or is too long and shares its options"
     )
