@@ -54,6 +54,7 @@ class Bundle:
 class PackedNetwork:
     """A network as it lies in memory, and what its images and results are.
 
+    trained           false: its weights are seeded random ones
     weights           one file per port
     weights_checksum  what the accelerator makes of them as they arrive
     """
@@ -61,6 +62,7 @@ class PackedNetwork:
     folder: Path
     name: str
     digest: str
+    trained: bool
     shapes: Shapes
     preprocessing: Preprocessing
     patch_size: int
@@ -161,6 +163,7 @@ def _network(folder: Path, manifest: NetworkManifest, interface: Interface) -> P
         folder=folder,
         name=manifest.model.name,
         digest=manifest.digest,
+        trained=manifest.trained,
         shapes=manifest.shapes,
         preprocessing=Preprocessing.from_model(manifest.model),
         patch_size=manifest.model.patch_size,

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from host.measure import PAPER_TABLE_4_MS, Measurement
+from host.measure import PAPER_TABLE_4_GMACS, PAPER_TABLE_4_MS, Measurement
 
 
 def latency_figure(pruned: Measurement, baseline: Measurement | None = None) -> Figure:
@@ -16,7 +16,8 @@ def latency_figure(pruned: Measurement, baseline: Measurement | None = None) -> 
     """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(f"{pruned.model} on {pruned.board}\n{pruned.label}", fontsize=10)
+    label = pruned.label.replace("; ", "\n")
+    axes.set_title(f"{pruned.model} on {pruned.board}\n{label}", fontsize=10)
     axes.set_xlabel(f"tokens behind a selector, mean of the selectors (of {pruned.tokens_before})")
     axes.set_ylabel("latency of an image, ms")
     timed = [entry for entry in pruned.by_tokens if entry["tokens"] and entry["latency_ms"] is not None]
@@ -28,13 +29,14 @@ def latency_figure(pruned: Measurement, baseline: Measurement | None = None) -> 
         _line(axes, baseline.latency_ms.median, "unpruned", "tab:gray", "-")
     paper = PAPER_TABLE_4_MS.get(pruned.model)
     if paper is not None:
-        _line(axes, paper[0], "paper, measured, unpruned", "tab:red", "--")
-        _line(axes, paper[1], "paper, measured, pruned", "tab:orange", "--")
+        gmacs = PAPER_TABLE_4_GMACS[pruned.model]
+        _line(axes, paper[0], f"paper, measured, unpruned, {gmacs[0]:.2f} GMACs", "tab:red", "--")
+        _line(axes, paper[1], f"paper, measured, pruned to {gmacs[1]:.2f} GMACs", "tab:orange", "--")
     axes.set_xlim(0, pruned.tokens_before)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.4 * axes.get_ylim()[1])  # the legend's room
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="upper right")
     return figure
 
 

@@ -36,6 +36,7 @@ from hw.target import Target, resolve_target
 from hw.vendor.scripts import render_scripts
 from hw.weights import network_shapes, port_stripes, stream_checksum, weight_stream
 from quant.build import build_folder, model_spec, network_folder
+from quant.inputs import is_trained
 from quant.network import QuantizedNetwork, load_network
 from quant.options import BuildOptions
 from spvit.config import ModelSpec
@@ -88,14 +89,15 @@ def make_design(network: QuantizedNetwork, architecture: Architecture, room: Cap
     return Design(network, architecture, build_program(network), layout)
 
 
-def make_project(design: Design, target: Target, name: str | None = None) -> Project:
+def make_project(design: Design, target: Target, name: str | None = None, trained: bool = False) -> Project:
     """Render and pack everything; nothing is written.
 
-    name  of the design; None: the model's
+    name     of the design; None: the model's
+    trained  whether the network's weights are, or seeded random ones
     """
     words, offsets = weight_stream(design)
     stripes = port_stripes(words, design.architecture.weight_ports)
-    network = json.dumps(_network_manifest(design, words, offsets).to_json(), indent=1) + "\n"
+    network = json.dumps(_network_manifest(design, words, offsets, trained).to_json(), indent=1) + "\n"
     files = design_files(design.layout, target, name or design.network.model.name)
     return Project(design, target, files, network, stripes)
 
@@ -146,9 +148,10 @@ def write_network(project: Project, folder: Path) -> None:
 def ensure_project(args: BuildOptions) -> tuple[Project, bool]:
     """The project of the network in the build folder, written unless it is there already; whether it was written."""
     _, target, architecture = check_request(args)
-    network, folder = load_network(network_folder(args)), build_folder(args)
+    place, folder = network_folder(args), build_folder(args)
+    network = load_network(place)
     with stage("generating the C++ and the weight stream"):
-        project = make_project(make_design(network, architecture), target)
+        project = make_project(make_design(network, architecture), target, trained=is_trained(place))
     written = [is_design_written(project, folder), is_network_written(project, folder)]
     for is_there, write in zip(written, (write_design, write_network), strict=True):
         if not is_there:  # a design that is there keeps its date, and its bitstream with it
@@ -197,7 +200,9 @@ def run(args: BuildOptions) -> None:
     console.print(f"{'written' if written else 'up to date'} in {time.monotonic() - start:.1f} s")
 
 
-def _network_manifest(design: Design, words: NDArray[np.int16], offsets: NDArray[np.int64]) -> NetworkManifest:
+def _network_manifest(
+    design: Design, words: NDArray[np.int16], offsets: NDArray[np.int64], trained: bool
+) -> NetworkManifest:
     network = design.network
     parts = enumerate(port_stripes(words, design.architecture.weight_ports))
     stripes = {f"weights_{port}.bin": stripe.tobytes() for port, stripe in parts}
@@ -205,6 +210,7 @@ def _network_manifest(design: Design, words: NDArray[np.int16], offsets: NDArray
         schema=VERSION,
         design=design_digest(design.layout),
         digest=network.digest,
+        trained=trained,
         model=network.model,
         pruning=network.pruning,
         shapes=network_shapes(design, len(words)),

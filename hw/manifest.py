@@ -23,7 +23,7 @@ from hw.target import Target
 from spvit.config import ModelConfig, PruningConfig, to_table
 from spvit.errors import BundleError, UserError
 from spvit.files import read_json
-from spvit.schema import NAME, SHA256, Entries, Items, Number, Whole, check_fields, from_table, shown
+from spvit.schema import FLAG, NAME, SHA256, Entries, Items, Number, Whole, check_fields, from_table, shown
 
 DESIGN, NETWORK = "design.json", "network.json"
 WEIGHTS_FOLDER = "weights"
@@ -84,6 +84,7 @@ class NetworkManifest:
 
     design              digest of the design that it needs
     digest              of the quantized network
+    trained             false: its weights are seeded random ones
     first_word_of_step  where each step's weights begin in the stream
     sha256              file beside this one -> its digest
     """
@@ -91,6 +92,7 @@ class NetworkManifest:
     schema: Annotated[int, Whole(VERSION, VERSION)]
     design: Annotated[str, SHA256]
     digest: Annotated[str, SHA256]
+    trained: Annotated[bool, FLAG]
     model: ModelConfig
     pruning: PruningConfig
     shapes: Shapes

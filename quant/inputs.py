@@ -26,6 +26,7 @@ from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import load_images
 
 INPUTS_FILE = "inputs.json"
+SEED = "seed"  # of random weights, in the place of a checkpoint's digest
 ROOT = Path(__file__).parent.parent
 CALIBRATION_MACS = 1.5e11  # as many images as some ten seconds of a laptop's core pay for, within:
 MIN_IMAGES, MAX_IMAGES = 8, 256
@@ -57,6 +58,16 @@ class Inputs:
 
     def write(self, folder: Path) -> None:
         write_json(folder / INPUTS_FILE, asdict(self))
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether the network in `folder` was made from trained weights, not from seeded random ones."""
+    return are_trained(str(read_json(folder / INPUTS_FILE, "make the network again").get("weights")))
+
+
+def are_trained(weights: str) -> bool:
+    """Of `Inputs.weights`."""
+    return not weights.startswith(SEED)
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ def inputs_of(spec: ModelSpec, weights: str, thresholds: ThresholdRequest, pixel
 
 def weights_of(checkpoint: Path | None, options: CheckpointOptions, seed: int) -> str:
     """Which weights: a file's, and how it is read, or seeded ones."""
-    return f"seed {seed}" if checkpoint is None else " ".join((_sha256(checkpoint.read_bytes()), *options.parts))
+    return f"{SEED} {seed}" if checkpoint is None else " ".join((_sha256(checkpoint.read_bytes()), *options.parts))
 
 
 def plan(args: BuildOptions) -> Plan:

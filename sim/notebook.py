@@ -29,6 +29,7 @@ from hw.generate import (
 )
 from hw.manifest import WEIGHTS_FOLDER
 from quant.build import build_folder, network_folder
+from quant.inputs import is_trained
 from quant.network import load_network
 from quant.quantize import ensure_network
 from sim.compiler import Compiler
@@ -93,7 +94,8 @@ def _pack_unpruned(args: NotebookOptions, pruned: Project, console: Console) -> 
     unpruned = replace(args, keep="none", out=out)
     ensure_network(unpruned, console)
     network, layout = load_network(network_folder(unpruned)), pruned.design.layout
-    project = make_project(make_design(network, layout.architecture, layout.capacities), pruned.target)
+    design = make_design(network, layout.architecture, layout.capacities)
+    project = make_project(design, pruned.target, trained=is_trained(network_folder(unpruned)))
     folder = build_folder(unpruned)
     if not is_network_written(project, folder):
         write_network(project, folder)

@@ -31,7 +31,7 @@ from hw.schedule.frontend import check_tools
 from hw.schedule.report import Schedule
 from hw.target import Target, resolve_target, with_clock
 from quant.build import NETWORK_FOLDER, ROOT, refuse_what_has_no_unit
-from quant.inputs import Inputs, calibration_images, inputs_of, weights_of
+from quant.inputs import Inputs, are_trained, calibration_images, inputs_of, weights_of
 from quant.network import QuantizedNetwork
 from quant.quantize import Quantized, quantized, write
 from quant.report import Report
@@ -221,7 +221,7 @@ def build(
     check_fits(Layout(spec.model, architecture), board)
     place = ROOT / f"{model.name}-{board.name}" if folder is None else Path(folder)
     check_writable(place)
-    project = make_project(make_design(model.network, architecture), board)
+    project = make_project(make_design(model.network, architecture), board, trained=are_trained(model.inputs.weights))
     write(model.made, model.inputs, place / NETWORK_FOLDER)
     if not is_written(project, place):
         write_project(project, place)

@@ -20,6 +20,7 @@ from host.accelerator import Accelerator
 from host.measure import (
     LABELS,
     MOST_BINS,
+    RANDOM,
     Summary,
     _by_tokens,
     image_list,
@@ -92,7 +93,7 @@ def test_the_command_line(build, images, tmp_path, emulated, capsys):
     assert own["latency_ms"]["p99"] == pytest.approx(np.percentile(expected, 99))
     assert own["throughput"] == pytest.approx(1e3 / np.mean(expected))
     assert own["kind"] == "estimate"
-    assert report["label"] == LABELS["estimate"]
+    assert report["label"] == f"{LABELS['estimate']}; {RANDOM}"
     assert (own["end_to_end_ms"], own["shares"], own["power_w"], own["warm_up"]) == (None, None, None, 0)
     by_tokens = {tuple(entry["tokens"]): entry["latency_ms"] for entry in own["by_tokens"]}
     assert by_tokens == {tuple(t): pytest.approx(cycles(t) / CLOCK_MHZ / 1e3) for t in build.tokens}
@@ -208,7 +209,9 @@ def test_the_paper_stands_beside_its_models(build):
     assert latency_report(own, None)["paper_table_4_ms"] is None
     deit_s = replace(own, model="deit_s")
     assert latency_report(deit_s, None)["paper_table_4_ms"] == {"unpruned": 22.31, "pruned": 13.23}
-    assert summary_table(deit_s).endswith("paper, Table 4, measured on its ZCU102: 13.23 ms, unpruned 22.31 ms")
+    assert summary_table(deit_s).endswith(
+        "paper, Table 4, measured on its ZCU102: 13.23 ms at 2.64 GMACs, unpruned 22.31 ms at 4.60"
+    )
     assert tokens_table(own).count("\n") == len(own.by_tokens)
 
 

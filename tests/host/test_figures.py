@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from host.figures import latency_figure
-from host.measure import LABELS, Measurement, Summary
+from host.measure import LABELS, RANDOM, Measurement, Summary
 
 ENTRIES = [
     {"tokens": [100, 50], "images": 3, "latency_ms": 1.5},
@@ -33,8 +35,14 @@ def test_dots_lines_and_label():
     assert title == f"deit_t on zcu102\n{LABELS['estimate']}"
     assert dots == [[75, 1.5], [105, 1.75]]
     assert lines == {
-        "unpruned, 2.50 ms": 2.5, "paper, measured, unpruned, 8.81 ms": 8.81, "paper, measured, pruned, 5.60 ms": 5.60,
+        "unpruned, 2.50 ms": 2.5, "paper, measured, unpruned, 1.25 GMACs, 8.81 ms": 8.81,
+        "paper, measured, pruned to 0.90 GMACs, 5.60 ms": 5.60,
     }  # fmt: skip
+
+
+def test_random_weights_are_said_above():
+    random = replace(measurement(), trained=False)
+    assert drawn(latency_figure(random))[0] == f"deit_t on zcu102\n{LABELS['estimate']}\n{RANDOM}"
 
 
 @pytest.mark.parametrize("by_tokens", [[], [{"tokens": [9], "images": 1, "latency_ms": None}]])

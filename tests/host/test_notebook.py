@@ -13,7 +13,7 @@ import pytest
 
 from host import benchmark
 from host.accelerator import Accelerator
-from host.measure import LABELS
+from host.measure import LABELS, RANDOM
 from hw.program import build_program
 from quant.network import load_network
 from sim import notebook
@@ -51,8 +51,10 @@ def check_executed(folder: Path, model: str) -> None:
     assert baseline["tokens"] == [[], []]
     assert own["kind"] == baseline["kind"] == "estimate"
     assert min(one["latency_ms"]["min"] for one in (own, baseline)) > 0
-    assert report["label"] == LABELS[own["kind"]]
+    assert report["label"] == f"{LABELS[own['kind']]}; {RANDOM}"
     assert LABELS[own["kind"]] in printed
+    assert not own["trained"] and not baseline["trained"]
+    assert [line for line in printed.splitlines() if line == RANDOM] == [RANDOM]  # above the pictures
     for image, name in enumerate(("china.jpg", "flower.jpg")):
         chain = " → ".join(map(str, (own["tokens_before"], *tokens[image])))
         assert f"{name}: class {classes[image]}, " in printed

@@ -15,6 +15,7 @@ from hw.options import HlsOptions
 from hw.target import resolve_target
 from hw.weights import stream_checksum, weight_stream
 from quant.build import NETWORK_FOLDER
+from quant.inputs import INPUTS_FILE
 from quant.network import save_network
 from spvit.errors import exit_on_user_error
 from tests.options import read
@@ -52,8 +53,14 @@ def contents(folder: Path):
 @pytest.fixture
 def folder(tmp_path):
     """A build folder with a quantized network."""
-    save_network(micro(), tmp_path / "build" / NETWORK_FOLDER)
+    save(micro(), tmp_path / "build")
     return tmp_path / "build"
+
+
+def save(network, folder, weights="seed 0"):
+    """As `quant.quantize` does, and from which weights it was made."""
+    save_network(network, folder / NETWORK_FOLDER)
+    (folder / NETWORK_FOLDER / INPUTS_FILE).write_text(json.dumps({"weights": weights}))
 
 
 @pytest.fixture
@@ -93,7 +100,7 @@ def test_the_second_time_nothing_is_written(generated, capsys):
 
 def test_equal_inputs_leave_equal_bytes(generated, tmp_path):
     other = tmp_path / "other"
-    save_network(micro(), other / NETWORK_FOLDER)
+    save(micro(), other)
     run("--model", "micro", "--out", other)
     assert contents(other) == contents(generated)
 
@@ -118,10 +125,16 @@ def test_the_manifests_say_what_was_made_from_what(generated):
     assert own["shapes"]["num_words"] == len(words) and own["weights_checksum"] == stream_checksum(words)
     assert own["first_word_of_step"] == offsets[:-1].tolist()
     assert own["model"]["name"] == "micro" and own["pruning"]["locations"] == [1, 2, 3]
-    assert own["logits_frac_bits"] == network.frac_bits["head"]
+    assert own["logits_frac_bits"] == network.frac_bits["head"] and own["trained"] is False
     assert np.frombuffer(stripes["weights_0.bin"], "<i2").tolist() == words.ravel().tolist()
     made |= {f"{WEIGHTS_FOLDER}/{name}" for name in (NETWORK, *stripes)} | {DESIGN}
     assert made == {path for path in left if not path.startswith(NETWORK_FOLDER)}
+
+
+def test_a_network_of_a_checkpoint_is_a_trained_one(folder):
+    save(micro(), folder, "ab" * 32 + " ema")
+    run("--model", "micro", "--out", folder)
+    assert json.loads((folder / WEIGHTS_FOLDER / NETWORK).read_text())["trained"] is True
 
 
 @pytest.mark.parametrize(
