@@ -140,8 +140,10 @@ def test_every_command_and_every_option():
 
 def leaves(value, documented, path=""):
     """The paths of a document's values, in the page's words: what the page has as a whole is not gone into."""
-    if path in documented or value is None:
-        return {path} if path in documented else set()
+    if path in documented:
+        return {path}
+    if value is None and any(name.startswith((f"{path}.", f"{path}[]")) for name in documented):
+        return set()  # null stands for the whole of it
     if isinstance(value, dict):
         found = set()
         for key, inner in value.items():
