@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from host.measure import Measurement, Summary, _by_tokens, latency_report
+from host.measure import Measurement, Summary, Switch, _by_tokens, latency_report
 from host.result import ImageResult
 from hw.architecture import Architecture
 from hw.generate import make_design, make_project
@@ -231,7 +231,7 @@ def board_document():
         "board", "deit_s", "zcu102", "", "", 200, 200, 1, 0, 1, True, 197, summary, summary, 1.0, {"compute": 1.0}, [[3]], [0],
         _by_tokens([result]), {"int": 1.0},
     )  # fmt: skip
-    return latency_report(one, None)
+    return latency_report(one, None, Switch(9, summary, True))
 
 
 def training_document():
