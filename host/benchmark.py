@@ -5,8 +5,8 @@ Enters: a bundle, images, perhaps the unpruned network for the same bitstream. L
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from host.board import MODES
@@ -27,6 +27,25 @@ from spvit.files import check_writable_file
 from spvit.schema import Number, Whole
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is measured, as the command's help explains it.
+
+    timeout  seconds per image; None: as the device needs
+    """
+
+    bundle: Path
+    images: str
+    network: Path | None
+    baseline: Path | None
+    emulated: bool
+    warm_up: int
+    repeats: int
+    wait: str
+    timeout: float | None
+    out: Path
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser("python -m host.benchmark", __doc__.partition("\n")[0])
     parser.add_argument("bundle", type=Path, help="the unpacked bundle, or a build folder")
@@ -45,13 +64,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--wait", choices=MODES, default="auto", help="for the accelerator (default: %(default)s)")
     parser.add_argument("--timeout", type=Number(0, 86_400), metavar="S", help="per image (default: 10, emulated: 600)")
     parser.add_argument("--out", type=Path, default=Path("latency.json"), metavar="FILE", help="default: %(default)s")
-    args = parser.parse_args(argv)
+    args = Request(**vars(parser.parse_args(argv)))
     check_writable_file(args.out)
     run(args)
     print(f"\n{args.out}")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: Request) -> None:
     """Both networks on one accelerator: both are there before the first image."""
     options = {} if args.timeout is None else {"timeout_s": args.timeout}
     with open_accelerator(args.bundle, args.emulated, wait=args.wait, **options) as accelerator:

@@ -136,7 +136,7 @@ def load_model(
     ema          take the running mean of the weights, where the checkpoint has it beside them
     interpolate  resize the position embedding of a checkpoint of another image size
     """
-    asked = keep if keep is None or isinstance(keep, str) else ",".join(map(str, keep))
+    asked = _keep_text(keep)
     if isinstance(model, SPViT):
         if checkpoint is not None or pruning is not None or keep is not None:
             raise ConfigError(
@@ -173,7 +173,7 @@ def train(
     recipe      a TOML with numbers of the training; `changes` go over it: `backbone_epochs=10`
     Raises ConfigError, CheckpointError, ImageError, TrainingError.
     """
-    asked = keep if keep is None or isinstance(keep, str) else ",".join(map(str, keep))
+    asked = _keep_text(keep)
     spec = _spec(model, pruning, asked)
     settled = resolve_recipe(spec.model.name, None if recipe is None else Path(recipe), changes)
     path = None if checkpoint is None else Path(checkpoint)
@@ -293,6 +293,11 @@ class Accelerator:
         check_target(self.target)
         pack_project(self.project, self.folder)
         return self.folder / ARCHIVE
+
+
+def _keep_text(keep: str | Sequence[float] | None) -> str | None:
+    """As KEEP= has it."""
+    return keep if keep is None or isinstance(keep, str) else ",".join(map(str, keep))
 
 
 def _spec(model: str | Path | ModelSpec | ModelConfig, pruning: PruningConfig | None, keep: str | None) -> ModelSpec:
