@@ -109,17 +109,14 @@ def test_help_says_for_each_target_which_variables_it_takes(checkout):
     explained = re.findall(r"^  ([A-Z_]+)= +\S", explanations, flags=re.MULTILINE)
     assert sorted(explained) == sorted({name for names in taken.values() for name in names} | {"PYTHON"})
     switches = {"PROGRESSIVE", "EMA", "QUICK", "CHECK", "EXACT", "AT_KEEP_RATIOS"}
-    for target in COMMANDS:
-        given = [f"{name}={'1' if name in switches else 'x'}" for name in taken[target]]
-        run = make(checkout, target, *given)
-        assert (run.returncode, run.stderr) == (0, "")
-        (options,) = asked(checkout)
+    named = {name for target in COMMANDS for name in taken[target]}
+    run = make(checkout, *COMMANDS, *(f"{name}={1 if name in switches else 'x'}" for name in named))
+    assert (run.returncode, run.stderr) == (0, "")
+    assert commands(checkout) == [["-m", "spvit_fpga.makefile", "run", target] for target in COMMANDS]
+    for target, options in zip(COMMANDS, asked(checkout), strict=True):
         assert [word.split("=")[0] for word in options] == [
             f"--{name.lower().replace('_', '-')}" for name in taken[target]
-        ]
-        assert commands(checkout) == [["-m", "spvit_fpga.makefile", "run", target]]
-        for name in ("commands.jsonl", "arguments.jsonl"):
-            (checkout / name).unlink()
+        ], target
 
 
 @pytest.mark.parametrize(
