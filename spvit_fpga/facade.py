@@ -35,7 +35,7 @@ from quant.inputs import Inputs, are_trained, calibration_images, inputs_of, wei
 from quant.network import QuantizedNetwork
 from quant.quantize import Quantized, quantized, write
 from quant.report import Report
-from quant.widths import layer_widths
+from quant.widths import layer_widths, with_weight_bits
 from sim.compiler import Compiler
 from sim.csim import CsimReport, default_images, simulate
 from sim.report.page import write_page
@@ -181,15 +181,23 @@ def train(
     return _of_module(trained.spec, trained.net, f"trained on {data}")
 
 
-def quantize(model: Model | SPViT, images: Images = None, *, threshold: float | str | None = None) -> QuantizedModel:
+def quantize(
+    model: Model | SPViT,
+    images: Images = None,
+    *,
+    threshold: float | str | None = None,
+    weight_bits: int | str | None = None,
+) -> QuantizedModel:
     """The model in 16-bit fixed point, calibrated with images. The model stays as it is.
 
     images     what it is calibrated with; None: bundled ones
     threshold  keep probability of the selectors, or "calibrate": fit it to the keep ratios (None: trained ones keep
                theirs, fresh ones are calibrated)
+    weight_bits  the weights' width, 16, 12 or 8, with layers that differ behind it: "8,head=16" (None: the model's own)
     Raises ConfigError, ImageError.
     """
     own = load_model(model) if isinstance(model, SPViT) else model
+    own = replace(own, spec=with_weight_bits(own.spec, None if weight_bits is None else str(weight_bits)))
     refuse_what_has_no_unit(own.spec, own.name)
     asked = SelectorOptions(model=own.name, keep=own.keep, threshold=None if threshold is None else str(threshold))
     request = threshold_request(asked, own.spec.pruning)

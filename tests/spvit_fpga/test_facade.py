@@ -77,6 +77,12 @@ def test_quantizing_leaves_the_model_as_it_is(micro):
     assert all(torch.equal(before[name], tensor) for name, tensor in micro.net.state_dict().items())
 
 
+def test_narrower_weights_make_a_shorter_stream(micro, quantized, tmp_path):
+    narrow = build(quantize(micro, weight_bits="8,head=16"), folder=tmp_path / "narrow")
+    assert narrow.spec.weight_bits == {"default": 8, "head": 16}
+    assert narrow.project.stripes.nbytes < build(quantized, folder=tmp_path / "whole").project.stripes.nbytes
+
+
 def test_a_module_keeps_its_weights_and_thresholds(quantized):
     net = seeded(MICRO.model, MICRO.pruning, 5)
     net.thresholds.fill_(0.375)
