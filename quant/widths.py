@@ -50,6 +50,10 @@ def with_weight_bits(spec: ModelSpec, asked: str | None) -> ModelSpec:
             raise ConfigError(
                 f"WEIGHT_BITS={shown_text(asked)} must be 16, 12 or 8, with layers that differ behind it: 12,head=16"
             )
+        if (name or DEFAULT_LAYER) in widths:
+            raise ConfigError(
+                f"WEIGHT_BITS={shown_text(asked)} says twice what {name or 'all layers'} have; once will do"
+            )
         widths[name or DEFAULT_LAYER] = int(width) if len(width) < 9 else -1
     for bits in widths.values():
         WEIGHT_BITS.check(f"WEIGHT_BITS={shown_text(asked)}: width", bits)

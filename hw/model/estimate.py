@@ -7,7 +7,7 @@ the build folder, and a table. Every figure is an estimate: no synthesis and no 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,15 @@ class Estimate:
         return self.macs / (self.cycles.cycles * architecture.tile_in * architecture.tile_out)
 
     @property
+    def macs_per_dsp_and_cycle(self) -> float:
+        """Of all the design's DSPs."""
+        return self.macs / self.cycles.cycles / self.resources.dsp
+
+    def unpruned(self) -> Estimate:
+        """Of the same model with all of its tokens: what pruning costs in utilisation shows beside it."""
+        return make_estimate(replace(self.spec, pruning=self.spec.pruning.without()), self.target)
+
+    @property
     def weight_bytes(self) -> int:
         return stream_words(self.program, self.layout) * self.layout.architecture.fill_lanes * 2
 
@@ -87,7 +96,8 @@ class Estimate:
             "cycles": self.cycles.cycles,
             "latency_ms": self.latency_ms,
             "mac_efficiency": self.mac_efficiency,
-            "macs_per_dsp_and_cycle": self.macs / self.cycles.cycles / used["dsp"],
+            "macs_per_dsp_and_cycle": self.macs_per_dsp_and_cycle,
+            "macs_per_dsp_and_cycle_unpruned": self.unpruned().macs_per_dsp_and_cycle,
             "weight_bytes": self.weight_bytes,
             "ddr_gbps": self.weight_bytes / self.latency_ms / 1e6,
             **used,
@@ -176,7 +186,8 @@ def show(estimate: Estimate, console: Console) -> None:
         f"{slower['ddr_bandwidth_minus_20_percent']:.3f} ms, with pipelines twice as deep "
         f"{slower['pipeline_depths_doubled']:.3f} ms",
         f"arithmetic {macs_text(estimate.macs)}, {estimate.mac_efficiency:.0%} of the array's peak, "
-        f"{document['macs_per_dsp_and_cycle']:.2f} MACs per DSP and cycle",
+        f"{document['macs_per_dsp_and_cycle']:.2f} MACs per DSP and cycle"
+        + (f", unpruned {document['macs_per_dsp_and_cycle_unpruned']:.2f}" if estimate.spec.pruning.keep else ""),
         f"weights    {estimate.weight_bytes / 1e6:.1f} MB per image, {document['ddr_gbps']:.1f} GB/s of the planned "
         f"{target.bandwidth_gbps:g}",
         f"resources  {used}: {document['verdict']}",

@@ -34,8 +34,9 @@ from hw.model.resources import HEADROOM, Resources, estimate_resources
 from hw.options import ExploreOptions
 from hw.target import Target, resolve_target, with_clock
 from quant.build import build_folder, model_spec
+from quant.widths import layer_widths, narrow
 from spvit.budget import solve_keep
-from spvit.config import ModelSpec
+from spvit.config import DEFAULT_LAYER, ModelSpec
 from spvit.console import Console, Table, stage, styled, track
 from spvit.cost import kept_patches
 from spvit.errors import ConfigError
@@ -313,12 +314,39 @@ def verdict(points: Sequence[Point], chosen: Point) -> str:
     return f"nothing fits {target.name} with head-room; the fastest without is {name}, at {over}"
 
 
+def allowed_widths(args: ExploreOptions) -> list[ModelSpec]:
+    """The model with each width of the weights that `WEIGHT_BITS=12,16` allows; of equally fast ones, the
+    widest is taken. Raises ConfigError."""
+    asked = [part.strip() for part in (args.weight_bits or "").split(",")]
+    if len(asked) > 1 and all(part.isdecimal() for part in asked):
+        widest_first = sorted(set(asked), key=int, reverse=True)
+        return [model_spec(replace(args, weight_bits=bits)) for bits in widest_first]
+    return [model_spec(args)]
+
+
+def quantization_lines(spec: ModelSpec) -> list[str]:
+    """Of a model's file, where its weights are narrow."""
+    if not narrow(layer_widths(spec)):
+        return []
+    widths = ", ".join(
+        f"{json.dumps(name) if '.' in name else name} = {bits}" for name, bits in spec.weight_bits.items()
+    )
+    return ["", "[quantization]", f"weight_bits = {{ {widths} }}"]
+
+
 def run(args: ExploreOptions) -> None:
-    spec, target = model_spec(args), with_clock(resolve_target(args.target), args.clock)
+    target = with_clock(resolve_target(args.target), args.clock)
+    specs = allowed_widths(args)
     check_writable(build_folder(args))
-    kept = explored_counts(spec, args.latency_ms)
+    kept = explored_counts(specs[0], args.latency_ms)
     console = Console()
-    points = explore(spec, target, kept, shown=True)
+    explored = [(spec, explore(spec, target, kept, shown=True)) for spec in specs]
+    spec, points = min(explored, key=lambda one: choose(one[1]).rank)
+    if len(specs) > 1:
+        for one, found in explored:
+            best = choose(found)
+            bits = one.weight_bits[DEFAULT_LAYER]
+            console.print(f"weights of {bits} bits: {best.latency_ms:.3f} ms on {engine_name(best.architecture)}")
     front = pareto_front(point for point in points if point.has_headroom)
     chosen, keep = choose(points), None
     if args.latency_ms is not None:
@@ -326,7 +354,7 @@ def run(args: ExploreOptions) -> None:
             chosen, keep = choose_for_latency(spec, target, points, args.latency_ms)
     title = f"{spec.model.name} on {target.name} at {target.clock_mhz:g} MHz, kept {list(kept)}: estimate"
     show(points, front, chosen, console, title)
-    for line in [verdict(points, chosen), "", *toml_lines(chosen.architecture)]:
+    for line in [verdict(points, chosen), "", *toml_lines(chosen.architecture), *quantization_lines(spec)]:
         console.print(line)
     if keep is not None:
         console.print(f"\nKEEP={','.join(map(str, keep)) or 'none'}")

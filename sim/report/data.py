@@ -126,7 +126,7 @@ def step_macs(estimate: Estimate, step: Step, stage: int) -> int:
 def _stream_bytes(layout: Layout, step: Step) -> int:
     if step.weights is not Weights.STREAM or step.in_features is None or step.out_features is None:
         return 0
-    return 2 * step.in_features * step.out_features
+    return step.weight_width.value * step.in_features * step.out_features // 8
 
 
 @dataclass(frozen=True)

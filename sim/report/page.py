@@ -77,8 +77,11 @@ def headlines(estimate: Estimate, evidence: Evidence) -> list[Headline]:
     if paper is not None:
         found.append(Headline("paper", f"{paper:.2f} ms", "the same model and workload in 16 bits, Table 4"))
     share = f"{show_macs(estimate.macs)} at {estimate.mac_efficiency:.0%} of the array's peak"
-    per_dsp = estimate.macs / estimate.cycles.cycles / estimate.resources.dsp
-    found.append(Headline("estimate", f"{per_dsp:.2f}", f"MACs per DSP and cycle: {share}"))
+    beside = ""
+    if estimate.spec.pruning.num_selectors:
+        beside = f", {estimate.unpruned().macs_per_dsp_and_cycle:.2f} unpruned"
+    per_dsp = estimate.macs_per_dsp_and_cycle
+    found.append(Headline("estimate", f"{per_dsp:.2f}", f"MACs per DSP and cycle{beside}: {share}"))
     csim = evidence.csim
     if csim is not None:
         text = f"{csim['mismatches']:,} of {csim['values_compared']:,} values differ from the golden, "

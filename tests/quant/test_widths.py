@@ -64,6 +64,7 @@ def test_widths_that_are_none(tmp_path, quantization, sentence):
         ("10", "WEIGHT_BITS=10: width=10 must be one of 8, 12, 16"),
         ("twelve", "WEIGHT_BITS=twelve must be 16, 12 or 8, with layers that differ behind it: 12,head=16"),
         ("12,=16", "WEIGHT_BITS=12,=16 must be 16, 12 or 8, with layers that differ behind it: 12,head=16"),
+        ("12,16", "WEIGHT_BITS=12,16 says twice what all layers have; say it once"),
         (
             "12,haed=16",
             "[quantization] weight_bits: no layer is called haed; there are patch_embed, attn.q, mlp.fc1, blocks.0, "
