@@ -52,7 +52,7 @@ def with_weight_bits(spec: ModelSpec, asked: str | None) -> ModelSpec:
             )
         if (name or DEFAULT_LAYER) in widths:
             raise ConfigError(
-                f"WEIGHT_BITS={shown_text(asked)} says twice what {name or 'all layers'} have; once will do"
+                f"WEIGHT_BITS={shown_text(asked)} says twice what {name or 'all layers'} have; say it once"
             )
         widths[name or DEFAULT_LAYER] = int(width) if len(width) < 9 else -1
     for bits in widths.values():
