@@ -24,7 +24,7 @@ from hw.manifest import DESIGN, NETWORKS_FOLDER
 from hw.render import design_digest, design_interface
 from hw.target import Target, resolve_target, target_names
 from hw.templates import render
-from quant.build import build_folder
+from quant.build import build_folder, design_folder
 from quant.options import BuildOptions
 from quant.quantize import ensure_network
 from spvit.console import Console
@@ -48,13 +48,13 @@ RUNTIME = (
 SAMPLE_DIGITS = 8
 
 
-def bundle_files(project: Project, folder: Path) -> dict[str, bytes]:
+def bundle_files(project: Project, folder: Path, design: Path | None = None) -> dict[str, bytes]:
     """Path within the bundle -> content. Raises BuildError."""
     files = {path: (ROOT / path).read_bytes() for path in RUNTIME}
     files["latency.ipynb"] = (ROOT / "host" / "latency.ipynb").read_bytes()
     files["install.sh"] = (ROOT / "host" / "deploy" / "install.sh").read_bytes()
     files |= {path: text.encode() for path, text in project.files.items() if path.startswith("src/")}
-    files |= bitstream_files(folder)
+    files |= bitstream_files(design or folder)
     images, source = sample_images(project.design.network.model.in_chans)
     files |= images
     files["README.md"] = _readme(project, folder, f"{BITSTREAM_FOLDER}/{BITSTREAM}" in files, source)
@@ -130,7 +130,7 @@ def run(args: BuildOptions) -> None:
     ensure_network(args, console)
     project, _ = ensure_project(args)
     folder = build_folder(args)
-    has_bitstream = pack_project(project, folder)
+    has_bitstream = pack_project(project, folder, design_folder(args))
     console.print(f"{folder / ARCHIVE}: {(folder / ARCHIVE).stat().st_size / 1e6:.1f} MB; copy it to the board, then")
     console.print(f"  tar xzf {ARCHIVE} && sudo ./{bundle_name(folder)}/install.sh")
     if not has_bitstream:
@@ -147,9 +147,12 @@ def check_target(target: Target) -> None:
         )
 
 
-def pack_project(project: Project, folder: Path) -> bool:
-    """Leave the archive in the build folder; whether a bitstream is in it. Raises BuildError."""
-    files = bundle_files(project, folder)
+def pack_project(project: Project, folder: Path, design: Path | None = None) -> bool:
+    """Leave the archive in the build folder; whether a bitstream is in it. Raises BuildError.
+
+    design  folder of the hardware, where it is another one
+    """
+    files = bundle_files(project, folder, design)
     write_whole(folder / ARCHIVE, pack(files, bundle_name(folder)))
     return f"{BITSTREAM_FOLDER}/{BITSTREAM}" in files
 

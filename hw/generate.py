@@ -27,21 +27,22 @@ from numpy.typing import NDArray
 from hw.architecture import Architecture
 from hw.hardware import Capacities, Hardware
 from hw.layout import Design, Layout
-from hw.manifest import DESIGN, NETWORK, VERSION, WEIGHTS_FOLDER, DesignManifest, NetworkManifest
+from hw.manifest import DESIGN, NETWORK, VERSION, WEIGHTS_FOLDER, DesignManifest, NetworkManifest, read_design
 from hw.model.memory import bram36
 from hw.model.resources import check_fits
 from hw.program import Op, build_program
 from hw.render import design_digest, design_interface, render_sources
+from hw.request import design_name, hardware_of
 from hw.target import Target, resolve_target
 from hw.vendor.scripts import render_scripts
 from hw.weights import network_shapes, port_stripes, stream_checksum, weight_stream
-from quant.build import build_folder, model_spec, network_folder
+from quant.build import build_folder, design_folder, model_spec, network_folder
 from quant.inputs import is_trained
 from quant.network import QuantizedNetwork, load_network
 from quant.options import BuildOptions
 from spvit.config import ModelSpec
 from spvit.console import Console, stage
-from spvit.errors import ConfigError, FileError
+from spvit.errors import BuildError, ConfigError, FileError
 from spvit.files import check_writable, read_bytes, staged
 
 
@@ -67,13 +68,13 @@ class Project:
         return {**stripes, NETWORK: self.network.encode()}
 
 
-def check_request(args: BuildOptions) -> tuple[ModelSpec, Target, Architecture]:
+def check_request(args: BuildOptions) -> tuple[ModelSpec, Target, Hardware]:
     """What the arguments ask for, refused before any work when it can't be. Raises ConfigError, FileError."""
     spec, target = model_spec(args), resolve_target(args.target)
-    architecture = Architecture.for_target(target, spec.engine)
-    check_fits(Layout(spec.model, architecture), target)
+    hardware = hardware_of(args, spec, target)
+    check_fits(Layout(spec.model, hardware.architecture, hardware.capacities), target)
     check_writable(build_folder(args))
-    return spec, target, architecture
+    return spec, target, hardware
 
 
 def make_design(network: QuantizedNetwork, architecture: Architecture, room: Capacities | None = None) -> Design:
@@ -147,16 +148,47 @@ def write_network(project: Project, folder: Path) -> None:
 
 def ensure_project(args: BuildOptions) -> tuple[Project, bool]:
     """The project of the network in the build folder, written unless it is there already; whether it was written."""
-    _, target, architecture = check_request(args)
-    place, folder = network_folder(args), build_folder(args)
+    _, target, hardware = check_request(args)
+    place = network_folder(args)
     network = load_network(place)
     with stage("generating the C++ and the weight stream"):
-        project = make_project(make_design(network, architecture), target, trained=is_trained(place))
-    written = [is_design_written(project, folder), is_network_written(project, folder)]
-    for is_there, write in zip(written, (write_design, write_network), strict=True):
-        if not is_there:  # a design that is there keeps its date, and its bitstream with it
-            write(project, folder)
+        design = make_design(network, hardware.architecture, hardware.capacities)
+        project = make_project(design, target, design_name(args), trained=is_trained(place))
+    written = [is_design_written(project, design_folder(args)), is_network_written(project, build_folder(args))]
+    # a design that is there keeps its date, and its bitstream with it
+    if not written[0]:
+        write_design(project, design_folder(args))
+    if not written[1]:
+        write_network(project, build_folder(args))
     return project, not all(written)
+
+
+def pack(args: BuildOptions) -> None:
+    """Pack the quantized network in the build folder for a design that is there, and say what was made.
+
+    Raises BuildError where there is none, or it is another one.
+    """
+    start, folder = time.monotonic(), design_folder(args)
+    spec, target, hardware = check_request(args)
+    made = read_design(folder, BuildError)
+    if made.digest != (wanted := design_digest(hardware)):
+        raise BuildError(
+            f"{folder / DESIGN}: of digest {made.digest[:8]}, and {spec.model.name} would be packed for {wanted[:8]}; "
+            "make the design again (make hls), and its bitstream"
+        )
+    place = network_folder(args)
+    packed = make_design(load_network(place), hardware.architecture, hardware.capacities)
+    project = make_project(packed, target, made.name, trained=is_trained(place))
+    written = is_network_written(project, build_folder(args))
+    if not written:
+        write_network(project, build_folder(args))
+    Console().print(
+        f"{build_folder(args) / WEIGHTS_FOLDER}: {spec.model.name} for the design {made.name}, digest "
+        f"{made.digest[:8]}\n"
+        f"  program    {len(project.design.program.steps)} steps of at most {hardware.max_steps}\n"
+        f"  weights    {project.stripes.nbytes / 1e6:.1f} MB over {hardware.architecture.weight_ports} ports\n"
+        f"{'up to date' if written else 'written'} in {time.monotonic() - start:.1f} s"
+    )
 
 
 def is_written(project: Project, folder: Path) -> bool:
@@ -195,7 +227,7 @@ def run(args: BuildOptions) -> None:
         f"  program    {len(design.program.steps)} steps, {passes} passes of the engine\n"
         f"  weights    {project.stripes.nbytes / 1e6:.1f} MB over {architecture.weight_ports} ports, once per image\n"
         f"  on chip    {bram36(design.layout):g} of {target.bram36} BRAM36 (estimate), {design.layout.rows} tokens\n"
-        f"  read first {folder}/src/top.cpp, accelerator.hpp, engine.hpp"
+        f"  read first {design_folder(args)}/src/top.cpp, accelerator.hpp, engine.hpp"
     )
     console.print(f"{'written' if written else 'up to date'} in {time.monotonic() - start:.1f} s")
 

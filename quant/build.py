@@ -89,7 +89,28 @@ def build_folder(args: BuildOptions, root: Path = ROOT) -> Path:
         parts += ["weights", args.weight_bits]
     if args.seed:
         parts += ["seed", str(args.seed)]
+    if args.design is not None:
+        parts += ["on", _design_name(args.design)]
     return root / "-".join(_shell_friendly(part) for part in parts)
+
+
+def design_folder(args: BuildOptions, root: Path = ROOT) -> Path:
+    """Where the hardware lies: the build folder, or that of the design that was asked for, which networks share.
+
+    `build/design-deit-zcu102`
+    """
+    if args.design is None:
+        return build_folder(args, root)
+    if Path(args.design).is_dir():
+        return Path(args.design)
+    return root / "-".join(
+        _shell_friendly(part) for part in ("design", _design_name(args.design), Path(args.target).stem)
+    )
+
+
+def _design_name(design: str) -> str:
+    """Of a family, a TOML or a build folder."""
+    return Path(design).resolve().name if Path(design).is_dir() else Path(design).stem
 
 
 def network_folder(args: BuildOptions) -> Path:

@@ -38,6 +38,12 @@ class BuildOptions(SelectorOptions):
     weight_bits: str | None = option(WEIGHT_BITS_HELP, None, "B")
     seed: Annotated[int, SEED] = option("of the weights, where none are given", 0)
     out: Path | None = option("build folder (default: build/<model>-<target>...)", None, "DIR")
+    design: str | None = option(
+        "the hardware that it is to run on: deit, a .toml with [capacities], or the build folder of one that is there "
+        "(default: of the model's own sizes)",
+        None,
+        "NAME|TOML|DIR",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from hw.generate import Project, check_request, ensure_project
-from quant.build import NETWORK_FOLDER, build_folder
+from hw.options import UNITS
+from quant.build import NETWORK_FOLDER, build_folder, design_folder
 from quant.quantize import ensure_network
 from sim.agreement import Agreement, float_reference
 from sim.bridge import Accelerator, CsimError
@@ -29,6 +30,7 @@ from sim.options import CsimOptions
 from sim.units import compare_unit
 from spvit.console import Console, Table, stage, styled, tokens, track
 from spvit.cost import count_macs
+from spvit.errors import ConfigError
 from spvit.files import write_json
 from spvit.images.preprocess import Preprocessing
 from spvit.images.sources import ImageSet, load_images
@@ -91,16 +93,29 @@ def run(args: CsimOptions) -> int:
         console.print(
             f"images: {', '.join(images.names[:4])}{' ...' if len(images) > 4 else ''} (give your own with IMAGES=)"
         )
-    report = simulate(project, folder, images, console, args.top, args.exact, compiler)
+    design = design_folder(args)
+    report = simulate(project, folder, images, console, args.top, args.exact, compiler, design)
     return 1 if report.mismatches else 0
 
 
 def simulate(
-    project: Project, folder: Path, images: ImageSet, console: Console, top: str | None, exact: bool, compiler: Compiler
+    project: Project,
+    folder: Path,
+    images: ImageSet,
+    console: Console,
+    top: str | None,
+    exact: bool,
+    compiler: Compiler,
+    design: Path | None = None,
 ) -> CsimReport:
-    """Compile what lies in the build folder, run it on the images, compare, say so and leave the report there."""
+    """Compile what lies in the build folder, run it on the images, compare, say so and leave the report there.
+
+    design  folder of the hardware, where it is another one
+    """
+    if top is not None and top not in (has := {unit for unit, _, _ in project.design.program.units()}):
+        raise ConfigError(f"TOP={top}: this network has none; choose one of {', '.join(sorted(has & set(UNITS)))}")
     with stage(f"compiling with {compiler}"):
-        library = build_library(folder / "src", top, exact, str(compiler))
+        library = build_library((design or folder) / "src", top, exact, str(compiler))
     accelerator = Accelerator(project.design, library)
     report = CsimReport(project.design.network.model.name, project.target.name, top or "spvit")
     if top:

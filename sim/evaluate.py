@@ -34,7 +34,7 @@ from hw.generate import ensure_project
 from hw.model.estimate import make_estimate
 from hw.program import build_program
 from hw.target import resolve_target, with_clock
-from quant.build import build_folder, network_folder, refuse_what_has_no_unit
+from quant.build import build_folder, design_folder, network_folder, refuse_what_has_no_unit
 from quant.dataflow import run_image
 from quant.export import from_network
 from quant.float_model import float_model
@@ -124,7 +124,7 @@ class CsimModel:
 
     def __init__(self, args: EvalOptions) -> None:
         project, _ = ensure_project(args)
-        self.accelerator = Accelerator(project.design, build_library(build_folder(args) / "src"))
+        self.accelerator = Accelerator(project.design, build_library(design_folder(args) / "src"))
 
     def run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         network = self.accelerator.design.network

@@ -28,7 +28,7 @@ from hw.generate import (
     write_network,
 )
 from hw.manifest import WEIGHTS_FOLDER
-from quant.build import build_folder, network_folder
+from quant.build import build_folder, design_folder, network_folder
 from quant.inputs import is_trained
 from quant.network import load_network
 from quant.quantize import ensure_network
@@ -45,10 +45,18 @@ NOTEBOOK = ROOT / "host" / "latency.ipynb"
 TIMEOUT_S = 3600
 
 
-def execute(bundle: Path, baseline: Path | None, images: str | Path, folder: Path, cxx: str | None = None) -> None:
+def execute(
+    bundle: Path,
+    baseline: Path | None,
+    images: str | Path,
+    folder: Path,
+    cxx: str | None = None,
+    network: Path | None = None,
+) -> None:
     """Run the notebook, which leaves itself and `latency.json` in `folder`. Raises BuildError with a user's error.
 
     baseline  folder of the unpruned network, for the bundle's design
+    network   of the one that stands before it; None: the bundle's own
     """
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     variables = {
@@ -56,6 +64,8 @@ def execute(bundle: Path, baseline: Path | None, images: str | Path, folder: Pat
         "SPVIT_IMAGES": str(images) if str(images).startswith("digits:") else str(Path(images).resolve()),
         "SPVIT_OUT": str((folder / "latency.json").resolve()),
     }
+    if network is not None:
+        variables["SPVIT_NETWORK"] = str(network.resolve())
     if baseline is not None:
         variables["SPVIT_BASELINE"] = str(baseline.resolve())
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SPVIT_")}
@@ -84,7 +94,7 @@ def run(args: NotebookOptions) -> None:
     baseline = _pack_unpruned(args, project, console) if spec.pruning.num_selectors else None
     images = args.images or _samples(spec.model.in_chans, bundle)
     with stage("running the notebook on the emulated device"):
-        execute(bundle, baseline, images, bundle, args.cxx)
+        execute(design_folder(args), baseline, images, bundle, args.cxx, bundle / WEIGHTS_FOLDER)
     console.print(f"{bundle / NOTEBOOK.name} and latency.json: executed on the emulated device")
 
 

@@ -28,6 +28,7 @@ from hw.model.cycles import PARTS, CycleEstimate, estimate_cycles
 from hw.model.latency import Assumptions, assumptions
 from hw.model.sources import disagreements as sources_disagreements
 from hw.program import build_program
+from hw.request import hardware_of
 from hw.target import Target, resolve_target, with_clock
 from quant.build import build_folder, model_spec, network_folder
 from quant.network import QuantizedNetwork, load_network
@@ -147,7 +148,8 @@ def _estimate(design: Design, assumed: Assumptions, kept: Sequence[int]) -> Cycl
 def run(args: TimedOptions) -> int:
     console = Console()
     spec, board = model_spec(args), resolve_target(args.target)
-    target, own = with_clock(board, args.clock), Architecture.for_target(board, spec.engine)
+    target, hardware = with_clock(board, args.clock), hardware_of(args, spec, board)
+    own = hardware.architecture
     check_writable(build_folder(args))
     architecture = Architecture.for_target(target, parse_engine(args.engine)) if args.engine else own
     Compiler.find().check()
@@ -157,7 +159,7 @@ def run(args: TimedOptions) -> int:
     if args.at_keep_ratios:
         with stage("moving the thresholds to the keep ratios"):
             network = at_keep_ratios(network, pixels)
-    design = make_design(network, architecture)
+    design = make_design(network, architecture, hardware.capacities)
     assumed = assumptions(architecture, target)
     if args.depth is not None:
         assumed = replace(assumed, depths={**assumed.depths, "ENGINE": args.depth})

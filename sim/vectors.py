@@ -23,7 +23,7 @@ from hw.generate import check_request, ensure_project
 from hw.layout import Design
 from hw.vendor.scripts import top_name
 from hw.weights import port_stripes, row_words, stream_checksum, unit_stream, weight_stream
-from quant.build import build_folder
+from quant.build import design_folder
 from quant.quantize import ensure_network
 from sim.compare import expected_status
 from sim.csim import default_images
@@ -44,7 +44,7 @@ def run(args: VectorsOptions) -> None:
     console = Console()
     ensure_network(args, console)
     project, _ = ensure_project(args)
-    design, folder = project.design, build_folder(args) / "tb" / top_name(args.top)
+    design, folder = project.design, design_folder(args) / "tb" / top_name(args.top)
     pixels = images.pixels[: args.calls]
     cases = unit_cases(design, args.top, pixels) if args.top else accelerator_cases(design, pixels)
     with stage("computing the golden's inputs and outputs"):

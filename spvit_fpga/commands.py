@@ -60,7 +60,15 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "hls", "quantize the model and generate its Vitis HLS project in build/<model>-<target>/",
             HlsOptions, "spvit_fpga.flow:hls",
             ("--model deit_s --target zcu102", "--model deit_s --ckpt deit_small_patch16_224.pth --calib photos",
-             "--model my_vit.toml --target kv260 --keep none"),
+             "--model my_vit.toml --target kv260 --keep none",
+             "--model deit_s --target zcu102 --design deit"),
+        ),
+        Command(
+            "weights", "quantize another network and pack it for a design that is there: no compiler, no synthesis; "
+            "build/<model>-<target>.../weights/",
+            BuildOptions, "spvit_fpga.flow:weights",
+            ("--model deit_s --target zcu102 --design build/deit_s-zcu102 --keep none",
+             "--model deit_t --target zcu102 --design deit --ckpt deit_tiny_patch16_224.pth"),
         ),
         Command(
             "csim", "compile and run that C++, and compare each tap with the golden: csim.json",

@@ -280,7 +280,7 @@ class Accelerator:
 
         kept  patches that an image has left after each selector; None: as the keep ratios say
         """
-        estimate = make_estimate(self.spec, with_clock(self.target, clock_mhz), kept)
+        estimate = make_estimate(self.spec, with_clock(self.target, clock_mhz), kept, self.project.design.layout)
         write_estimate(estimate, self.folder)
         return estimate
 
@@ -294,7 +294,7 @@ class Accelerator:
     def report(self, clock_mhz: float | None = None) -> Path:
         """One page to look at, of what was run so far: `report.html`."""
         target = with_clock(self.target, clock_mhz)
-        return write_page(self.spec, target, self.target, self.architecture, self.folder)
+        return write_page(self.spec, target, self.target, self.project.design.layout, self.folder)
 
     def deploy(self) -> Path:
         """What the board needs, in one archive: `deploy.tar.gz`. Raises ConfigError, BuildError."""

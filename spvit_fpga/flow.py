@@ -8,10 +8,14 @@ import hw.schedule.command
 import hw.vendor.synth
 import sim.vectors
 from hw.generate import check_request
+from hw.manifest import DESIGN
 from hw.options import HlsOptions, ScheduleOptions, VendorOptions
+from quant.build import design_folder
+from quant.options import BuildOptions
 from sim.options import VectorsOptions
 from spvit.command import handed_on
 from spvit.console import stage
+from spvit.errors import BuildError
 from spvit_fpga.commands import NoOptions
 
 
@@ -25,6 +29,20 @@ def hls(options: HlsOptions) -> None:
 
     ensure_network(options)
     hw.generate.run(options)
+
+
+def weights(options: BuildOptions) -> None:
+    """Refuse what does not fit, quantize, pack for a design that is there: no compiler, no design is written."""
+    check_request(options)
+    if not (place := design_folder(options) / DESIGN).exists():
+        made = "" if options.design is None else f" DESIGN={options.design}"
+        raise BuildError(
+            f"{place}: there is no design yet; make hls TARGET={options.target} MODEL={options.model}{made} makes one"
+        )
+    from quant.quantize import ensure_network
+
+    ensure_network(options)
+    hw.generate.pack(options)
 
 
 def schedule(options: ScheduleOptions) -> None:

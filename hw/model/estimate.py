@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from hw.architecture import PARAM_LANES, Architecture
+from hw.hardware import Capacities, Hardware
 from hw.layout import Layout
 from hw.model.cycles import PARTS, CycleEstimate, estimate_cycles
 from hw.model.latency import Assumptions, assumptions
 from hw.model.resources import Resources, estimate_resources, verdict
 from hw.options import EstimateOptions
 from hw.program import Op, Program, Sizes, Weights, build_program
+from hw.request import hardware_of
 from hw.target import Target, resolve_target, with_clock
 from hw.weights import num_table_words
 from quant.build import build_folder, model_spec
@@ -111,13 +113,20 @@ class Estimate:
         }
 
 
-def make_estimate(spec: ModelSpec, target: Target, kept: Sequence[int] | None = None) -> Estimate:
+def make_estimate(
+    spec: ModelSpec, target: Target, kept: Sequence[int] | None = None, hardware: Hardware | None = None
+) -> Estimate:
     """Raises ConfigError where the engine can't be, or no token counts are given.
 
-    kept  patches alive after each selector; None: as the model's keep ratios say
+    kept      patches alive after each selector; None: as the model's keep ratios say
+    hardware  None: of the model's own sizes
     """
-    architecture = Architecture.for_target(target, spec.engine)
-    layout = Layout(spec.model, architecture)
+    if hardware is None:
+        hardware = Hardware(
+            Architecture.for_target(target, spec.engine), Capacities.of(spec.model, spec.pruning.num_selectors)
+        )
+    architecture = hardware.architecture
+    layout = Layout(spec.model, architecture, hardware.capacities)
     program = build_program(Sizes(spec.model, spec.pruning, layer_widths(spec)))
     counts = tuple(kept_patches(spec.model, spec.pruning) if kept is None else kept)
     cycles = estimate_cycles(program, layout, spec.pruning, assumptions(architecture, target), counts)
@@ -199,7 +208,8 @@ def show(estimate: Estimate, console: Console) -> None:
 def run(args: EstimateOptions) -> None:
     spec, target = model_spec(args), with_clock(resolve_target(args.target), args.clock)
     check_writable(build_folder(args))
-    estimate = make_estimate(spec, target, None if args.kept is None else parse_kept(args.kept, spec))
+    kept = None if args.kept is None else parse_kept(args.kept, spec)
+    estimate = make_estimate(spec, target, kept, hardware_of(args, spec, resolve_target(args.target)))
     console = Console()
     show(estimate, console)
     path = write_estimate(estimate, build_folder(args))

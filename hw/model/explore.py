@@ -335,6 +335,8 @@ def quantization_lines(spec: ModelSpec) -> list[str]:
 
 
 def run(args: ExploreOptions) -> None:
+    if args.design is not None:
+        raise ConfigError(f"DESIGN={args.design}: what is explored is the design; leave DESIGN= away")
     target = with_clock(resolve_target(args.target), args.clock)
     specs = allowed_widths(args)
     check_writable(build_folder(args))

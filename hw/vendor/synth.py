@@ -23,7 +23,7 @@ from hw.target import Target
 from hw.vendor.findings import Finding, depth, findings, lines
 from hw.vendor.reports import Figures, read_bindings, read_cosim, read_csynth, read_implementation
 from hw.vendor.tools import HlsProject, Step, bitstream_step, find_hls, find_vivado, run_step
-from quant.build import build_folder
+from quant.build import design_folder
 from spvit.console import Console, Table, stage
 from spvit.errors import BuildError, ConfigError
 from spvit.files import read_json, seal, write_json
@@ -57,7 +57,7 @@ class Request:
 
 def check(stage: str, args: VendorOptions) -> Request:
     """Refuse what can't be done, before any long work. Raises ConfigError, BuildError."""
-    spec, target, architecture = check_request(args)
+    spec, target, hardware = check_request(args)
     if stage == "bitstream":
         if args.top is not None:
             raise ConfigError(f"TOP={args.top}: a kernel alone has no bitstream; leave TOP= away, or use make synth")
@@ -69,8 +69,9 @@ def check(stage: str, args: VendorOptions) -> Request:
     form = find_hls(stage, args.hls)
     if stage == "bitstream":
         find_vivado(stage)
-    folder = build_folder(args)
-    return Request(stage, folder, Layout(spec.model, architecture), target, HlsProject(folder, args.top, form))
+    folder = design_folder(args)
+    layout = Layout(spec.model, hardware.architecture, hardware.capacities)
+    return Request(stage, folder, layout, target, HlsProject(folder, args.top, form))
 
 
 def run(stage: str, args: VendorOptions) -> int:

@@ -63,8 +63,13 @@ def timing_name(design: Architecture, board: Target, engine: Architecture, clock
     return f"timing-{engine_name(engine).replace(' ', '-')}-{clock_mhz:g}mhz.json"
 
 
-def read_evidence(folder: Path, model: str, target: str, engine: str, timing_file: str = "timing.json") -> Evidence:
-    """What lies in the build folder. Raises BuildError for a file that can't be read or is another design's."""
+def read_evidence(
+    folder: Path, model: str, target: str, engine: str, timing_file: str = "timing.json", design: Path | None = None
+) -> Evidence:
+    """What lies in the build folder. Raises BuildError for a file that can't be read or is another design's.
+
+    design  folder of the hardware, where it is another one
+    """
     csim = _read(folder / CSIM, "make csim")
     timing = _read(folder / timing_file, TIMED)
     own = (model, target)
@@ -77,7 +82,9 @@ def read_evidence(folder: Path, model: str, target: str, engine: str, timing_fil
     if schedule is not None:
         _require_same(folder / SCHEDULE, "model", (schedule.get("model"), schedule.get("target")), own, "make schedule")
         _require_same(folder / SCHEDULE, "engine", schedule.get("engine"), engine, "make schedule")
-    return Evidence(csim, timing, _stages(folder), _board(folder), schedule, describe_weights(folder))
+    return Evidence(
+        csim, timing, _stages(design or folder), _board(folder, design or folder), schedule, describe_weights(folder)
+    )
 
 
 def describe_weights(folder: Path) -> str | None:
@@ -98,14 +105,14 @@ def _stages(folder: Path) -> dict[str, Figures]:
     return {name: Figures.from_json(document[name]) for name in ("csynth", "cosim", "vivado") if name in document}
 
 
-def _board(folder: Path) -> Document | None:
+def _board(folder: Path, design: Path) -> Document | None:
     """Only what was measured: the emulated device's times are estimates, and ours are at hand."""
     path = folder / LATENCY
     document = _read(path, "make notebook")
     if document is None or document.get("measurement", {}).get("kind") != "board":
         return None
     measurement: Document = document["measurement"]
-    _require_same(path, "digest", measurement.get("digest"), _digest(folder, path), "the notebook on the board")
+    _require_same(path, "digest", measurement.get("digest"), _digest(design, path), "the notebook on the board")
     own = _digest(folder, path, f"{WEIGHTS_FOLDER}/{NETWORK}", "network")
     _require_same(path, "network", measurement.get("network"), own, "the notebook on the board")
     return measurement

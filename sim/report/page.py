@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hw.architecture import Architecture
 from hw.generate import check_request
+from hw.hardware import Hardware
 from hw.model.charts import DARK_RULES
 from hw.model.estimate import Estimate, make_estimate
 from hw.model.latency import OPERATORS
@@ -20,7 +20,7 @@ from hw.model.memory import bram18_by_memory, on_chip_arrays
 from hw.options import ClockedOptions
 from hw.target import Target, with_clock
 from hw.templates import render as render_template
-from quant.build import build_folder
+from quant.build import build_folder, design_folder
 from sim.report import data
 from sim.report.evidence import Evidence, engine_name, read_evidence, timing_name
 from sim.report.flow import draw_flow
@@ -188,20 +188,24 @@ def render(estimate: Estimate, evidence: Evidence) -> str:
 
 
 def run(args: ClockedOptions) -> None:
-    spec, board, architecture = check_request(args)
+    spec, board, hardware = check_request(args)
     target = with_clock(board, args.clock)
-    path = write_page(spec, target, board, architecture, build_folder(args))
+    path = write_page(spec, target, board, hardware, build_folder(args), design_folder(args))
     Console().print(f"{path}: open it in a browser")
 
 
-def write_page(spec: ModelSpec, target: Target, board: Target, architecture: Architecture, folder: Path) -> Path:
+def write_page(
+    spec: ModelSpec, target: Target, board: Target, hardware: Hardware, folder: Path, design: Path | None = None
+) -> Path:
     """The page of what lies in a build folder, into it.
 
     target  at the clock that the page speaks of; board: at its own
+    design  folder of the hardware, where it is another one
     """
+    architecture = hardware.architecture
     timing = timing_name(architecture, board, architecture, target.clock_mhz)
-    evidence = read_evidence(folder, spec.model.name, target.name, engine_name(architecture), timing)
+    evidence = read_evidence(folder, spec.model.name, target.name, engine_name(architecture), timing, design)
     with stage("drawing the report"):
-        text = render(make_estimate(spec, target), evidence)
+        text = render(make_estimate(spec, target, hardware=hardware), evidence)
     write_whole(folder / REPORT, text)
     return folder / REPORT
