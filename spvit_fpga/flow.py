@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import hw.generate
 import hw.model.measure
 import hw.schedule.command
@@ -10,7 +12,7 @@ import sim.vectors
 from hw.generate import check_request
 from hw.manifest import DESIGN
 from hw.options import HlsOptions, ScheduleOptions, VendorOptions
-from quant.build import design_folder
+from quant.build import build_folder, design_folder
 from quant.options import BuildOptions
 from sim.options import VectorsOptions
 from spvit.command import handed_on
@@ -32,14 +34,21 @@ def hls(options: HlsOptions) -> None:
 
 
 def weights(options: BuildOptions) -> None:
-    """Refuse what does not fit, quantize, pack for a design that is there: no compiler, no design is written."""
+    """Refuse what does not fit, quantize, pack for a design that is there: no compiler, no design is written.
+
+    Without DESIGN=, for that of the model's own sizes.
+    """
+    own = build_folder(BuildOptions(model=options.model, target=options.target))
+    if options.design is None and options.out is None and own != build_folder(options) and (own / DESIGN).exists():
+        options = replace(options, design=str(own))
     check_request(options)
     if not (place := design_folder(options) / DESIGN).exists():
         made = "" if options.design is None else f" DESIGN={options.design}"
         raise BuildError(
             f"{place}: there is no design yet; make hls TARGET={options.target} MODEL={options.model}{made} makes one"
         )
-    from quant.quantize import ensure_network
+    with stage("loading", stays=False):
+        from quant.quantize import ensure_network
 
     ensure_network(options)
     hw.generate.pack(options)

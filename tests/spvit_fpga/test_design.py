@@ -91,6 +91,15 @@ def test_networks_share_a_design(workplace, capsys):
     assert "for the design small, digest" in capsys.readouterr().out
 
 
+def test_a_model_s_own_design_takes_its_other_networks(workplace):
+    hls("--model", "micro")
+    made = dates(Path("build/micro-zcu102"))
+    assert weights("--model", "micro", "--keep", "none") is None
+    assert dates(Path("build/micro-zcu102")) == made
+    packed = read_network(Path("build/micro-zcu102-keep-none-on-micro-zcu102/weights"))
+    assert packed.design == read_design(Path("build/micro-zcu102")).digest and packed.shapes.num_stages == 0
+
+
 def test_what_cannot_be_packed(workplace):
     with pytest.raises(BuildError, match=r"^build/design-small-zcu102/design.json: there is no design yet; make hls "):
         weights("--model", "micro", "--design", "small.toml")
@@ -136,5 +145,5 @@ def test_a_design_that_cannot_be(workplace, text, sentence):
     Path("small.toml").write_text(text)
     with pytest.raises(ConfigError, match=sentence):
         hls("--model", "micro", "--design", "small.toml")
-    with pytest.raises(ConfigError, match="DESIGN=diet is unknown; choose one of deit, or give the path of a .toml"):
+    with pytest.raises(ConfigError, match=r"^DESIGN=diet is unknown; choose one of deit, or give the path of a \.toml"):
         hls("--model", "micro", "--design", "diet")
