@@ -17,6 +17,7 @@ from host.measure import Measurement, Summary, Switch, _by_tokens, latency_repor
 from host.result import ImageResult
 from hw.architecture import Architecture
 from hw.generate import make_design, make_project
+from hw.hardware import Capacities
 from hw.layout import Layout
 from hw.model import explore
 from hw.model.cycles import StepCycles
@@ -105,6 +106,7 @@ def test_the_backbones_are_counted():
         ("`[model]`", ModelConfig),
         ("`[pruning]`", PruningConfig),
         ("`[engine]`", Architecture),
+        ("A design", Capacities),
         ("A board", Target),
         ("A recipe", Recipe),
     ],

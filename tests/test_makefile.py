@@ -103,7 +103,20 @@ def test_help_says_for_each_target_which_variables_it_takes(checkout):
     for entry in re.split(r"^  make ", entries, flags=re.MULTILINE)[1:]:
         taken[entry.split()[0]] = re.findall(r"(?<![\w-])\[?([A-Z_]+)=\]?", entry)
     assert taken["csim"] == [
-        *("MODEL", "KEEP", "CKPT", "EMA", "POS", "THRESHOLD", "TARGET", "CALIB", "WEIGHT_BITS", "SEED", "OUT"),
+        *(
+            "MODEL",
+            "KEEP",
+            "CKPT",
+            "EMA",
+            "POS",
+            "THRESHOLD",
+            "TARGET",
+            "CALIB",
+            "WEIGHT_BITS",
+            "SEED",
+            "OUT",
+            "DESIGN",
+        ),
         *("IMAGES", "TOP", "CXX", "EXACT"),
     ]
     explained = re.findall(r"^  ([A-Z_]+)= +\S", explanations, flags=re.MULTILINE)

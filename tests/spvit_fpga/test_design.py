@@ -96,7 +96,7 @@ def test_a_model_s_own_design_takes_its_other_networks(workplace):
     made = dates(Path("build/micro-zcu102"))
     assert weights("--model", "micro", "--keep", "none") is None
     assert dates(Path("build/micro-zcu102")) == made
-    packed = read_network(Path("build/micro-zcu102-keep-none-on-micro-zcu102/weights"))
+    packed = read_network(Path("build/micro-zcu102-keep-none-on-micro_zcu102/weights"))
     assert packed.design == read_design(Path("build/micro-zcu102")).digest and packed.shapes.num_stages == 0
 
 
