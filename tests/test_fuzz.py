@@ -90,6 +90,7 @@ Made = Callable[[], object]
 COMMANDS = {
     "estimate": ["--model", "micro"],
     "hls": ["--model", "micro", "--check"],
+    "weights": ["--model", "micro", "--design", "gone"],
     "deploy": ["--model", "micro", "--target", "u50"],
     "synth": ["--model", "micro", "--check"],
     "cosim": ["--model", "micro", "--check"],
