@@ -272,7 +272,7 @@ ENGINE:
             fill_column<A>(at.fill, {streamed_lanes<A>(at.fill, front), words.work[kKeyBank], words.values},
                            tokens.num_tokens, tile);
         }
-        if (at.fill.takes) front.keep(at.fill.bytes);
+        if (at.fill.takes && word_there) front.keep(at.fill.bytes);
         front.follow(at.fill.takes, fifo);
         swap_tiles<A>(tile, border, planned[kPlanCycles - 1].first_in);
         advance<A>(at, word_there, planned[kPlanCycles - 1]);
