@@ -26,6 +26,7 @@ COMPILER = (sys.executable, "-m", "ziglang", "c++")
 # wasm32: structs pass through memory, whole, not packed into the registers of some processor
 FLAGS = (
     "-target", "wasm32-wasi", "-std=c++14", "-D__SYNTHESIS__", "-O1", "-Xclang", "-disable-llvm-passes",
+    "-Xclang", "-fexperimental-max-bitint-width=1024",  # ports are up to 512 bits wide
     "-Xclang", "-disable-lifetime-markers", "-g", "-fno-discard-value-names", "-fno-exceptions", "-fno-rtti",
     "-fno-sanitize=all", "-fno-stack-protector", "-fno-threadsafe-statics", "-Wno-unused-label",
 )  # fmt: skip

@@ -238,11 +238,12 @@ def _llvm_fields(kind: str, types: dict[str, str]) -> Iterator[Field]:
 
 
 def llvm_members(kind: str, types: dict[str, str]) -> Iterator[tuple[str, int]]:
-    """(type, offset in bytes) of a struct's members."""
-    place = 0
-    for member in split(types[kind].removeprefix("type ").strip("{} ")):
+    """(type, offset in bytes) of a struct's members, also where it is `<{ packed }>`."""
+    place, text = 0, types.get(kind, kind).removeprefix("type ")
+    found = re.fullmatch(r"<?\{ ?(.*?) ?\}>?", text)
+    for member in split(found[1]) if found and found[1] else []:
         size, align = llvm_size(member, types)
-        place = -(-place // align) * align
+        place = place if text.startswith("<") else -(-place // align) * align
         yield member, place
         place += size
 
@@ -257,8 +258,8 @@ def llvm_size(kind: str, types: dict[str, str]) -> tuple[int, int]:
     if found := re.fullmatch(r"\[(\d+) x (.*)\]", kind):
         size, align = llvm_size(found[2], types)
         return int(found[1]) * size, align
-    end, align = 0, 1
+    end, align, is_packed = 0, 1, types.get(kind, kind).removeprefix("type ").startswith("<")
     for member, place in llvm_members(kind, types):
         size, own = llvm_size(member, types)
-        end, align = place + size, max(align, own)
+        end, align = place + size, align if is_packed else max(align, own)
     return -(-end // align) * align, align
