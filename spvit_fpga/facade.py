@@ -26,6 +26,7 @@ from hw.generate import Project, is_written, make_design, make_project, write_pr
 from hw.layout import Layout
 from hw.model.estimate import Estimate, make_estimate, write_estimate
 from hw.model.resources import check_fits
+from hw.request import design_name, hardware_of
 from hw.schedule.command import make_schedule, write_schedule
 from hw.schedule.frontend import check_tools
 from hw.schedule.report import Schedule
@@ -33,6 +34,7 @@ from hw.target import Target, resolve_target, with_clock
 from quant.build import NETWORK_FOLDER, ROOT, refuse_what_has_no_unit
 from quant.inputs import Inputs, are_trained, calibration_images, inputs_of, weights_of
 from quant.network import QuantizedNetwork
+from quant.options import BuildOptions
 from quant.quantize import Quantized, quantized, write
 from quant.report import Report
 from quant.widths import layer_widths, with_weight_bits
@@ -212,24 +214,29 @@ def quantize(
 def build(
     model: QuantizedModel,
     target: str | Path | Target = "zcu102",
-    design: Mapping[str, int | str] | None = None,
+    design: str | Path | Mapping[str, int | str] | None = None,
     *,
     folder: str | Path | None = None,
 ) -> Accelerator:
     """The accelerator of a quantized model for a board, generated into its build folder.
 
     target  a board's name, or the path of a TOML
-    design  the engine's sizes, as [engine] has them; None: the model's own, or the board's usual ones
+    design  what it is to run on: a family's name (deit), the path of a TOML with [capacities], the build folder of one
+            that is there; or the engine's sizes alone, as [engine] has them; None: of the model's own sizes
     folder  None: build/<model>-<target>
     Raises ConfigError where the model does not fit, FileError.
     """
     board = target if isinstance(target, Target) else resolve_target(str(target))
-    spec = model.model.spec if design is None else replace(model.model.spec, engine=dict(design))
-    architecture = Architecture.for_target(board, spec.engine)
-    check_fits(Layout(spec.model, architecture), board)
-    place = ROOT / f"{model.name}-{board.name}" if folder is None else Path(folder)
+    spec = replace(model.model.spec, engine=dict(design)) if isinstance(design, Mapping) else model.model.spec
+    named = str(design) if isinstance(design, (str, Path)) else None
+    options = BuildOptions(model=model.name, design=named)
+    hardware = hardware_of(options, spec, board)
+    check_fits(Layout(spec.model, hardware.architecture, hardware.capacities), board)
+    own = f"{model.name}-{board.name}" if named is None else f"{model.name}-{board.name}-on-{Path(named).stem}"
+    place = ROOT / own if folder is None else Path(folder)
     check_writable(place)
-    project = make_project(make_design(model.network, architecture), board, trained=are_trained(model.inputs.weights))
+    mapped = make_design(model.network, hardware.architecture, hardware.capacities)
+    project = make_project(mapped, board, design_name(options), trained=are_trained(model.inputs.weights))
     write(model.made, model.inputs, place / NETWORK_FOLDER)
     if not is_written(project, place):
         write_project(project, place)

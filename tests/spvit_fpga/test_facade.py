@@ -12,6 +12,7 @@ from spvit.errors import CheckpointError, ConfigError, ImageError
 from spvit.initialisation import seeded
 from spvit_fpga import PruningConfig, build, draw_kept, load_images, load_model, quantize, resolve_model, train
 from spvit_fpga.cli import run
+from tests.spvit_fpga.test_design import ROOM
 
 MICRO = resolve_model("micro")
 
@@ -68,6 +69,18 @@ def test_a_design_is_not_the_models_affair(quantized, tmp_path):
     assert (other.architecture.tile_in, other.target.name) == (16, "kv260")
     assert other.estimate().layout.architecture == other.architecture
     assert quantized.model.spec == MICRO
+
+
+def test_a_design_of_a_family(quantized, tmp_path):
+    """By its TOML, and by the folder that it was made in."""
+    path = tmp_path / "small.toml"
+    path.write_text(ROOM)
+    made = build(quantized, design=path, folder=tmp_path / "made")
+    assert made.project.design.layout.capacities.num_tokens == 30 and made.architecture.tile_out == 16
+    assert made.estimate().layout.rows == 30
+    again = build(quantized, design=made.folder, folder=tmp_path / "again")
+    assert again.project.files == made.project.files
+    assert made.csim().mismatches == 0
 
 
 def test_quantizing_leaves_the_model_as_it_is(micro):
@@ -150,6 +163,8 @@ def test_what_cannot_be_is_one_sentence(wrong, kind, sentence):
     ("arguments", "sentence"),
     [
         ({"target": "zcu999"}, "TARGET=zcu999 is unknown; choose one of "),
+        ({"design": "diet"}, "DESIGN=diet is unknown; choose one of deit"),
+        ({"design": "deit"}, "micro: its [engine] is another than that of DESIGN=deit; leave one of the two away"),
         ({"design": {"tile_inn": 8}}, "[engine] has no tile_inn; it knows "),
         ({"design": {"tile_in": 24}}, "[engine] tile_in=24 must be one of 8, 16, 32, 64, 128"),
     ],
