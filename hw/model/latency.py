@@ -112,7 +112,7 @@ def loop_depths(architecture: Architecture) -> dict[str, int]:
         "READ_PORT": cycles("select", "select"),
         "READ_IMAGE": cycles("select", "select"),
         "JOIN_PORTS": cycles("select", "select"),
-        "CHECKSUM": cycles("select", "select", "select"),
+        "CHECKSUM": cycles("select", "select", "select") + _tree(architecture.fill_lanes) - _tree(8),  # words are XORed
     }  # fmt: skip
 
 
