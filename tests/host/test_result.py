@@ -16,7 +16,7 @@ def runs(draw):
     """A design's interface, a network's shapes, the status buffer of one run, and per selector the tokens and the patches that it kept."""
     prefix, patches, stages = draw(st.integers(1, 2)), draw(st.integers(1, 100)), draw(st.integers(0, 4))
     more_stages, more_rows = draw(st.integers(0, 2)), draw(st.integers(0, 70))  # that the design has room for
-    interface = Interface(0, 1, 8, 1, 8, 2, stages + more_stages, prefix + patches + more_rows)
+    interface = Interface(0, 1, 8, 8, 1, 8, 2, stages + more_stages, prefix + patches + more_rows)
     shapes = Shapes(8, 8, 1, 2, stages, prefix, prefix + patches)
     status = np.full(interface.status_words, -1, np.int32)
     rows = ["prefix"] * prefix + list(range(patches))

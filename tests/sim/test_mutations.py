@@ -81,9 +81,9 @@ def test_one_bit_of_the_position(accelerator, design):
 @pytest.mark.parametrize("by", [-1, 1])
 def test_a_stream_of_another_length_is_refused(accelerator, by):
     other = Accelerator.__new__(Accelerator)
-    interface = replace(accelerator._interface, port_words=accelerator._interface.port_words + by)
-    other.__dict__ |= accelerator.__dict__ | {"_interface": interface}
-    other._stripes = np.resize(accelerator._stripes, (1, interface.port_words, 8))
+    shapes = replace(accelerator._shapes, num_words=accelerator._shapes.num_words + by)
+    other.__dict__ |= accelerator.__dict__ | {"_shapes": shapes}
+    other._stripes = np.resize(accelerator._stripes, (1, shapes.num_words, accelerator._stripes.shape[2]))
     with pytest.raises(CsimError, match=r"^it refused its own design: NUM_WORDS$"):
         other.run(PIXELS[0])
 
@@ -153,7 +153,7 @@ MUTATIONS = [
             Mutation("token_selector.hpp", "Int<48>(Int<48>(weights) * step.threshold)", "Int<48>(Int<48>(weights) << 21)", ".keep"),
             Mutation("inner_product.hpp", "Int<17>(a[j]) + w[j + N / 2]", "Int<17>(Int<16>(a[j] + w[j + N / 2]))", ""),
             Mutation("tile.hpp", "tile.shadow_bias[column] = 0;", "", ""),
-            Mutation("input_loader.hpp", "(y.value * kWordsPerLine + word.value) * A::kImageLanes", "word.value * A::kImageLanes", "patch_embed"),
+            Mutation("input_loader.hpp", "locate<A>(to_int(lane) + to_int(word.value)", "locate<A>(to_int(word.value)", "patch_embed"),
         ]
     ),
 ]  # fmt: skip

@@ -34,7 +34,7 @@ Verdict = Callable[[Sources], list[str]]
 
 
 def sources_of_micro() -> dict[str, str]:
-    sources = render_sources(design_of(micro()), "micro on zcu102", 7)
+    sources = render_sources(design_of(micro()).layout, "micro on zcu102")
     return {name: text for name, text in sources.items() if name.endswith(".hpp") or name == "top.cpp"}
 
 

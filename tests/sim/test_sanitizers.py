@@ -29,9 +29,11 @@ for stripes in given["stripes"]:
     logits, status = np.zeros(given["classes"], np.int16), np.full(given["status_words"], -1, np.int32)
     error = ctypes.create_string_buffer(512)
     ports = (ctypes.c_void_p * len(stripes))(*(stripe.ctypes.data for stripe in stripes))
+    image = given["image"]
     stopped = library.spvit_run(
-        ports, ctypes.c_int64(stripes.shape[1]), ctypes.c_int32(stripes.shape[1]), ctypes.c_uint32(int(given["digest"])),
-        *(ctypes.c_void_p(array.ctypes.data) for array in (given["image"], logits, status)), None, error, 512,
+        ports, ctypes.c_int64(stripes[0].nbytes), ctypes.c_int32(stripes.shape[1]), ctypes.c_uint32(int(given["digest"])),
+        ctypes.c_void_p(image.ctypes.data), ctypes.c_int64(image.nbytes), ctypes.c_int32(int(given["image_words"])),
+        *(ctypes.c_void_p(array.ctypes.data) for array in (logits, status)), None, error, 512,
     )
     assert not stopped, error.value
     tokens.append([status.tolist(), logits.tolist()])
@@ -69,7 +71,7 @@ def test_edge_token_counts_and_extreme_tensors_are_clean(simulators, tmp_path, e
     networks += [with_extreme_tensors(micro(), np.random.default_rng(seed)) for seed in range(4)]
     designs = [design_of(network) for network in networks]
     library = build_library(simulators.folder(designs[0]) / "src", sanitize=True, exact=exact)
-    interface = design_interface(designs[0], len(weight_stream(designs[0])[0]))
+    interface = design_interface(designs[0].layout)
     np.savez(
         tmp_path / "given.npz",
         stripes=np.stack(
@@ -79,6 +81,7 @@ def test_edge_token_counts_and_extreme_tensors_are_clean(simulators, tmp_path, e
         classes=interface.num_classes,
         status_words=interface.status_words,
         digest=interface.digest,
+        image_words=PIXELS[0].nbytes // interface.image_lanes,
     )
     run = run_sanitized(library, tmp_path, tmp_path / "given.npz")
     assert (run.returncode, run.stderr) == (0, "")
@@ -104,7 +107,13 @@ def test_the_sanitizers_are_on(tmp_path, body, finding):
     flags = [*compile_flags(sanitize=True), "-shared", str(tmp_path / "bad.cpp"), "-o", str(tmp_path / "bad.so")]
     subprocess.run(["g++", *flags], check=True)
     np.savez(
-        tmp_path / "given.npz", stripes=np.zeros((1, 1, 1, 8), np.int16), image=0, classes=1, status_words=1, digest=0
+        tmp_path / "given.npz",
+        stripes=np.zeros((1, 1, 1, 8), np.int16),
+        image=0,
+        classes=1,
+        status_words=1,
+        digest=0,
+        image_words=1,
     )
     run = run_sanitized(tmp_path / "bad.so", tmp_path, tmp_path / "given.npz")
     assert run.returncode != 0 and finding in run.stderr
