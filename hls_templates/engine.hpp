@@ -202,7 +202,8 @@ int engine_run(int index, const Network& network, const Tokens& tokens, WeightFi
 #pragma HLS AGGREGATE variable = accumulators compact = bit
 #pragma HLS BIND_STORAGE variable = accumulators type = ram_s2p
     timing::memory(accumulators, "accumulators");
-    timing::registers(front.lanes.lane, "lane");
+    timing::registers(front.lanes.lane, "lanes.lane");
+    timing::registers(front.rest.lane, "rest.lane");
     timing::registers(tile.active, "active");
     timing::registers(tile.shadow, "shadow");
     timing::registers(tile.bias, "bias");

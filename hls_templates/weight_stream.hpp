@@ -123,6 +123,7 @@ inline void join_ports(PortStream<A> (&stripes)[A::kWeightPorts], Fifo& fifo, in
     const int num_beats = num_words * kBeats;
     FillWord<A> word;
 #pragma HLS ARRAY_PARTITION variable = word.lane complete
+    timing::registers(word.lane, "word.lane");
     Counter<kBeats> beat;
     const timing::Process process("join_ports");
     timing::Pipeline loop("JOIN_PORTS");

@@ -15,6 +15,8 @@ from hw.pragmas import Constants, Pragma, dependences, read_folder, read_pragmas
 from spvit.errors import BuildError
 
 T = TypeVar("T")
+LANES = "lane"
+"""The array in a vector (types.hpp)."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,11 @@ def read_facts(sources: Mapping[str, str]) -> Facts:
 
 
 def name_of(pragma: Pragma) -> str:
-    """The last name of its variable: `x` of `engine.memory.x`."""
+    """The last name of its variable: `x` of `engine.memory.x`; of a vector's lanes the last two."""
     if not pragma.variable:
         raise BuildError(f"{pragma.place}: {pragma.directive} names no variable; add variable = ...")
-    return pragma.variable.rpartition(".")[2]
+    names = pragma.variable.split(".")
+    return ".".join(names[-2:]) if names[-1] == LANES else names[-1]
 
 
 def _once(found: Iterable[tuple[str, T, Pragma]], what: str) -> dict[str, T]:
