@@ -193,9 +193,10 @@ Error check_header(const Network& network, int num_words) {
     const int last_lane = to_int(network.logits_lane) + to_int(network.num_classes);
     if (network.version != kTableVersion) return Error::TABLE_VERSION;
     if (num_steps == 0 || num_steps > A::kMaxSteps) return Error::SIZES;
-    if (network.num_rows > A::kRows || network.num_prefix == 0 || network.num_prefix > network.num_rows)
-        return Error::SIZES;
-    if (network.num_heads == 0 || network.num_heads > A::kHeads || network.package > Package::NONE) return Error::SIZES;
+    const bool rows_fit =
+        network.num_rows <= A::kRows && network.num_prefix != 0 && network.num_prefix <= network.num_rows;
+    const bool heads_fit = network.num_heads != 0 && network.num_heads <= A::kHeads;
+    if (!rows_fit || !heads_fit || network.package > Package::NONE) return Error::SIZES;
     if (to_int(network.num_classes) > A::kNumClasses || last_lane > first_row_lanes<A>()) return Error::SIZES;
     return Table<A>::words(num_steps) <= num_words ? Error::NONE : Error::NUM_WORDS;
 }
