@@ -45,7 +45,7 @@ struct PositionLoader {
     Statistics row_sums;
     Statistics head_sums;
 
-    PositionLoader(int num_rows, int num_heads) : head(num_heads) {
+    PositionLoader(int num_rows, int num_heads) : front(), head(num_heads) {
         const int words = num_rows * num_heads * kWordsPerHead;
         front.there = false;
         unread = words;
