@@ -163,19 +163,26 @@ def ensure_project(args: BuildOptions) -> tuple[Project, bool]:
     return project, not all(written)
 
 
+def made_design(args: BuildOptions, hardware: Hardware) -> DesignManifest:
+    """The design that is there, for networks of this hardware. Raises BuildError where it is another one."""
+    path = design_folder(args) / DESIGN
+    made = read_design(path.parent, BuildError)
+    if made.digest != (wanted := design_digest(hardware)):
+        raise BuildError(
+            f"{path}: of digest {made.digest[:8]}, and {args.model} would be packed for {wanted[:8]}; make the design "
+            "again (make hls), and its bitstream"
+        )
+    return made
+
+
 def pack(args: BuildOptions) -> None:
     """Pack the quantized network in the build folder for a design that is there, and say what was made.
 
     Raises BuildError where there is none, or it is another one.
     """
-    start, folder = time.monotonic(), design_folder(args)
+    start = time.monotonic()
     spec, target, hardware = check_request(args)
-    made = read_design(folder, BuildError)
-    if made.digest != (wanted := design_digest(hardware)):
-        raise BuildError(
-            f"{folder / DESIGN}: of digest {made.digest[:8]}, and {spec.model.name} would be packed for {wanted[:8]}; "
-            "make the design again (make hls), and its bitstream"
-        )
+    made = made_design(args, hardware)
     place = network_folder(args)
     packed = make_design(load_network(place), hardware.architecture, hardware.capacities)
     project = make_project(packed, target, made.name, trained=is_trained(place))

@@ -47,6 +47,7 @@ def weights(options: BuildOptions) -> None:
         raise BuildError(
             f"{place}: there is no design yet; make hls TARGET={options.target} MODEL={options.model}{made} makes one"
         )
+    hw.generate.made_design(options, check_request(options)[2])  # before the long work
     with stage("loading", stays=False):
         from quant.quantize import ensure_network
 
