@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hw.architecture import FILL_LANES, INNER_PRODUCTS, PORT_BITS, TILE_SIZES, Architecture, most_ports, serves
 from hw.generate import make_design
 from spvit.config import ModelConfig, PruningConfig
-from spvit.schema import choices
 from tests.sim.conftest import Simulators, simulate
 from tests.sim.networks import random_images, random_network
+from tests.sim.small_transformers import small_transformers
 
 COMPILING = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # each smaller example would be compiled as well
@@ -34,29 +34,7 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    depth, heads = draw(st.integers(1, 3)), draw(st.integers(1, 4))
-    locations = tuple(sorted(draw(st.sets(st.integers(0, depth - 1)))))
-    head_dim = 4 * draw(st.integers(1, 10)) if locations else draw(st.integers(1, 40))
-    ratios = [0.5, 1.0, 1.5, 2.75, 4.0]
-    patch = draw(st.integers(1, 4))
-    model = ModelConfig(
-        "random",
-        img_size=patch * draw(st.integers(1, 5)),
-        patch_size=patch,
-        in_chans=draw(st.integers(1, 4)),
-        embed_dim=heads * head_dim,
-        depth=depth,
-        num_heads=heads,
-        mlp_ratio=draw(st.sampled_from([r for r in ratios if heads * head_dim * r % 1 == 0])),
-        num_classes=draw(st.integers(1, 70)),
-        distilled=draw(st.booleans()),
-    )
-    pruning = PruningConfig(
-        locations=locations,
-        package=draw(st.sampled_from(choices(PruningConfig, "package"))),
-        share_heads=draw(st.booleans()),
-        features=draw(st.sampled_from(choices(PruningConfig, "features"))),
-    )
+    model, pruning = draw(small_transformers())
     tile_in, tile_out = draw(st.sampled_from(TILE_SIZES)), draw(st.sampled_from(TILE_SIZES))
     lanes = draw(st.sampled_from([lanes for lanes in FILL_LANES if serves(lanes, tile_in, tile_out)]))
     bits = draw(st.sampled_from([bits for bits in PORT_BITS if most_ports(lanes, 4, bits)]))

@@ -14,16 +14,15 @@ from hw.generate import make_design
 from hw.hardware import Capacities
 from spvit.config import ModelConfig, PruningConfig
 from spvit.errors import ConfigError
-from spvit.schema import choices
 from tests.sim.conftest import Simulators, simulate
 from tests.sim.networks import random_images, random_network
+from tests.sim.small_transformers import small_transformers
 
 ROOM = Capacities(
     num_tokens=27, embed_dim=160, num_heads=4, head_dim=40, hidden_dim=640, patch_dim=64, line_dim=1, image_dim=1600,
     num_classes=70, num_selectors=4, num_blocks=3,
 )  # fmt: skip
 ENGINES = (Architecture(8, 16, "fast", 1), Architecture(32, 16, "direct", 2))
-MLP_RATIOS = (0.5, 1.0, 1.5, 2.75, 4.0)
 
 
 @dataclass(frozen=True)
@@ -36,28 +35,7 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    depth, heads = draw(st.integers(1, ROOM.num_blocks)), draw(st.integers(1, ROOM.num_heads))
-    locations = tuple(sorted(draw(st.sets(st.integers(0, depth - 1)))))
-    dim = 4 * draw(st.integers(1, 10)) if locations else draw(st.integers(1, 40))
-    patch = draw(st.integers(1, 4))
-    model = ModelConfig(
-        "random",
-        img_size=patch * draw(st.integers(1, 5)),
-        patch_size=patch,
-        in_chans=draw(st.integers(1, 4)),
-        embed_dim=heads * dim,
-        depth=depth,
-        num_heads=heads,
-        mlp_ratio=draw(st.sampled_from([ratio for ratio in MLP_RATIOS if heads * dim * ratio % 1 == 0])),
-        num_classes=draw(st.integers(1, ROOM.num_classes)),
-        distilled=draw(st.booleans()),
-    )
-    pruning = PruningConfig(
-        locations=locations,
-        package=draw(st.sampled_from(choices(PruningConfig, "package"))),
-        share_heads=draw(st.booleans()),
-        features=draw(st.sampled_from(choices(PruningConfig, "features"))),
-    )
+    model, pruning = draw(small_transformers())
     return Case(model, pruning, draw(st.booleans()), draw(st.integers(0, 2**20)))
 
 
